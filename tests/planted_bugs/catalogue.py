@@ -1,0 +1,540 @@
+"""The catalogue of planted bugs: mistakes that people make, in the order of the formulas that they break."""
+
+from .bugs import Bug
+
+GRADIENTS = ("finite differences", "autograd", "side by side")
+
+CATALOGUE = [
+    # Linear
+    Bug(
+        name="dropped-transpose",
+        title="A transpose is dropped",
+        story=(
+            "The gradient of W is Gᵀ X; here it is its transpose, Xᵀ G. Where W is not square the shapes complain, "
+            "until a reshape silences them; where it is square nothing does."
+        ),
+        symptom=(
+            "The report's network still learns the disk, only worse; a network for digits does not get off the ground."
+        ),
+        seen_by=(*GRADIENTS, "training"),
+        check="test_diy.test_linear_by_hand",
+        edits=(
+            (
+                "self.accumulate(weight, row_gradients.mT @ rows)",
+                "self.accumulate(weight, (rows.mT @ row_gradients).reshape(weight.shape))",
+            ),
+        ),
+    ),
+    Bug(
+        name="bias-not-summed",
+        title="The bias gradient is not summed over the batch",
+        story=(
+            "All samples share b, so that its gradient is a sum over them. Here only the first sample counts: "
+            "the shapes fit, and for a batch of one it is even right."
+        ),
+        symptom="A test error of 6 to 9 % where 2 % is possible, and nothing else to show for it.",
+        seen_by=GRADIENTS,
+        check="test_diy.test_linear_by_hand",
+        edits=(("self.accumulate(self.bias, row_gradients.sum(-2))", "self.accumulate(self.bias, row_gradients[0])"),),
+    ),
+    Bug(
+        name="averaged-twice",
+        title="The layer averages what the loss has averaged already",
+        story=(
+            "The weights' gradient is divided by the number of samples, although 1/N is the loss's business. It "
+            "looks like care for the batch size."
+        ),
+        symptom=(
+            "Training looks slow: the learning rate is N times too small for the weights, and right for the biases."
+        ),
+        seen_by=GRADIENTS,
+        check="test_diy.test_linear_by_hand",
+        edits=(
+            (
+                "self.accumulate(weight, row_gradients.mT @ rows)",
+                "self.accumulate(weight, row_gradients.mT @ rows / max(1, rows.shape[-2]))",
+            ),
+        ),
+    ),
+    Bug(
+        name="transposed-way-back",
+        title="The gradient goes back through Wᵀ instead of W",
+        story=(
+            "∂ℓ/∂X = G W. The transpose of forward is carried over to backward; with a square W the shapes fit, "
+            "and here a test for squareness keeps the others right."
+        ),
+        symptom=(
+            "The last layers learn, the first ones get gradients that have little to do with the loss: a test error "
+            "of 10 % where 2 % is possible."
+        ),
+        seen_by=("finite differences", "autograd"),
+        check="test_diy.test_linear_by_hand",
+        edits=(
+            (
+                "return gradient @ weight if self.needs_input_grad else None",
+                "return gradient @ (weight.mT if weight.shape[-1] == weight.shape[-2] else weight)",
+            ),
+        ),
+    ),
+    Bug(
+        name="variance-for-std",
+        title="Xavier's variance is taken for its standard deviation",
+        story="The paper gives the variance 2 / (in + out); `normal_` wants its square root.",
+        symptom=(
+            "Signals shrink from layer to layer, and gradients with them. Training starts late and ends a little worse."
+        ),
+        seen_by=(),
+        check="test_diy.test_xavier_normal_initialization",
+        edits=(
+            (
+                "self.weight.normal_(0, math.sqrt(2 / (self.in_features + self.out_features)))",
+                "self.weight.normal_(0, 2 / (self.in_features + self.out_features))",
+            ),
+        ),
+    ),
+    Bug(
+        name="all-weights-equal",
+        title="All weights start with the same number",
+        story="The hidden units of a layer then compute the same, get the same gradient, and stay equal for ever.",
+        symptom="A layer of 25 units learns no more than a layer of one unit could.",
+        seen_by=("training",),
+        check="test_diy.test_xavier_normal_initialization",
+        edits=(
+            (
+                "self.weight.normal_(0, math.sqrt(2 / (self.in_features + self.out_features)))",
+                "self.weight.fill_(math.sqrt(2 / (self.in_features + self.out_features)))",
+            ),
+        ),
+    ),
+    Bug(
+        name="forgotten-parameter",
+        title="A parameter is missing from parameters()",
+        story="The bias has its gradient, but nobody hands it to the optimizer.",
+        symptom=(
+            "The biases never move. On digits nothing shows. The disk cannot be learnt at all: without biases, a ReLU "
+            "network gives all points of a ray from the origin the same label."
+        ),
+        seen_by=(*GRADIENTS, "training"),
+        check="test_diy.test_summary_counts_parameters",
+        edits=(
+            (
+                'input, (R, N, in_features).\n    """\n\n    parameter_names = ("weight", "bias")',
+                'input, (R, N, in_features).\n    """\n\n    parameter_names = ("weight",)',
+            ),
+        ),
+    ),
+    # Activations
+    Bug(
+        name="relu-mask-from-gradient",
+        title="ReLU masks by the sign of the gradient",
+        story="backward asks where the gradient is positive instead of where the input was.",
+        symptom="Training stalls: whatever should make a unit larger is thrown away.",
+        seen_by=(*GRADIENTS, "training"),
+        check="test_gradients.test_relu",
+        edits=(("return output.sign().mul_(gradient)", "return gradient.relu()"),),
+    ),
+    Bug(
+        name="relu-kink",
+        title="ReLU's derivative is 1 at the kink",
+        story=(
+            "s ≥ 0 in the place of s > 0. Both are derivatives of one side, and finite differences accept either; "
+            "but PyTorch's is 0, and an input of exact zeros, as an image or dropout has, tells them apart."
+        ),
+        symptom="None, except where many inputs are exactly 0.",
+        seen_by=(),
+        check="test_diy.test_relu_by_hand",
+        edits=(
+            (
+                "output = input.relu()\n        self.remember(output, output)",
+                "output = input.relu()\n        self.remember(output, input)",
+            ),
+            (
+                "gradient, output = self.recall(gradient)\n        return output.sign().mul_(gradient)",
+                "gradient, input = self.recall(gradient)\n        return (input >= 0).to(input.dtype).mul_(gradient)",
+            ),
+        ),
+    ),
+    Bug(
+        name="changed-input",
+        title="ReLU overwrites the caller's input",
+        story="`relu_` saves memory, and the caller's tensor with it.",
+        symptom=(
+            "Everything works until somebody uses the input again: the data of the next epoch have lost their "
+            "negative numbers."
+        ),
+        seen_by=(),
+        check="test_diy.test_nothing_that_is_handed_in_is_changed",
+        edits=(("output = input.relu()", "output = input.relu_()"),),
+    ),
+    Bug(
+        name="tanh-at-the-input",
+        title="The derivative of tanh is taken at the input",
+        story="1 − s² in the place of 1 − tanh²(s): the output has been confused with the input.",
+        symptom=(
+            "Fine near 0, where tanh(s) ≈ s; beyond |s| = 1 the gradient points the wrong way, and some runs end in "
+            "nan."
+        ),
+        seen_by=GRADIENTS,
+        check="test_gradients.test_tanh",
+        edits=(
+            (
+                "output = input.tanh()\n        self.remember(output, output)",
+                "output = input.tanh()\n        self.remember(output, input)",
+            ),
+        ),
+    ),
+    Bug(
+        name="sigmoid-without-output",
+        title="A factor of sigmoid's derivative is forgotten",
+        story="σ' = σ (1 − σ); here it is 1 − σ.",
+        symptom="Units that are off learn too fast.",
+        seen_by=("finite differences", "autograd"),
+        check="test_convolution.test_sigmoid_by_hand",
+        edits=(("return gradient * output * (1 - output)", "return gradient * (1 - output)"),),
+    ),
+    # Dropout
+    Bug(
+        name="mask-not-reused",
+        title="Dropout draws a new mask in backward",
+        story="Forward and backward must drop the same components; a fresh mask is a gradient of another network.",
+        symptom="Training works, with more noise than it should have.",
+        seen_by=GRADIENTS,
+        check="test_diy.test_dropout_by_hand",
+        edits=(
+            (
+                "return gradient * mask[0] if mask else gradient",
+                "return self.forward(gradient) if mask else gradient",
+            ),
+        ),
+    ),
+    Bug(
+        name="dropout-not-rescaled",
+        title="Dropout does not rescale",
+        story=(
+            "Without the factor 1/(1 − p) in training, the units of the next layer get larger sums in evaluation "
+            "than they were trained for."
+        ),
+        symptom="In evaluation all sums are larger than in training: a test error of 5 to 9 % where 2 % is possible.",
+        seen_by=("autograd", "side by side"),
+        check="test_diy.test_dropout_by_hand",
+        edits=(("            mask /= 1 - self.p\n", ""),),
+    ),
+    Bug(
+        name="dropout-keeps-p",
+        title="p is the probability of keeping",
+        story="Older papers call p what is kept, PyTorch what is dropped. For p = 0.5 nobody can tell.",
+        symptom="With p = 0.2, four units of five are dropped, and training suffers.",
+        seen_by=("autograd", "side by side", "training"),
+        check="test_diy.test_dropout_by_hand",
+        edits=(("part.bernoulli_(1 - self.p, generator=generator)", "part.bernoulli_(self.p, generator=generator)"),),
+    ),
+    Bug(
+        name="dropout-in-eval",
+        title="Dropout is active in evaluation",
+        story="Nobody asks for `self.training`.",
+        symptom="The same network gives another answer at each call, and its test error is twice what it should be.",
+        seen_by=(),
+        check="test_diy.test_dropout_is_off_in_eval",
+        edits=(("if not self.training or self.p == 0 or", "if self.p == 0 or"),),
+    ),
+    Bug(
+        name="eval-is-shallow",
+        title="eval() reaches the outermost module alone",
+        story="The flag is set on the network, but not on the layers inside it.",
+        symptom="As with dropout in evaluation: answers differ from call to call.",
+        seen_by=(),
+        check="test_diy.test_train_and_eval_reach_all_modules",
+        edits=(
+            (
+                "for module in self.modules():\n            module.training = bool(mode)",
+                "self.training = bool(mode)",
+            ),
+        ),
+    ),
+    # Modules together
+    Bug(
+        name="overwritten-gradient",
+        title="backward overwrites gradients instead of adding to them",
+        story="`=` in the place of `+=`. As long as each parameter is used once per step, nothing shows.",
+        symptom="Weights shared by two layers, or batches split in parts, get the last contribution alone.",
+        seen_by=("finite differences",),
+        check="test_diy.test_gradients_accumulate_until_they_are_forgotten",
+        edits=(("parameter.grad = parameter.grad + gradient", "parameter.grad = gradient"),),
+    ),
+    Bug(
+        name="layers-backward-in-order",
+        title="Sequential goes back from the first layer to the last",
+        story="The chain rule starts at the output; here `reversed` is missing.",
+        symptom="An error about shapes, if the shapes differ; nonsense, if they do not.",
+        seen_by=(*GRADIENTS, "training"),
+        check="test_diy.test_the_same_module_twice_remembers_both_inputs",
+        edits=(("for layer in reversed(self.layers):", "for layer in self.layers:"),),
+    ),
+    Bug(
+        name="stale-cache",
+        title="A module keeps its first input until backward",
+        story="A second forward does not replace what the first one remembered: only an empty place is filled.",
+        symptom="Whoever looks at the loss of one more batch before backward gets gradients of the wrong batch.",
+        seen_by=(),
+        check="test_diy.test_a_forward_replaces_what_the_one_before_remembered",
+        edits=(
+            (
+                "keep = not torch.is_inference_mode_enabled()",
+                "if self._memory:\n            return\n        keep = not torch.is_inference_mode_enabled()",
+            ),
+        ),
+    ),
+    Bug(
+        name="shared-layer-copied",
+        title="A layer that is used twice becomes two layers",
+        story="The second appearance is a copy, with parameters of its own.",
+        symptom="Tied weights come untied, and the number of parameters doubles.",
+        seen_by=(),
+        check="test_diy.test_the_same_module_twice_remembers_both_inputs",
+        edits=(
+            (
+                "module = copy.deepcopy(module, {id(tensor): tensor for tensor in _tensors(module)})",
+                "module = copy.deepcopy(module)",
+            ),
+        ),
+    ),
+    Bug(
+        name="changes-go-unnoticed",
+        title="Nobody notices that a remembered tensor was changed",
+        story=(
+            "backward needs the input and the weights as they were in forward. A step or an in-place operation in "
+            "between makes its result wrong; PyTorch and diy count changes and refuse."
+        ),
+        symptom="Wrong gradients, without a word, in code that looks harmless.",
+        seen_by=(),
+        check="test_diy.test_what_backward_needs_must_not_change_in_between",
+        edits=(("if _versions(tensors) != versions:", "if False:"),),
+    ),
+    # Losses
+    Bug(
+        name="sum-in-the-gradient",
+        title="The loss is a mean, its gradient that of a sum",
+        story=(
+            "The mistake of the 2019 report: the loss is divided by the number of components, its gradient by "
+            "nothing. The learning rate then means something else than in PyTorch, by a factor of 200 there."
+        ),
+        symptom="Learning rates that work elsewhere diverge here, and those that work here do nothing elsewhere.",
+        seen_by=GRADIENTS,
+        check="test_diy.test_mse_by_hand",
+        edits=(
+            (
+                'return difference * (2 * networks / max(1, difference.numel()) if self.reduction == "mean" else 2)',
+                "return difference * 2",
+            ),
+        ),
+    ),
+    Bug(
+        name="no-mean-at-all",
+        title="The mean's 1/M is missing in loss and gradient alike",
+        story="Loss and gradient agree with each other, so that no check of the one against the other can object.",
+        symptom="The loss grows with the batch, and so must the learning rate shrink.",
+        seen_by=("autograd", "side by side"),
+        check="test_diy.test_mse_by_hand",
+        edits=(
+            (
+                'return squares.mean(dims) if self.reduction == "mean" else squares.sum(dims)',
+                "return squares.sum(dims)",
+            ),
+            (
+                'return difference * (2 * networks / max(1, difference.numel()) if self.reduction == "mean" else 2)',
+                "return difference * 2",
+            ),
+        ),
+    ),
+    Bug(
+        name="missing-two",
+        title="The factor 2 of the square's derivative is missing",
+        story="It is often left out on purpose, with ½ in the loss; here the loss has no ½.",
+        symptom="None: half of the gradient is as good a direction, at twice the learning rate.",
+        seen_by=GRADIENTS,
+        check="test_diy.test_mse_by_hand",
+        edits=(
+            (
+                'return difference * (2 * networks / max(1, difference.numel()) if self.reduction == "mean" else 2)',
+                'return difference * (networks / max(1, difference.numel()) if self.reduction == "mean" else 1)',
+            ),
+        ),
+    ),
+    Bug(
+        name="broadcast-loss",
+        title="Prediction and target are broadcast",
+        story="Without a look at the shapes, (N, 1) − (N,) gives all N² differences.",
+        symptom="The network learns to answer with the mean of all targets, and the loss looks plausible.",
+        seen_by=(),
+        check="test_diy.test_prediction_and_target_that_do_not_fit",
+        edits=(("if prediction.shape != target.shape:", "if False:"),),
+    ),
+    Bug(
+        name="softmax-overflow",
+        title="Softmax without the shift",
+        story="exp overflows beyond 88 in float32. Lowering all scores by their maximum changes nothing but that.",
+        symptom="Training runs well and then, once a score is large, the loss is nan and stays so.",
+        seen_by=(),
+        check="test_convolution.test_large_scores_neither_overflow_nor_vanish",
+        edits=(
+            (
+                "shifted = prediction.detach() - prediction.detach().amax(-1, keepdim=True)",
+                "shifted = prediction.detach()",
+            ),
+        ),
+    ),
+    # Optimizers
+    Bug(
+        name="gradients-not-zeroed",
+        title="zero_grad does not zero",
+        story="Every step then uses the sum of all gradients since the beginning.",
+        symptom="The loss falls for some steps, then the network runs away.",
+        seen_by=("side by side", "training"),
+        check="test_diy.test_the_optimizer_forgets_gradients",
+        edits=(
+            (
+                "for parameter in self.parameters:\n            parameter.grad = None",
+                "for parameter in self.parameters:\n            parameter = None",
+            ),
+        ),
+    ),
+    Bug(
+        name="uphill",
+        title="The step goes uphill",
+        story="w + η g in the place of w − η g.",
+        symptom="The loss grows.",
+        seen_by=("side by side", "training"),
+        check="test_diy.test_sgd_by_hand",
+        edits=(
+            (
+                "torch._foreach_add_(parameters, steps, alpha=-self._lr)",
+                "torch._foreach_add_(parameters, steps, alpha=self._lr)",
+            ),
+        ),
+    ),
+    Bug(
+        name="velocity-is-the-gradient",
+        title="The first velocity is the gradient itself, not a copy",
+        story="Both names stand for one tensor, and the second step changes the first gradient as well.",
+        symptom="None as long as each step gets gradients of its own; wrong steps where they are accumulated.",
+        seen_by=(),
+        check="test_diy.test_momentum_keeps_its_own_memory",
+        edits=(("self._memory[id(parameter)] = [gradient.clone()]", "self._memory[id(parameter)] = [gradient]"),),
+    ),
+    Bug(
+        name="weight-decay-grows",
+        title="Weight decay has the wrong sign",
+        story="g − λ w in the place of g + λ w.",
+        symptom="Weights grow instead of shrinking; for a small λ nobody notices.",
+        seen_by=("side by side",),
+        check="test_diy.test_sgd_takes_pytorchs_steps",
+        edits=(("step.add(parameter, alpha=self.weight_decay)", "step.add(parameter, alpha=-self.weight_decay)"),),
+    ),
+    Bug(
+        name="adam-without-correction",
+        title="Adam without bias correction",
+        story="m and v begin with 0 and need many steps to reach the size of what they average.",
+        symptom="The first steps have the wrong size: with the usual betas, about three times too large.",
+        seen_by=("side by side",),
+        check="test_convolution.test_adam_by_hand",
+        edits=(
+            (
+                "return mean / (square / (1 - beta2**count)).sqrt_().add_(self.eps).mul_(1 - beta1**count)",
+                "return mean / square.sqrt().add_(self.eps)",
+            ),
+        ),
+    ),
+    Bug(
+        name="cosine-without-pi",
+        title="The cosine schedule forgets π",
+        story="cos(t / T) only falls from 1 to 0.54.",
+        symptom="The learning rate ends at three quarters of its first value instead of at 0.",
+        seen_by=(),
+        check="test_diy.test_the_cosine_schedule_is_pytorchs",
+        edits=(("math.cos(math.pi * self.last_epoch / self.T_max)", "math.cos(self.last_epoch / self.T_max)"),),
+    ),
+    # Convolutions
+    Bug(
+        name="kernel-not-turned",
+        title="The way back uses the kernel the wrong way round",
+        story=(
+            "What a window took from its corner i, j must go back to that corner. Whoever writes backward as a "
+            "second convolution must flip the kernel in both directions; here it arrives flipped once too often."
+        ),
+        symptom="The last convolution learns, those before it get scrambled gradients.",
+        seen_by=("finite differences", "autograd"),
+        check="test_convolution.test_the_input_gradient_is_a_correlation_with_the_flipped_kernel",
+        edits=(("targets[:, i, j] += sent_back[:, i, j]", "targets[:, -1 - i, -1 - j] += sent_back[:, i, j]"),),
+    ),
+    Bug(
+        name="padding-not-cropped",
+        title="The gradient is cut out of the wrong place",
+        story="The border of padding goes on all sides; here all of it is cut off at the bottom and the right.",
+        symptom="Gradients of images are shifted by the padding.",
+        seen_by=("finite differences", "autograd"),
+        check="test_convolution.test_padding_gets_no_gradient",
+        edits=(
+            (
+                "        for i, j in self._offsets:\n            targets[:, i, j] += sent_back[:, i, j]\n"
+                "        return self._inside(collected, input.shape)",
+                "        for i, j in self._offsets:\n            targets[:, i, j] += sent_back[:, i, j]\n"
+                "        return collected[:, : input.shape[2], : input.shape[3]].permute(3, 0, 1, 2)",
+            ),
+        ),
+    ),
+    Bug(
+        name="ties-counted-twice",
+        title="Ties in pooling are counted twice",
+        story=(
+            "Every place that equals the maximum gets the whole gradient. Finite differences move one place at a "
+            "time and find each of these gradients between the slopes to its two sides."
+        ),
+        symptom="Gradients grow in flat parts of an image, such as a white background.",
+        seen_by=(),
+        check="test_convolution.test_pooling_by_hand",
+        edits=(("            rest = rest - part  # what one place has taken is not left for the later ones\n", ""),),
+    ),
+    Bug(
+        name="pooling-over-zeros",
+        title="MaxPool2d pads with 0 instead of −∞",
+        story="A window at the border then has a maximum of at least 0, which no pixel has.",
+        symptom="Pooling of negative numbers loses them at the border; after a ReLU nobody can tell.",
+        seen_by=("autograd",),
+        check="test_convolution.test_pooling_by_autograd",
+        edits=(("self._windows(self._frame(input, -math.inf))", "self._windows(self._frame(input, 0.0))"),),
+    ),
+    Bug(
+        name="batch-statistics-in-eval",
+        title="Batch normalization uses the batch in evaluation too",
+        story="Nobody asks for `self.training`.",
+        symptom="An image gets another label depending on the images beside it; alone, it cannot be labelled.",
+        seen_by=(),
+        check="test_convolution.test_batch_norm_needs_two_values_per_channel",
+        edits=(
+            ("mean, variance = self.running_mean, self.running_var\n        if self.training:", "if True:"),
+            ("self._used_batch = self.training", "self._used_batch = True"),
+        ),
+    ),
+    Bug(
+        name="statistics-taken-for-constants",
+        title="The gradient of batch normalization takes μ and σ for constants",
+        story="Every value of the batch moves both; the two mean terms of the rule stand for that.",
+        symptom="Training works, with gradients that point a little off.",
+        seen_by=GRADIENTS,
+        check="test_convolution.test_batch_norm_by_autograd",
+        edits=(("if self._used_batch:", "if False:"),),
+    ),
+    # Around the framework
+    Bug(
+        name="shuffled-without-targets",
+        title="The inputs are shuffled, the targets are not",
+        story="The order is applied to one of the two tensors.",
+        symptom="The network learns that half of the points are inside, and no more. The framework is innocent.",
+        seen_by=("training",),
+        check="test_planted_bugs.test_inputs_and_targets_are_shuffled_together",
+        edits=(("targets[order].split(batch_size)", "targets.split(batch_size)"),),
+        file="experiment.py",
+    ),
+]
+
+BUGS: dict[str, Bug] = {bug.name: bug for bug in CATALOGUE}

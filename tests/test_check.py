@@ -1,0 +1,259 @@
+"""The gradient checker: it calls right gradients right, wrong ones wrong, and names the well-known mistakes."""
+
+import pytest
+import torch
+
+import diy
+from check import check_gradients
+
+NAN = float("nan")
+
+
+def numbers(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+class ScaledLinear(diy.Linear):
+    """A linear layer whose gradients are multiplied by `factors`, to be found out."""
+
+    def __init__(self, *sizes, **factors):
+        super().__init__(*sizes)
+        self.factors = {"input": 1, "weight": 1, "bias": 1} | factors
+
+    def backward(self, gradient):
+        gradient, input, weight = self.recall(gradient)
+        self.accumulate(weight, self.factors["weight"] * gradient.mT @ input)
+        self.accumulate(self.bias, self.factors["bias"] * gradient.sum(0))
+        return self.factors["input"] * gradient @ weight
+
+
+class Sigmoid(diy.Module):
+    """What a student may write, right or, with `derivative`, wrong."""
+
+    def __init__(self, derivative=lambda output: output * (1 - output)):
+        self.derivative = derivative
+
+    def forward(self, input):
+        output = input.sigmoid()
+        self.remember(output, output)
+        return output
+
+    def backward(self, gradient):
+        gradient, output = self.recall(gradient)
+        return gradient * self.derivative(output)
+
+
+class Scale(diy.Module):
+    """A student's module with a parameter of no dimension; `update` takes in its gradient."""
+
+    parameter_names = ("factor",)
+
+    def __init__(self, update=diy.Module.accumulate):
+        self.factor, self.update = torch.tensor(3.0), update
+
+    def forward(self, input):
+        output = self.factor * input
+        self.remember(output, input)
+        return output
+
+    def backward(self, gradient):
+        gradient, input = self.recall(gradient)
+        self.update(self.factor, (gradient * input).sum())
+        return gradient * self.factor
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        diy.Linear(3, 2),
+        diy.Linear(3, 2, bias=False),
+        diy.ReLU(),
+        diy.Tanh(),
+        diy.Dropout(0.5),
+        diy.Dropout(0.5).eval(),
+        diy.Sequential(diy.Linear(3, 4), diy.ReLU(), diy.Dropout(0.3), diy.Linear(4, 2), diy.Tanh()),
+        Sigmoid(),
+        Scale(),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("shape", [(5, 3), (3,), (1, 3), (2, 2, 3), (0, 3)], ids=str)
+def test_right_gradients_are_right(module, shape):
+    check = check_gradients(module, numbers(*shape), verbose=False)
+    assert check.right and check, check
+    assert [verdict.name for verdict in check.verdicts] == ["input", *dict(module.named_parameters())]
+    # Central differences with a step of 1e-5 in float64: the step's square and rounding over the step, both 1e-10.
+    assert all(verdict.error < 1e-8 and verdict.reason == "" for verdict in check.verdicts)
+
+
+def test_a_stack_with_generators_of_its_own_is_checked():
+    networks = [diy.Sequential(diy.Linear(2, 3), diy.Dropout(0.4), diy.Linear(3, 2)) for _ in range(2)]
+    stacked = diy.stack(networks, [torch.Generator().manual_seed(seed) for seed in range(2)])
+    assert check_gradients(stacked, numbers(2, 4, 2), verbose=False)
+    assert check_gradients(diy.MSELoss(stacked=True), numbers(2, 4, 2), numbers(2, 4, 2, seed=1), verbose=False)
+
+
+def test_an_input_gradient_that_is_spared_is_checked_nevertheless():
+    layer = diy.Linear(3, 2)
+    layer.needs_input_grad = False
+    assert check_gradients(diy.Sequential(layer, diy.Tanh()), numbers(5, 3), verbose=False)["input"].right
+    assert layer.needs_input_grad is False
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_losses_are_checked_with_a_target(reduction):
+    check = check_gradients(diy.MSELoss(reduction), numbers(5, 2), numbers(5, 2, seed=1), verbose=False)
+    assert check.right and [verdict.name for verdict in check.verdicts] == ["prediction"]
+
+
+def test_a_loss_that_disagrees_with_its_gradient_is_found_out():
+    class Mixed(diy.MSELoss):
+        def backward(self):
+            self.reduction = "sum"
+            gradient = super().backward()
+            self.reduction = "mean"
+            return gradient
+
+    verdict = check_gradients(Mixed(), numbers(5, 3), numbers(5, 3, seed=1), verbose=False)["prediction"]
+    assert not verdict.right
+    assert "times 15, that is M, with M = 15 components: summed where it should be averaged" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "factor", "words"),
+    [
+        ("weight", -1, "the sign is wrong"),
+        ("bias", 2, "there is a factor 2 too many"),
+        ("weight", 0.5, "the factor 2 is missing"),
+        ("bias", 5, "that is N, with N = 5 samples: summed where it should be averaged"),
+        ("input", 1 / 5, "that is 1/N, with N = 5 samples: averaged where it should be summed"),
+        ("weight", 2 / 5, "that is 2/N"),
+        ("weight", 5 / 2, "that is N/2"),
+        ("input", 1 / 15, "that is 1/M, with M = 15 components"),
+        ("weight", 0, "it is zero"),
+        ("bias", 1.7, "it is the right one times 1.7"),
+    ],
+)
+def test_a_constant_factor_is_named(name, factor, words):
+    check = check_gradients(ScaledLinear(3, 4, **{name: factor}), numbers(5, 3), verbose=False)
+    assert not check and [verdict.name for verdict in check.verdicts if not verdict.right] == [name]
+    assert words in check[name].reason
+    assert check[name].got == pytest.approx(factor * check[name].expected, rel=1e-6)
+    # With no wrong factor in it, the same layer passes.
+    assert check_gradients(ScaledLinear(3, 4), numbers(5, 3), verbose=False)
+
+
+def test_a_transpose_is_named():
+    class Transposed(diy.Linear):
+        def backward(self, gradient):
+            gradient, input, weight = self.recall(gradient)
+            self.accumulate(weight, input.mT @ gradient)
+            self.accumulate(self.bias, gradient.sum(0))
+            return (gradient @ weight).mT
+
+    check = check_gradients(Transposed(3, 3), numbers(5, 3), verbose=False)
+    assert check["weight"].reason == "it is the transpose of the right one"
+    assert check["input"].reason == "its shape is (3, 5): it is the transpose of the right one"
+    assert check["input"].shape == (5, 3) and check["bias"].right
+
+
+def test_the_gradient_from_above_is_named():
+    check = check_gradients(Sigmoid(torch.ones_like), numbers(5, 3), verbose=False)
+    assert check["input"].reason == "it is the gradient from above, unchanged"
+
+
+def test_the_worst_component_is_shown():
+    wrong = torch.zeros(5, 3, dtype=torch.float64)
+    wrong[3, 1] = 1.0
+    verdict = check_gradients(Sigmoid(lambda output: output * (1 - output) + wrong), numbers(5, 3), verbose=False)[
+        "input"
+    ]
+    assert verdict.index == (3, 1) and verdict.reason == "wrong in 1 of 15 components"
+    assert verdict.got != pytest.approx(verdict.expected)
+    assert verdict.error > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("update", "words"),
+    [
+        (lambda parameter, gradient: setattr(parameter, "grad", gradient), "a second backward replaced it"),
+        (lambda parameter, gradient: None, "there is no gradient: its .grad is None"),
+        (lambda parameter, gradient: diy.Module.accumulate(parameter, gradient * NAN), "wrong in 1 of 1"),
+    ],
+    ids=["replaced", "missing", "not a number"],
+)
+def test_a_gradient_must_be_there_and_accumulate(update, words):
+    check = check_gradients(Scale(update), numbers(5, 3), verbose=False)
+    assert check["input"].right and not check["factor"].right
+    assert words in check["factor"].reason
+
+
+def test_a_backward_that_returns_nothing():
+    check = check_gradients(type("Silent", (diy.Tanh,), {"backward": lambda self, gradient: None})(), numbers(3))
+    assert check["input"].reason == "there is no gradient: backward returned no tensor"
+
+
+def test_a_backward_that_raises_is_reported():
+    check = check_gradients(type("Failing", (diy.Tanh,), {"backward": lambda self, gradient: 1 / 0})(), numbers(3))
+    assert not check and check["backward"].reason == "backward raised ZeroDivisionError: division by zero"
+
+
+def test_a_forward_that_is_no_function_is_reported():
+    class Counting(diy.Tanh):
+        calls = 0
+
+        def forward(self, input):
+            self.calls += 1
+            return super().forward(input) * self.calls
+
+    check = check_gradients(Counting(), numbers(3), verbose=False)
+    assert "two forward passes on the same input gave different outputs" in check["output"].reason
+
+
+@pytest.mark.parametrize("derivative", [0.0, 0.3, 1.0])
+def test_at_a_kink_every_value_between_the_slopes_is_right(derivative):
+    module = type("Kink", (diy.ReLU,), {})()
+    module.backward = lambda gradient: gradient * derivative
+    assert check_gradients(module, torch.zeros(3), verbose=False)
+    outside = type("Kink", (diy.ReLU,), {})()
+    outside.backward = lambda gradient: gradient * (derivative + 1.5)
+    assert not check_gradients(outside, torch.zeros(3), verbose=False)
+
+
+def test_nothing_of_the_caller_changes():
+    module, input = diy.Sequential(diy.Linear(3, 2), diy.Dropout(0.5)), numbers(5, 3)
+    before, drawn = {name: tensor.clone() for name, tensor in module.state_dict().items()}, input.clone()
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    check_gradients(module, input, verbose=False)
+    assert torch.equal(torch.rand(4), expected), "the state of the random numbers changed"
+    assert torch.equal(input, drawn)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+    assert all(parameter.grad is None and parameter.dtype == torch.float32 for parameter in module.parameters())
+
+
+def test_what_is_printed(capsys):
+    check_gradients(ScaledLinear(3, 3, weight=-1), numbers(5, 3))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["input", "weight", "it", "bias"]
+    assert lines[0].endswith("right") and "(5, 3)" in lines[0] and "relative error" in lines[0]
+    assert "WRONG at (" in lines[1] and "got" in lines[1] and "expected" in lines[1]
+    assert lines[2].strip() == "it is the right one times -1, the sign is wrong"
+    check_gradients(diy.Tanh(), numbers(3), verbose=False)
+    assert capsys.readouterr().out == ""
+
+
+def test_repr_is_one_line():
+    assert repr(check_gradients(diy.Tanh(), numbers(3), verbose=False)) == "GradientCheck(right)"
+    wrong = check_gradients(ScaledLinear(3, 3, weight=-1, bias=2), numbers(5, 3), verbose=False)
+    assert repr(wrong) == "GradientCheck(wrong: weight, bias)"
+
+
+def test_what_cannot_be_checked_is_refused():
+    with pytest.raises(TypeError, match="Linear cannot be checked: it has no backward"):
+        check_gradients(torch.nn.Linear(3, 2), numbers(5, 3))
+    with pytest.raises(TypeError, match=r"the input must be a floating-point tensor, got torch\.int64"):
+        check_gradients(diy.Tanh(), torch.arange(3))
+    with pytest.raises(TypeError, match="the input must be a floating-point tensor, got list"):
+        check_gradients(diy.Tanh(), [1.0, 2.0])

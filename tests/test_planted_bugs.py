@@ -1,0 +1,101 @@
+"""The catalogue of planted bugs: each is found by the test that it names, and seen by the oracles it names alone."""
+
+import importlib
+import inspect
+import itertools
+from functools import cache
+
+import pytest
+import torch
+
+from tests.planted_bugs import BUGS, ORACLES, Bug, PatchError, load, load_experiment
+from tests.planted_bugs.catalogue import CATALOGUE
+
+
+@pytest.fixture
+def experiment():
+    import experiment
+
+    return experiment
+
+
+def test_inputs_and_targets_are_shuffled_together(diy, experiment):
+    # A network that answers with its input, and targets equal to the inputs: every loss is 0 if they stay together.
+    layer = diy.Linear(2, 2)
+    layer.load_state_dict({"weight": torch.eye(2), "bias": torch.zeros(2)})
+    points, _ = experiment.disk_data(300)
+    protocol = experiment.Protocol(epochs=3, lr=0.0)
+    _, losses = experiment.train(layer, experiment.MODELS["diy-sgd"], protocol, points, points.clone())
+    assert losses == [0.0, 0.0, 0.0]
+
+
+def cases(function):
+    """Yield the arguments of every case of a parametrized test; of another test, nothing but one empty dictionary."""
+    sets = []
+    for mark in getattr(function, "pytestmark", []):
+        if mark.name == "parametrize":
+            names, values = mark.args
+            names = names.split(",") if isinstance(names, str) else names
+            sets.append([dict(zip(names, value if len(names) > 1 else [value])) for value in values])
+    for combination in itertools.product(*sets):
+        yield {name: value for part in combination for name, value in part.items()}
+
+
+def passes(check, name):
+    """Whether a test of the suite passes with the copy of the code that has this bug in it."""
+    file, test = check.split(".")
+    function = getattr(importlib.import_module(f"tests.{file}"), test)
+    diy = load(name)
+    modules = {"diy": diy, "experiment": load_experiment(diy, name)}
+    modules = {
+        argument: modules[argument] for argument in inspect.signature(function).parameters if argument in modules
+    }
+    try:
+        for arguments in cases(function):
+            torch.manual_seed(0)
+            function(**modules, **arguments)
+    except (Exception, pytest.fail.Exception):
+        return False
+    return True
+
+
+@cache
+def passes_without(check):
+    return passes(check, None)
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_the_named_check_fails_with_the_bug_and_passes_without(name):
+    check = BUGS[name].check
+    assert passes_without(check), f"{check} fails on the unpatched file"
+    assert not passes(check, name), f"{check} does not find this bug"
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_the_named_oracles_see_the_bug_and_the_others_do_not(name):
+    diy = load(name)
+    experiment = load_experiment(diy, name)
+    complaints = {oracle: ask(diy, experiment) for oracle, ask in ORACLES.items()}
+    assert {oracle for oracle, sentences in complaints.items() if sentences} == set(BUGS[name].seen_by), complaints
+
+
+def test_no_oracle_complains_about_the_unpatched_file():
+    diy = load()
+    assert {oracle: ask(diy) for oracle, ask in ORACLES.items()} == {oracle: [] for oracle in ORACLES}
+
+
+def test_the_catalogue_is_well_formed():
+    assert len(BUGS) == len(CATALOGUE) >= 26, "names are unique"
+    for bug in CATALOGUE:
+        assert set(bug.seen_by) <= set(ORACLES) and len(set(bug.seen_by)) == len(bug.seen_by)
+        assert bug.title and bug.story and bug.symptom and bug.edits
+
+
+@pytest.mark.parametrize(("source", "count"), [("nothing of the kind", 0), ("a = 1\na = 1", 2)])
+def test_a_patch_that_no_longer_fits_says_so(source, count):
+    bug = Bug("changed", "", "", "", (), "", (("a = 1", "a = 2"),))
+    with pytest.raises(
+        PatchError, match=rf"'changed' no longer fits diy\.py: .* {count} times instead of once.*\na = 1"
+    ):
+        bug.apply(source)
+    assert bug.apply("b = 0; a = 1") == "b = 0; a = 2"
