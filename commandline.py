@@ -1,0 +1,110 @@
+"""What the commands of this project share: arguments of the protocol, checks before training, exit codes."""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from distributed import LostRankError, joined
+from experiment import DivergenceError, Protocol
+from storage import ResultsError
+
+PROTOCOL = {
+    "rounds": (int, "independent rounds, each with new data and weights"),
+    "epochs": (int, "passes over the training data"),
+    "batch_size": (int, "samples in a mini-batch"),
+    "lr": (float, "learning rate"),
+    "train_size": (int, "training points"),
+    "test_size": (int, "test points"),
+    "dropout": (float, "probability of zeroing, for the models with dropout"),
+    "seed": (int, "from which everything random follows"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong argument in one line, with exit code 2."""
+
+    def __init__(self, prog: str, description: str, epilog: str):
+        layout = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog, description=description, epilog=epilog, formatter_class=layout, allow_abbrev=False)
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+    def add_protocol(self, default: Protocol, without: tuple[str, ...] = ()) -> None:
+        """Add an argument for each value of the protocol, except those named in `without`."""
+        group = self.add_argument_group("protocol (default: the report's)")
+        for name, (kind, text) in PROTOCOL.items():
+            if name not in without:
+                group.add_argument(
+                    f"--{name.replace('_', '-')}",
+                    type=kind,
+                    default=getattr(default, name),
+                    metavar="N" if kind is int else "X",
+                    help=f"{text} (%(default)s)",
+                )
+        hidden = " ".join(map(str, default.hidden))
+        group.add_argument(
+            "--hidden",
+            type=int,
+            nargs="*",
+            default=default.hidden,
+            metavar="N",
+            help=f"widths of hidden layers ({hidden})",
+        )
+
+    def add_output(self, directory: str) -> argparse._ArgumentGroup:
+        """Add the arguments that say where to write, whether to resume, and how much to print."""
+        group = self.add_argument_group("what to run and where to write")
+        group.add_argument(
+            "--output", type=Path, default=Path(directory), metavar="DIR", help="made if needed (%(default)s)"
+        )
+        group.add_argument("--resume", action="store_true", help="go on with what an interrupted run left in --output")
+        group.add_argument("--quiet", action="store_true", help="print the final table alone")
+        return group
+
+    def protocol(self, options: argparse.Namespace, default: Protocol) -> Protocol:
+        """Return the protocol that the arguments describe, once it and the output directory have been checked."""
+        try:
+            protocol = Protocol(**{name: getattr(options, name, value) for name, value in vars(default).items()})
+        except ValueError as error:
+            self.error(str(error))
+        try:
+            options.output.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=options.output):
+                pass
+        except OSError as error:
+            self.error(
+                f"argument --output: cannot write to {options.output}: {error.strerror}; choose another directory"
+            )
+        return protocol
+
+
+def run(prog: str, main: Callable[..., int]) -> None:
+    """Call `main` with the rank of this process (0 when torchrun has not started it), and exit.
+
+    The exit code is what `main` returns, 1 after an error in the run, 2 after a wrong argument, 130 after Ctrl-C.
+    """
+    try:
+        sys.stdout.reconfigure(encoding="utf-8", line_buffering=True)
+        with joined() as rank:
+            sys.exit(main(rank=rank))
+    except DivergenceError as error:
+        sys.exit(f"{prog}: {error}")
+    except LostRankError as error:
+        sys.exit(f"{prog}: {error}; --resume goes on with it")
+    except ResultsError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"\n{prog}: interrupted; finished rounds are kept, --resume goes on with them", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader has gone, as in `python test.py | head -1`; without this, the exit would try to flush to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        sys.exit(f"{prog}: {error.strerror or error}{where}; finished rounds are kept, --resume goes on with them")

@@ -1,0 +1,135 @@
+"""Results on disk that are whole or absent, and finished pieces of work that outlive an interrupted run."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+"""What a piece of work gives, as JSON knows it."""
+
+
+class ResultsError(ValueError):
+    """Files of results are damaged, of another program or version, or of another run than wanted."""
+
+
+class Store:
+    """The directory of a run: the pieces that are finished, in `unfinished`, and at the end the results.
+
+    Args:
+        directory: made if needed.
+        header: what tells one run from another (program, version, protocol, ...), as JSON knows it.
+        files: names of the files of the results, the one that is written last first.
+        read: takes the directory and returns header and records (by name) of the results there; raises ResultsError
+            if they are damaged or none of this program.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        header: Record,
+        files: tuple[str, ...],
+        read: Callable[[Path], tuple[Record, dict[str, Record]]],
+    ):
+        self.directory, self.header, self.files, self.read = Path(directory), _plain(header), files, read
+        self.unfinished = self.directory / "unfinished"
+
+    def save(self, name: str, record: Record) -> None:
+        """Keep the record of the piece `name`."""
+        self.unfinished.mkdir(parents=True, exist_ok=True)
+        content = json.dumps({"header": self.header, "record": record})
+        write_atomically(self.unfinished / f"{name}.json", content.encode())
+
+    def load(self) -> dict[str, Record]:
+        """Return the records of this run that are finished, from its pieces and its results.
+
+        Raises:
+            ResultsError: a file is damaged, none of this program, or of another run; the message says which and how.
+        """
+        records = {}
+        for path, header, found in self._found():
+            if differences := difference(header, self.header):
+                raise ResultsError(
+                    f"{path} belongs to another run ({differences}): repeat the arguments of that run, or choose "
+                    "another directory"
+                )
+            records |= found
+        return records
+
+    def set_aside(self) -> Path | None:
+        """Move pieces and results of another run into a new directory `earlier-N`, and return it, or None.
+
+        Raises:
+            ResultsError: a file is damaged, or none of this program: nothing was moved.
+        """
+        if not any(difference(header, self.header) for _, header, _ in self._found()):
+            return None
+        number = 1
+        while (earlier := self.directory / f"earlier-{number}").exists():
+            number += 1
+        earlier.mkdir()
+        for path in (*(self.directory / name for name in self.files), self.unfinished):
+            if path.exists():
+                path.rename(earlier / path.name)
+        return earlier
+
+    def discard_pieces(self) -> None:
+        """Remove the pieces, and what interrupted writes have left, once the results are written."""
+        remains = [self.unfinished.glob("*.json"), self.unfinished.glob(".*.json.*")]
+        for path in chain(*remains, *(self.directory.glob(f".{name}.*") for name in self.files)):
+            path.unlink(missing_ok=True)
+        if self.unfinished.is_dir() and not any(self.unfinished.iterdir()):
+            self.unfinished.rmdir()
+
+    def _found(self) -> list[tuple[Path, Record, dict[str, Record]]]:
+        found = []
+        if (self.directory / self.files[0]).exists():
+            header, records = self.read(self.directory)
+            found.append((self.directory / self.files[0], _plain(header), records))
+        for path in sorted(self.unfinished.glob("*.json")):
+            if path.name.startswith("."):  # left behind by an interrupted write
+                continue
+            try:
+                content = json.loads(path.read_text())
+                found.append((path, content["header"], {path.stem: content["record"]}))
+            except (ValueError, LookupError, TypeError) as error:
+                raise ResultsError(
+                    f"{path} is damaged, or no file of this program ({type(error).__name__}: {error}): remove it"
+                ) from error
+        return found
+
+
+def write_atomically(path: str | os.PathLike, content: bytes) -> None:
+    """Replace `path` by a file with `content` in one go: it is never seen half written.
+
+    Raises:
+        OSError: the disk is full, the directory cannot be written to, ...; an old file is still there, as it was.
+    """
+    path = Path(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def difference(there: Any, here: Any, name: str = "") -> str:
+    """Say where two nested dictionaries differ: "protocol.rounds is 10 there and 3 here"; "" if nowhere."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        keys = dict.fromkeys([*here, *there])
+        parts = (difference(there.get(key), here.get(key), f"{name}.{key}".lstrip(".")) for key in keys)
+        return ", ".join(part for part in parts if part)
+    return "" if there == here else f"{name or 'the header'} is {there} there and {here} here"
+
+
+def _plain(header: Record) -> Record:
+    return json.loads(json.dumps(header))  # as it will be read back: tuples become lists

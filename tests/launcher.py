@@ -1,0 +1,100 @@
+"""Starts commands of this project as real processes, without importing PyTorch again for each.
+
+One process imports everything and then forks once per command. The child is a process of its own, to be killed at
+will, and runs the same file as `python FILE ARGUMENTS` does.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+PROGRAM = """
+import json, os, resource, runpy, sys, traceback
+import checkpoint, commandline, distributed, experiment, sweep
+
+print("ready", flush=True)
+for line in sys.stdin:
+    request = json.loads(line)
+    if "wait" in request:
+        print(os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1]), flush=True)
+        continue
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 1)
+        os.dup2(1, 2)
+        os.environ.update(request["environment"])
+        if request["largest_file"]:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (request["largest_file"],) * 2)
+        sys.argv = request["arguments"]
+        sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))
+        code = 0
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as exit:
+            code = exit.code if isinstance(exit.code, int) else int(exit.code is not None)
+            if isinstance(exit.code, str):
+                print(exit.code, file=sys.stderr)
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # tearing down PyTorch takes ten times as long as the run
+    print(child, flush=True)
+"""
+
+
+class Launcher:
+    def __init__(self, directory: Path):
+        self.directory, self.count = directory, 0
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        assert self.process.stdout.readline() == "ready\n"
+
+    def start(self, *arguments, largest_file: int | None = None, **environment) -> "Child":
+        """Start `python ARGUMENTS` and return at once; writing a file beyond `largest_file` bytes fails in it."""
+        self.count += 1
+        output = self.directory / f"output-{self.count}.txt"
+        request = {
+            "arguments": [str(argument) for argument in arguments],
+            "output": str(output),
+            "environment": environment,
+            "largest_file": largest_file,
+        }
+        return Child(self, self.ask(request), output)
+
+    def run(self, *arguments, **options) -> "Child":
+        """Run `python ARGUMENTS` to its end."""
+        return self.start(*arguments, **options).wait()
+
+    def ask(self, request: dict) -> int:
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+
+
+class Child:
+    """A running command; after `wait`, its `returncode` (negative: the signal) and `output` (both streams)."""
+
+    def __init__(self, launcher: Launcher, pid: int, path: Path):
+        self.launcher, self.pid, self.path, self.returncode = launcher, pid, path, None
+
+    def kill(self, signal: int) -> None:
+        os.kill(self.pid, signal)  # Not waited for yet, so that the number cannot belong to another process
+
+    def wait(self) -> "Child":
+        self.returncode = self.launcher.ask({"wait": self.pid})
+        return self
+
+    @property
+    def output(self) -> str:
+        return self.path.read_text()

@@ -1,0 +1,197 @@
+"""One run on several processes: the numbers of one process, and a clear end when one of them dies."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import checkpoint
+import distributed
+import diy
+import experiment
+import sweep
+from experiment import build_network
+from tests.launcher import Launcher
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="processes and signals of POSIX")
+
+ROOT = Path(__file__).resolve().parent.parent
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+TINY = ["--rounds", "3", "--epochs", "3", "--train-size", "200", "--test-size", "50"]
+TEST = ["test.py", *TINY, "--models", "diy-sgd", "diy-dropout", "--no-figures"]
+
+
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory):
+    launcher = Launcher(tmp_path_factory.mktemp("outputs"))
+    yield launcher
+    launcher.close()
+
+
+@pytest.fixture(scope="module")
+def alone(launcher, tmp_path_factory):
+    """The numbers of test.py on one process."""
+    directory = tmp_path_factory.mktemp("alone")
+    assert launcher.run(*TEST, "--output", directory).returncode == 0
+    return numbers(directory)
+
+
+def numbers(directory):
+    results = experiment.load(directory)
+    return {
+        (model, index): (r.loss, r.train_error, r.test_error, r.predictions.tolist())
+        for model, rounds in results.models.items()
+        for index, r in enumerate(rounds)
+    }
+
+
+def start_ranks(launcher, *commands):
+    """Start one command per rank, as torchrun would, but with nobody who watches over them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {"WORLD_SIZE": str(len(commands)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [
+        launcher.start(*command, RANK=str(rank), LOCAL_RANK=str(rank), **common)
+        for rank, command in enumerate(commands)
+    ]
+
+
+def run_ranks(launcher, *commands):
+    children = [child.wait() for child in start_ranks(launcher, *commands)]
+    assert [child.returncode for child in children] == [0] * len(commands), [child.output for child in children]
+    return children
+
+
+def test_torchrun_gives_the_numbers_of_one_process_to_the_bit(alone, tmp_path):
+    done = subprocess.run(
+        [*TORCHRUN, *TEST, "--output", tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert numbers(tmp_path) == alone
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.npz", "results.json"]
+    rows = [line.split()[:2] for line in done.stdout.splitlines() if line.startswith("    ") and " s" in line[-2:]]
+    assert sorted(rows) == sorted([str(r + 1), model] for r in range(3) for model in ("diy-sgd", "diy-dropout"))
+    assert done.stdout.count("mean ± std") == 1
+
+
+def test_three_processes_and_their_own_directories_give_the_same_numbers(launcher, alone, tmp_path):
+    children = run_ranks(launcher, *[[*TEST, "--output", tmp_path / str(rank)] for rank in range(3)])
+    assert numbers(tmp_path / "0") == alone
+    assert [child.output == "" for child in children] == [False, True, True]
+
+
+def test_a_split_sweep_gives_the_numbers_of_one_process_to_the_bit(launcher, tmp_path):
+    command = ["sweep.py", *TINY, "--rates", "4", "--no-figures"]
+    run_ranks(launcher, *[[*command, "--output", tmp_path]] * 2)
+    split = sweep.load(tmp_path)
+    for reduction, rounds in sweep.run(split.grid).runs.items():
+        for expected, got in zip(rounds, split.runs[reduction]):
+            assert {**got, "seconds": 0} == {**expected, "seconds": 0}
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_one_network_trained_by_several_processes_is_the_one_trained_by_one(launcher, tmp_path, ranks):
+    command = ["examples/data_parallel.py", "--epochs", "3", "--save"]
+    assert launcher.run(*command, tmp_path / "one").returncode == 0
+    run_ranks(launcher, *[[*command, tmp_path / "many"]] * ranks)
+    one, many = build_network("diy").to(torch.float64), build_network("diy").to(torch.float64)
+    checkpoint.load(one, tmp_path / "one")
+    checkpoint.load(many, tmp_path / "many")
+    for expected, got in zip(one.parameters(), many.parameters()):
+        # The sums over a batch are added up in another order, 30 times: about 1e-15 in float64
+        torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_finished_rounds_count_wherever_they_lie(launcher, alone, tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert launcher.run(*TEST, "--output", here).returncode == 0
+    results = experiment.load(here)
+
+    def interrupt(model, round, record):
+        if (model, round) == ("diy-sgd", 2):
+            raise KeyboardInterrupt
+
+    for directory in (here, there):
+        for file in here.glob("*.*"):
+            file.unlink()
+        with pytest.raises(KeyboardInterrupt):
+            experiment.run(results.protocol, list(results.models), on_round=interrupt, directory=directory)
+    for name in ("diy-sgd-0", "diy-dropout-1"):
+        (here / "unfinished" / f"{name}.json").unlink()
+    for name in ("diy-sgd-1", "diy-sgd-2"):
+        (there / "unfinished" / f"{name}.json").unlink()
+    run_ranks(launcher, *[[*TEST, "--resume", "--output", directory] for directory in (here, there)])
+    assert numbers(here) == alone
+    # Of the six rounds, only "diy-dropout" of the third was missing on both sides: rank 1 has computed it.
+    assert sorted(path.stem for path in (there / "unfinished").iterdir()) == [
+        "diy-dropout-0", "diy-dropout-1", "diy-dropout-2", "diy-sgd-0"
+    ]  # fmt: skip
+
+
+LONG = [*TEST, "--epochs", "60"]
+
+
+@pytest.fixture(scope="module")
+def long_alone(launcher, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("long")
+    assert launcher.run(*LONG, "--output", directory).returncode == 0
+    return numbers(directory)
+
+
+def wait_for_a_piece(directory, seconds=60):
+    end = time.monotonic() + seconds
+    while not any((directory / "unfinished").glob("[!.]*.json")):
+        assert time.monotonic() < end, "no round was finished"
+        time.sleep(0.005)
+
+
+def test_torchrun_reports_a_rank_that_dies_and_its_finished_work_is_kept(launcher, long_alone, tmp_path):
+    run = subprocess.Popen(
+        [*TORCHRUN, *LONG, "--output", tmp_path], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for_a_piece(tmp_path)
+    ranks = subprocess.run(["ps", "-o", "pid=", "--ppid", str(run.pid)], capture_output=True, text=True).stdout.split()
+    os.kill(int(ranks[-1]), signal.SIGKILL)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 1 and "exitcode  : -9" in errors and "SIGKILL" in errors
+    assert any((tmp_path / "unfinished").glob("*.json"))
+    assert not (tmp_path / "results.json").exists()
+    assert launcher.run(*LONG, "--resume", "--output", tmp_path).returncode == 0
+    assert numbers(tmp_path) == long_alone
+
+
+def test_a_rank_whose_neighbour_dies_ends_by_itself_with_one_line(launcher, long_alone, tmp_path):
+    first, second = start_ranks(launcher, *[[*LONG, "--quiet", "--output", tmp_path]] * 2)
+    wait_for_a_piece(tmp_path)
+    second.kill(signal.SIGKILL)
+    assert second.wait().returncode == -signal.SIGKILL
+    assert first.wait().returncode == 1
+    assert first.output.count("\n") == 1 and first.output.startswith("test.py: another process of this run ended")
+    assert launcher.run(*LONG, "--resume", "--output", tmp_path).returncode == 0
+    assert numbers(tmp_path) == long_alone
+
+
+def test_alone_compute_does_all_pieces_in_order():
+    heard = []
+    records = distributed.compute(["b", "a"], lambda name: {"is": name}, on_piece=lambda *news: heard.append(news))
+    assert records == {"b": {"is": "b"}, "a": {"is": "a"}} and list(records) == ["b", "a"]
+    assert heard == [("b", {"is": "b"}), ("a", {"is": "a"})]
+
+
+def test_alone_gradients_stay_as_they_are_but_must_exist():
+    layer = diy.Linear(2, 2)
+    with pytest.raises(ValueError, match="after backward"):
+        distributed.all_reduce_gradients(layer.parameters())
+    layer(torch.ones(1, 2))
+    layer.backward(torch.ones(1, 2))
+    before = [gradient.clone() for _, gradient in layer.param()]
+    distributed.all_reduce_gradients(layer.parameters(), average=True)
+    assert all(torch.equal(old, new) for old, (_, new) in zip(before, layer.param()))

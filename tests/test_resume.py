@@ -1,0 +1,262 @@
+"""Nothing is lost: runs that are killed, run out of disk or find unknown files."""
+
+import errno
+import json
+import os
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+
+import experiment
+import storage
+import sweep
+from experiment import Protocol
+from storage import ResultsError
+from tests.launcher import Launcher
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="processes and signals of POSIX")
+
+MODELS = ["diy-sgd", "diy-dropout"]
+TINY = ["--rounds", "4", "--epochs", "4", "--train-size", "400", "--test-size", "50"]
+TEST = ["test.py", *TINY, "--models", *MODELS, "--no-figures"]
+SMALL = Protocol(rounds=2, epochs=1, train_size=20, test_size=10, hidden=(3,))
+
+
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory):
+    launcher = Launcher(tmp_path_factory.mktemp("outputs"))
+    yield launcher
+    launcher.close()
+
+
+@pytest.fixture(scope="module")
+def whole(launcher, tmp_path_factory):
+    """The numbers of an uninterrupted run, and the seconds that it took."""
+    directory, start = tmp_path_factory.mktemp("whole"), time.perf_counter()
+    assert launcher.run(*TEST, "--output", directory).returncode == 0
+    return numbers(directory), time.perf_counter() - start
+
+
+def numbers(directory):
+    return numbers_of(experiment.load(directory))
+
+
+def numbers_of(results):
+    """All that a run gives, except the times."""
+    return {
+        (model, index): (r.loss, r.train_error, r.test_error, r.predictions.tolist())
+        for model, rounds in results.models.items()
+        for index, r in enumerate(rounds)
+    }
+
+
+def pieces(directory):
+    return sorted(path.stem for path in (directory / "unfinished").glob("[!.]*.json"))
+
+
+def test_a_run_killed_at_20_random_moments_goes_on_to_the_same_numbers(launcher, whole, tmp_path):
+    expected, seconds = whole
+    moments, kept = random.Random(0), []
+    for attempt in range(20):
+        directory = tmp_path / str(attempt)
+        child = launcher.start(*TEST, "--output", directory)
+        time.sleep(moments.uniform(0, 1.2 * seconds))
+        child.kill([signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGKILL][attempt % 4])
+        assert child.wait().returncode in (0, 130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT)
+        for name in pieces(directory):  # every file that is there is whole
+            assert json.loads((directory / "unfinished" / f"{name}.json").read_text())["header"]["program"] == "test.py"
+        kept.append(len(pieces(directory)) if child.returncode else len(expected))
+        resumed = launcher.run(*TEST, "--output", directory, "--resume")
+        assert resumed.returncode == 0, resumed.output
+        assert numbers(directory) == expected
+        assert sorted(path.name for path in directory.iterdir()) == ["predictions.npz", "results.json"]
+    assert len(set(kept)) > 2  # the moments fell before, between and after rounds
+
+
+@pytest.mark.parametrize("largest_file", [300, 1500], ids=["at the first round", "at the results"])
+def test_a_full_disk_ends_the_run_with_one_line_and_loses_nothing(launcher, whole, tmp_path, largest_file):
+    full = launcher.run(*TEST, "--quiet", "--output", tmp_path, largest_file=largest_file)
+    error = full.output.splitlines()[-1]
+    assert full.returncode == 1 and error.startswith("test.py: ") and "too large" in error and "--resume" in error
+    assert "Traceback" not in full.output
+    assert len(pieces(tmp_path)) == (0 if largest_file == 300 else 8)
+    assert not (tmp_path / "results.json").exists()
+    assert launcher.run(*TEST, "--output", tmp_path, "--resume").returncode == 0
+    assert numbers(tmp_path) == whole[0]
+
+
+def test_a_directory_that_becomes_read_only_loses_no_finished_round(tmp_path, monkeypatch):
+    expected = experiment.run(SMALL, MODELS)
+    write, written = storage.write_atomically, []
+
+    def write_three(path, content):
+        if len(written) == 3:
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        written.append(path)
+        write(path, content)
+
+    monkeypatch.setattr(storage, "write_atomically", write_three)
+    with pytest.raises(OSError, match="Read-only"):
+        experiment.run(SMALL, MODELS, directory=tmp_path)
+    monkeypatch.undo()
+    assert len(pieces(tmp_path)) == 3
+    computed = []
+    resumed = experiment.run(
+        SMALL, MODELS, on_epoch=lambda *news: computed.append(news), directory=tmp_path, resume=True
+    )
+    assert len(computed) == 1  # one round of one epoch was missing
+    for model in MODELS:
+        assert [r.loss for r in resumed.models[model]] == [r.loss for r in expected.models[model]]
+
+
+def test_resuming_a_finished_run_computes_nothing(tmp_path):
+    results = experiment.run(SMALL, MODELS, directory=tmp_path)
+    experiment.save(results, tmp_path)
+    computed = []
+    again = experiment.run(SMALL, MODELS, on_epoch=lambda *news: computed.append(news), directory=tmp_path, resume=True)
+    assert computed == [] and not (tmp_path / "unfinished").exists()
+    for model in MODELS:
+        for old, new in zip(results.models[model], again.models[model]):
+            assert (old.seconds, old.loss, old.predictions.tolist()) == (
+                new.seconds,
+                new.loss,
+                new.predictions.tolist(),
+            )
+
+
+def damage(directory, kind):
+    """Spoil what a finished run has left; return the spoilt file."""
+    results, predictions = directory / "results.json", directory / "predictions.npz"
+    if kind == "truncated predictions":
+        predictions.write_bytes(predictions.read_bytes()[:-100])
+        return predictions
+    content = json.loads(results.read_text())
+    if kind == "truncated":
+        text = results.read_text()[:-30]
+    elif kind == "foreign":
+        text = "my shopping list"
+    elif kind == "foreign JSON":
+        text = '{"hello": 1}'
+    elif kind == "version":
+        text = json.dumps({**content, "version": 2})
+    elif kind == "rounds missing":
+        content["models"]["diy-sgd"]["rounds"].pop()
+        text = json.dumps(content)
+    results.write_text(text)
+    return results
+
+
+@pytest.mark.parametrize("resume", [[], ["--resume"]], ids=["afresh", "resume"])
+@pytest.mark.parametrize(
+    "kind", ["truncated", "truncated predictions", "foreign", "foreign JSON", "version", "rounds missing"]
+)
+def test_unusable_results_are_refused_and_stay_as_they_are(launcher, tmp_path, kind, resume):
+    experiment.save(experiment.run(SMALL, MODELS), tmp_path)
+    spoilt = damage(tmp_path, kind)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    done = launcher.run(*TEST, "--quiet", "--output", tmp_path, *resume)
+    assert done.returncode == 2 and done.output.count("\n") == 1
+    assert done.output.startswith("test.py: ") and str(spoilt.parent) in done.output
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"header": 1}', '{"record": {}}'])
+def test_a_damaged_piece_is_refused_by_name(tmp_path, content):
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "diy-sgd-0.json").write_text(content)
+    for resume in (False, True):
+        with pytest.raises(ResultsError, match=r"diy-sgd-0\.json is damaged"):
+            experiment.run(SMALL, MODELS, directory=tmp_path, resume=resume)
+    assert (tmp_path / "unfinished" / "diy-sgd-0.json").read_text() == content
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"loss": []}, {"loss": ["0.1"]}, {"test_error": None}, {"predictions": "01"}, {"predictions": 5}, {"more": 1}],
+)
+def test_a_piece_that_says_something_else_is_refused_by_name(tmp_path, change):
+    store = storage.Store(tmp_path, experiment._header(SMALL, ["diy-sgd"], experiment.environment()), (), None)
+    record = experiment._to_record(experiment.run_round(SMALL, "diy-sgd", 0))
+    store.save("diy-sgd-0", {**record, **change})
+    with pytest.raises(ResultsError, match="diy-sgd-0 is damaged"):
+        experiment.run(SMALL, ["diy-sgd"], directory=tmp_path, resume=True)
+
+
+def test_predictions_that_do_not_fit_the_results_are_refused(tmp_path):
+    experiment.save(experiment.run(SMALL, ["diy-sgd"]), tmp_path)
+    with np.load(tmp_path / "predictions.npz") as archive:
+        arrays = {name: array[:, :5] for name, array in archive.items()}
+    np.savez(tmp_path / "predictions.npz", **arrays)
+    with pytest.raises(ResultsError, match="10 labels"):
+        experiment.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 1}, "protocol.seed is 0 there and 1 here"),
+        ({"rounds": 3}, "protocol.rounds is 2 there and 3 here"),
+        ({"hidden": (4, 3)}, r"protocol.hidden is \[3\] there and \[4, 3\] here"),
+        ({}, "models is"),
+    ],
+)
+@pytest.mark.parametrize("finished", [True, False], ids=["results", "pieces"])
+def test_results_of_another_run_are_not_resumed_but_set_aside(tmp_path, change, named, finished, capsys):
+    first = experiment.run(SMALL, MODELS, directory=tmp_path)
+    if finished:
+        experiment.save(first, tmp_path)
+    other, models = Protocol(**{**vars(SMALL), **change}), MODELS if change else MODELS[:1]
+    with pytest.raises(ResultsError, match=named):
+        experiment.run(other, models, directory=tmp_path, resume=True)
+    results = experiment.run(other, models, directory=tmp_path)
+    experiment.save(results, tmp_path)
+    kept = tmp_path / "earlier-1"
+    assert capsys.readouterr().err == f"results of another run were moved to {kept}\n"
+    if finished:
+        assert numbers(kept) == numbers_of(first)
+    else:
+        assert pieces(kept) == sorted(f"{model}-{r}" for model in MODELS for r in range(2))
+    assert numbers(tmp_path) == numbers_of(results)
+
+
+def test_the_same_run_replaces_its_own_results(tmp_path):
+    for _ in range(2):
+        experiment.save(experiment.run(SMALL, MODELS, directory=tmp_path), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.npz", "results.json"]
+
+
+def test_an_interrupted_sweep_goes_on_to_the_same_numbers(tmp_path):
+    grid = sweep.Grid(SMALL, rates=(1e-3, 1e-2, 1e-1))
+    expected = sweep.run(grid)
+
+    def interrupt(reduction, round, record):
+        if (reduction, round) == ("sum", 0):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(grid, interrupt, tmp_path)
+    assert pieces(tmp_path) == ["mean-0", "sum-0"]
+    with pytest.raises(ResultsError, match="rates is"):
+        sweep.run(sweep.Grid(SMALL, rates=(1e-3,)), directory=tmp_path, resume=True)
+    resumed = sweep.run(grid, directory=tmp_path, resume=True)
+    sweep.save(resumed, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
+    for results in (resumed, sweep.load(tmp_path)):
+        for reduction in grid.reductions:
+            for old, new in zip(expected.runs[reduction], results.runs[reduction]):
+                assert {**old, "seconds": 0} == {**new, "seconds": 0}
+
+
+def test_results_of_one_program_are_refused_by_the_other(tmp_path):
+    sweep.save(sweep.run(sweep.Grid(SMALL, rates=(1e-3,))), tmp_path)
+    (tmp_path / "sweep.json").rename(tmp_path / "results.json")
+    with pytest.raises(ResultsError, match="holds no results of this program"):
+        experiment.run(SMALL, MODELS, directory=tmp_path)
+    (tmp_path / "results.json").rename(tmp_path / "sweep.json")
+    experiment.save(experiment.run(SMALL, MODELS), tmp_path)
+    (tmp_path / "results.json").replace(tmp_path / "sweep.json")
+    with pytest.raises(ResultsError, match="no result of this program"):
+        sweep.load(tmp_path)

@@ -1,0 +1,125 @@
+"""The graded run, as a user meets it."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from experiment import MODELS, Protocol
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = ["--rounds", "1", "--epochs", "2", "--train-size", "40", "--test-size", "30"]
+
+
+def run(*arguments, **options):
+    options = {"capture_output": True, "text": True, "timeout": 120, "cwd": ROOT, "encoding": "utf-8", **options}
+    return subprocess.run([sys.executable, ROOT / "test.py", *map(str, arguments)], **options)
+
+
+@pytest.fixture(scope="module")
+def graded_run():
+    # Loaded by its path: the name "test" belongs to a package of the standard library.
+    spec = importlib.util.spec_from_file_location("graded_run", ROOT / "test.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_prints_protocol_losses_table_reason_and_paths(tmp_path):
+    done = run(*TINY, "--output", tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    text = done.stdout
+    assert "1 round of" in text and "40 training and 30 test points" in text
+    for name in MODELS:
+        assert (
+            sum(line.split()[0] == name or line.split()[1] == name for line in text.splitlines() if name in line) >= 2
+        )
+    assert "2019" in text and 'reduction="sum"' in text
+    for name in ("results.json", "predictions.npz", "figure2-time.pdf", "figure5-labels.png"):
+        assert (tmp_path / name).exists() and name in text
+    rounds = json.loads((tmp_path / "results.json").read_text())["models"]["diy-sgd"]["rounds"]
+    line = next(line for line in text.splitlines() if line.startswith("    1  diy-sgd "))
+    assert f"{rounds[0]['loss'][-1]:.4f}" in line and f"{rounds[0]['test_error']:.2%}" in line
+
+
+def test_quiet_prints_the_table_alone(tmp_path):
+    done = run(*TINY, "--models", "diy-sgd", "torch-adam", "--quiet", "--no-figures", "--output", tmp_path)
+    lines = done.stdout.strip().splitlines()
+    assert done.returncode == 0 and len(lines) == 5
+    assert [line.split()[0] for line in lines[2:4]] == ["diy-sgd", "torch-adam"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.npz", "results.json"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--rounds", "many"],
+        ["--rounds", "0"],
+        ["--lr", "-1"],
+        ["--dropout", "2"],
+        ["--hidden", "5", "-3"],
+        ["--models", "diy-sdg"],
+        ["--device", "nowhere"],
+        ["--round", "1"],
+        ["--output", "LICENSE"],
+        ["--output", "LICENSE/below"],
+    ],
+    ids=" ".join,
+)
+def test_a_bad_argument_ends_with_2_and_one_line(arguments, graded_run, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as exit:
+        graded_run.main(arguments)
+    printed = capsys.readouterr()
+    assert exit.value.code == 2 and printed.out == ""
+    assert printed.err.count("\n") == 1 and printed.err.startswith("test.py: ")
+
+
+def test_divergence_ends_with_one_line(tmp_path):
+    done = run(*TINY, "--lr", "1e38", "--models", "diy-sgd", "--output", tmp_path)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "diy-sgd" in done.stderr and "round 1" in done.stderr and "1e+38" in done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
+def test_interrupt_ends_with_130_and_one_line(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "test.py", "--epochs", "100000", "--output", tmp_path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    try:
+        assert process.stdout.readline()  # training starts right after the first lines
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130 and errors.strip().startswith("test.py: interrupted")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
+def test_a_reader_that_leaves_is_no_error(tmp_path):
+    command = f"'{sys.executable}' test.py {' '.join(TINY)} --output '{tmp_path}' | head -1"
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.count("\n") == 1 and done.stderr == ""
+
+
+def test_help_names_every_option(graded_run, capsys):
+    with pytest.raises(SystemExit) as exit:
+        graded_run.main(["--help"])
+    text = capsys.readouterr().out
+    assert exit.value.code == 0
+    for field in fields(Protocol):
+        assert f"--{field.name.replace('_', '-')}" in text
+    for option in ("--models", "--device", "--output", "--no-figures", "--quiet", *MODELS):
+        assert option in text
