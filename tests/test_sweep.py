@@ -1,0 +1,158 @@
+"""The sweep of the learning rate."""
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import experiment
+import figures
+import sweep
+from experiment import Protocol, Recipe
+from storage import ResultsError
+from sweep import Grid
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = Protocol(rounds=2, epochs=3, train_size=60, test_size=40, batch_size=20, hidden=(8, 8), dropout=0.0)
+
+
+@pytest.fixture(scope="module")
+def small():
+    return sweep.run(Grid(SMALL, (1e-3, 1e-2, 1e-1)))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_every_network_is_the_one_that_the_evaluation_trains_alone(monkeypatch, reduction, dropout):
+    grid = Grid(replace(SMALL, dropout=dropout), (1e-3, 1e-2))
+    record = sweep.train_together(grid, reduction, 1)
+    for index, rate in enumerate(grid.rates):
+        monkeypatch.setitem(
+            experiment.MODELS, "one", Recipe("", "diy", dropout=dropout > 0, reduction=reduction, lr=rate)
+        )
+        alone = experiment.run_round(grid.protocol, "one", 1)
+        # Nine steps in float32: sums in another order, not much more than a rounding apart
+        assert record["loss"][index] == pytest.approx(alone.loss[-1], rel=1e-5)
+        assert record["test_error"][index] == pytest.approx(alone.test_error)
+        assert record["train_error"][index] == pytest.approx(alone.train_error)
+
+
+def test_default_grid_is_400_networks():
+    grid = Grid()
+    assert len(grid.rates) * len(grid.reductions) * grid.protocol.rounds == 400
+    assert grid.rates[0] == 1e-5 and grid.rates[-1] == pytest.approx(10)
+    ratios = [math.log(b / a) for a, b in zip(grid.rates, grid.rates[1:])]
+    assert max(ratios) == pytest.approx(min(ratios))
+    assert (grid.protocol.epochs, grid.protocol.hidden) == (100, (25, 25, 25))
+
+
+def test_a_diverging_network_is_recorded_and_disturbs_nobody():
+    alone = sweep.train_together(Grid(SMALL, (1e-3,)), "sum", 0)
+    record = sweep.train_together(Grid(SMALL, (1e-3, 10.0, 1e38)), "sum", 0)
+    assert record["diverged"] == [False, True, True]
+    assert record["loss"][2] is None and math.isfinite(record["loss"][1])
+    assert record["loss"][0] == pytest.approx(alone["loss"][0], rel=1e-5)
+    assert record["test_error"][0] == alone["test_error"][0]
+    json.dumps(record, allow_nan=False)
+
+
+def test_the_sum_learns_at_a_rate_at_which_the_mean_stalls():
+    record = {r: sweep.train_together(Grid(Protocol(dropout=0.0), (1e-3,)), r, 0) for r in ("mean", "sum")}
+    assert record["sum"]["test_error"][0] < 0.1 < 0.25 < record["mean"]["test_error"][0]
+
+
+def test_rounds_follow_from_seed_and_round_alone(small):
+    later = sweep.run(Grid(replace(SMALL, rounds=3), small.grid.rates, ("sum",)))
+    for old, new in zip(small.runs["sum"], later.runs["sum"]):
+        assert {**old, "seconds": 0} == {**new, "seconds": 0}
+
+
+def test_saved_results_come_back(small, tmp_path):
+    assert sweep.save(small, tmp_path) == [tmp_path / "sweep.json"]
+    assert sweep.load(tmp_path) == small
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: content.replace('"version": 1', '"version": 7'),
+        lambda content: content.replace("sweep.py", "test.py"),
+        lambda content: content.replace('"epochs": 3', '"epochs": 0'),
+        lambda content: content.replace('"rounds": 2', '"rounds": 3'),
+        lambda content: "{}",
+    ],
+)
+def test_other_files_are_refused(small, tmp_path, change):
+    path = sweep.save(small, tmp_path)[0]
+    path.write_text(change(path.read_text()))
+    with pytest.raises(ResultsError, match=r"sweep\.json is no result of this program, or a damaged one"):
+        sweep.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "values", [{"rates": ()}, {"rates": (-1.0,)}, {"rates": (math.nan,)}, {"reductions": ()}, {"reductions": ("none",)}]
+)
+def test_a_grid_out_of_range_is_refused(values):
+    with pytest.raises(ValueError, match=next(iter(values))):
+        Grid(**values)
+
+
+def test_the_table_names_every_rate_and_what_diverged(small):
+    lines = sweep.table(small).splitlines()
+    assert [float(line.split()[0]) for line in lines[2:5]] == [1e-3, 1e-2, 1e-1]
+    assert lines[2].count("0 of 2") == 2 and "2 rounds" in lines[-1]
+    errors = [100 * run["test_error"][0] for run in small.runs["mean"]]
+    assert f"{sum(errors) / 2:.2f} ± " in lines[2]
+
+
+def test_the_figure_shows_both_reductions_and_their_spread(small):
+    axes = figures.learning_rates(small).axes[0]
+    labels = axes.get_legend_handles_labels()[1]
+    assert labels == ['reduction="sum"', 'reduction="mean"', "some diverged"]
+    assert axes.get_xscale() == "log" and len(axes.collections) == 2
+    assert list(axes.lines[0].get_ydata()) == pytest.approx(
+        [50 * (a + b) for a, b in zip(*(run["test_error"] for run in small.runs["sum"]))]
+    )
+
+
+def test_the_command_writes_results_and_figure(tmp_path):
+    arguments = ["--rounds", "2", "--epochs", "2", "--train-size", "20", "--test-size", "10", "--rates", "3"]
+    done = subprocess.run(
+        [sys.executable, "sweep.py", *arguments, "--highest", "0.1", "--output", tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0 and done.stderr == ""
+    assert "12 networks in" in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"sweep.json", "sweep.pdf", "sweep.png"}
+    assert sweep.load(tmp_path).grid.rates == pytest.approx((1e-5, 1e-3, 1e-1))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--rates", "0"],
+        ["--lowest", "2", "--highest", "1"],
+        ["--lowest", "0"],
+        ["--highest", "inf"],
+        ["--reductions", "none"],
+        ["--rounds", "0"],
+        ["--lr", "1"],
+        ["--output", "LICENSE"],
+    ],
+    ids=" ".join,
+)
+def test_a_bad_argument_ends_with_2_and_one_line(arguments, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as exit:
+        sweep.main(arguments)
+    printed = capsys.readouterr()
+    assert exit.value.code == 2 and printed.out == ""
+    assert printed.err.count("\n") == 1 and printed.err.startswith("sweep.py: ")
