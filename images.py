@@ -1,0 +1,152 @@
+"""Images of handwritten digits: those that scikit-learn brings along, and MNIST from files that the user has.
+
+    data = digits_images()            # 1797 images of 8 × 8 pixels, offline
+    data = mnist_images("mnist")      # 70,000 images of 28 × 28 pixels, from four IDX files in a directory
+
+Nothing is downloaded. IDX is the format of the MNIST files: two bytes 0, one byte 8 for unsigned bytes, one byte for
+the number of dimensions, then each dimension as four bytes, big end first, then the numbers.
+"""
+
+import gzip
+import hashlib
+import math
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MNIST_MD5 = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+"""The four files of MNIST and the MD5 sums of what is in them, unpacked, as secml's CDataLoaderMNIST lists them.
+
+The sums hold however the files were packed: the gzip files of different mirrors need not be the same.
+"""
+
+
+class DataError(ValueError):
+    """A file of images or labels is missing, damaged, or another one than expected."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images and labels to train with and to test with.
+
+    Attributes:
+        name: "digits" or "mnist".
+        train_images, test_images: (N, 1, height, width), float32. The training images have mean 0 and standard
+            deviation 1, all pixels together; the test images are shifted and scaled by the same two numbers.
+        train_labels, test_labels: (N,), int64, from 0 to 9.
+    """
+
+    name: str
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+
+
+def digits_images() -> Images:
+    """Return scikit-learn's digits, a fifth of each class for testing; the split is always the same."""
+    from sklearn.datasets import load_digits  # takes a second to import
+
+    digits = load_digits()
+    train, test = _stratified(digits.target)
+    pixels = digits.images.astype(np.float32)
+    return _scaled("digits", pixels[train], digits.target[train], pixels[test], digits.target[test])
+
+
+def mnist_images(directory: str | os.PathLike, checksums: dict[str, str] | None = None) -> Images:
+    """Return MNIST: 60,000 images for training, 10,000 for testing.
+
+    Args:
+        directory: holds the four files of `MNIST_MD5`, as they are or packed by gzip, then with ".gz" at the end.
+        checksums: the names of the four files, in that order, and the MD5 sums of what is in them (MNIST's).
+
+    Raises:
+        DataError: a file is missing, damaged, or another one than the known; the message says which and how.
+    """
+    directory, checksums = Path(directory), MNIST_MD5 if checksums is None else checksums
+    arrays = [_known(directory, name, checksum) for name, checksum in checksums.items()]
+    for images, labels, name in ((*arrays[:2], "train"), (*arrays[2:], "t10k")):
+        if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+            raise DataError(f"{directory}: the {name} files hold images {images.shape} and labels {labels.shape}")
+    return _scaled("mnist", *arrays)
+
+
+def hold_out(data: Images) -> Images:
+    """Return the same with a fifth of the training images in place of the test images, to choose a recipe on."""
+    train, held_out = (torch.from_numpy(part) for part in _stratified(data.train_labels.numpy()))
+    images, labels = data.train_images, data.train_labels
+    return Images(data.name, images[train], labels[train], images[held_out], labels[held_out])
+
+
+def read_idx(path: str | os.PathLike) -> np.ndarray:
+    """Return the array of unsigned bytes in an IDX file, which may be packed by gzip.
+
+    Raises:
+        DataError: the file is missing, cut off, too long, or none of this format.
+    """
+    return _parse(_unpacked(Path(path)), path)
+
+
+def _known(directory: Path, name: str, checksum: str) -> np.ndarray:
+    candidates = [directory / name, directory / f"{name}.gz"]
+    path = next((path for path in candidates if path.is_file()), None)
+    if path is None:
+        raise DataError(f"{directory} has no file {name} or {name}.gz: put the four files of MNIST there")
+    content = _unpacked(path)
+    array = _parse(content, path)
+    if (found := hashlib.md5(content, usedforsecurity=False).hexdigest()) != checksum:
+        raise DataError(
+            f"{path} is another file than the known one (MD5 of its content {found}, expected {checksum}): "
+            "fetch it again, from another source"
+        )
+    return array
+
+
+def _unpacked(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path} is damaged or cut off: gzip cannot unpack it ({error})") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _parse(content: bytes, path: str | os.PathLike) -> np.ndarray:
+    if len(content) < 4 or content[:3] != b"\x00\x00\x08" or content[3] == 0:
+        raise DataError(f"{path} is no IDX file of bytes: it begins with {content[:4].hex(' ') or 'nothing'}")
+    start = 4 + 4 * content[3]
+    if len(content) < start:
+        raise DataError(f"{path} is cut off within its header")
+    shape = tuple(np.frombuffer(content, ">u4", count=content[3], offset=4).tolist())
+    if len(content) - start != math.prod(shape):
+        raise DataError(
+            f"{path} is cut off or too long: an array {shape} takes {math.prod(shape)} bytes, there are "
+            f"{len(content) - start}"
+        )
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _stratified(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.model_selection import train_test_split
+
+    return train_test_split(np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=0)
+
+
+def _scaled(name: str, *arrays: np.ndarray) -> Images:
+    train, train_labels, test, test_labels = (torch.from_numpy(array.copy()) for array in arrays)
+    mean, std = train.double().mean().item(), train.double().std().item()
+    images = [((part.float() - mean) / std).unsqueeze(1) for part in (train, test)]  # (N, H, W) -> (N, 1, H, W)
+    return Images(name, images[0], train_labels.long(), images[1], test_labels.long())

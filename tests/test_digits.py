@@ -1,0 +1,238 @@
+"""The digits command, as a user meets it, and the training that it reports."""
+
+import gzip
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import digit_figures
+import digits
+from digits import LIBRARIES, Recipe, build_network, shifted, train_round
+from experiment import DivergenceError
+from images import MNIST_MD5, digits_images
+from storage import ResultsError
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = ["--rounds", "2", "--epochs", "1", "--channels", "2", "--batch-size", "200"]
+
+
+def run(*arguments, **options):
+    options = {"capture_output": True, "text": True, "timeout": 120, "cwd": ROOT, "encoding": "utf-8", **options}
+    return subprocess.run([sys.executable, ROOT / "digits.py", *map(str, arguments)], **options)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("digits")
+    return run(*TINY, "--output", directory), directory
+
+
+def test_it_prints_rounds_table_and_paths(tiny):
+    done, directory = tiny
+    assert done.returncode == 0 and done.stderr == "", "no progress bar without a terminal"
+    text = done.stdout
+    assert "2 rounds of digits: 1437 training and 360 test images of 8 × 8, 1 epochs in batches of 200" in text
+    assert "mean ± std over 2 rounds" in text and "times PyTorch's time" in text
+    content = json.loads((directory / "digits.json").read_text())
+    for index, record in enumerate(content["rounds"]):
+        for name in LIBRARIES:
+            assert f"{index + 1:>5}  {name:<7}{record[name]['loss'][-1]:>9.4f}" in text
+    written = text.split("written: ")[1].split()
+    assert len(written) == 9 and all(Path(path).stat().st_size > 0 for path in written)
+    assert not (directory / "unfinished").exists()
+
+
+def test_results_say_what_they_depend_on(tiny):
+    content = digits.load(tiny[1])
+    assert content["protocol"] == {**vars(Recipe()), "rounds": 2, "epochs": 1, "channels": 2, "batch_size": 200}
+    assert content["environment"]["torch"] == torch.__version__
+    labels = digits_images().test_labels
+    for record in content["rounds"]:
+        for name in LIBRARIES:
+            own = record[name]
+            wrong = (torch.tensor(own["predictions"]) != labels).double().mean().item()
+            assert own["test_error"] == pytest.approx(wrong, abs=1e-12)
+            assert len(own["loss"]) == 1 and len(own["confidence"]) == 360
+        # The same weights, batches and formulas: in float32 few labels, if any, can differ after one epoch.
+        assert sum(a != b for a, b in zip(record["diy"]["predictions"], record["torch"]["predictions"])) <= 3
+
+
+def test_a_finished_run_resumes_without_training(tiny, tmp_path):
+    (tmp_path / "digits.json").write_bytes((tiny[1] / "digits.json").read_bytes())
+    done = run(*TINY, "--output", tmp_path, "--resume", "--quiet", "--no-figures")
+    assert done.returncode == 0 and digits.load(tmp_path)["rounds"] == digits.load(tiny[1])["rounds"]
+    other = run(*TINY, "--lr", "0.01", "--output", tmp_path, "--resume", "--no-figures")
+    assert other.returncode == 2 and "belongs to another run (protocol.lr is 0.05 there and 0.01 here)" in other.stderr
+    assert len(other.stderr.strip().splitlines()) == 1
+
+
+def test_validation_leaves_the_test_images_alone(tmp_path, capsys):
+    assert digits.main([*TINY, "--rounds", "1", "--validate", "--no-figures", "--output", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "1149 training and 288 validation images" in text
+    assert "validation error %" in text and "test error" not in text
+
+
+def test_in_float64_both_libraries_walk_the_same_path(tmp_path):
+    arguments = ["--rounds", "1", "--epochs", "2", "--channels", "4", "--float64", "--no-figures", "--output"]
+    assert digits.main([*arguments, str(tmp_path)]) == 0
+    (record,) = digits.load(tmp_path)["rounds"]
+    # 58 steps; rounding of 1e-16 is amplified, by far less than the factor of 1e7 that is left.
+    assert record["loss_difference"] < 1e-9 and record["weight_difference"] < 1e-9
+    assert record["diy"]["predictions"] == record["torch"]["predictions"]
+    assert record["diy"]["loss"][1] < record["diy"]["loss"][0], "it learns"
+
+
+def test_libraries_that_disagree_end_with_1(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(digits, "AGREEMENT", 1e-30)
+    code = digits.main([*TINY, "--rounds", "1", "--float64", "--no-figures", "--output", str(tmp_path)])
+    error = capsys.readouterr().err
+    assert code == 1 and "the libraries differ by" in error and len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--rounds", "0"],
+        ["--epochs", "-1"],
+        ["--lr", "nan"],
+        ["--weight-decay", "-1"],
+        ["--channels", "many"],
+        ["--seed", "-3"],
+        ["--nonsense"],
+        ["--mnist", "no/such/directory"],
+        ["--output", "digits.py"],
+    ],
+    ids=" ".join,
+)
+def test_a_bad_argument_ends_with_2_and_one_line(arguments, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(digits, "train_round", lambda *_: pytest.fail("it trained"))
+    if arguments[0] != "--output":
+        arguments = [*arguments, "--output", str(tmp_path)]
+    with pytest.raises(SystemExit) as ended:
+        digits.main(arguments)
+    error = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert error.startswith("digits.py: ") and len(error.strip().splitlines()) == 1
+
+
+def test_divergence_ends_with_one_line(tmp_path):
+    done = run(*TINY, "--epochs", "5", "--lr", "1e30", "--output", tmp_path)
+    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1
+    assert "the loss is not finite; lower --lr" in done.stderr
+    with pytest.raises(DivergenceError, match="round 1"):
+        train_round(Recipe(epochs=5, channels=2, batch_size=200, lr=1e30), digits_images(), 0)
+
+
+def test_interrupt_ends_with_130_and_one_line(tmp_path):
+    command = [sys.executable, ROOT / "digits.py", "--rounds", "1", "--epochs", "10000", "--output", tmp_path]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline().startswith("1 round")
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert error.strip().splitlines()[-1].startswith("digits.py: interrupted") and "Traceback" not in error
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path):
+    command = f'"{sys.executable}" digits.py {" ".join(TINY)} --no-figures --output "{tmp_path}" | head -1'
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("2 rounds") and done.stderr == ""
+
+
+def test_help_names_every_option(capsys):
+    with pytest.raises(SystemExit) as ended:
+        digits.main(["--help"])
+    text = capsys.readouterr().out
+    assert ended.value.code == 0
+    for value in fields(Recipe):
+        assert f"--{value.name.replace('_', '-')}" in text
+
+
+def test_mnist_takes_the_same_path(tmp_path, monkeypatch, capsys):
+    # Files of MNIST's names and format, smaller than MNIST: only their checksums have to be made known.
+    import hashlib
+
+    import images
+
+    generator, sums = np.random.default_rng(0), {}
+    for name, shape in zip(MNIST_MD5, [(60, 28, 28), (60,), (40, 28, 28), (40,)]):
+        array = (np.arange(shape[0]) % 10 if len(shape) == 1 else generator.integers(0, 256, shape)).astype(np.uint8)
+        header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in shape)
+        sums[name] = hashlib.md5(header + array.tobytes()).hexdigest()
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(header + array.tobytes()))
+    monkeypatch.setattr(images, "MNIST_MD5", sums)
+    assert digits.main([*TINY, "--rounds", "1", "--mnist", str(tmp_path), "--output", str(tmp_path / "results")]) == 0
+    assert "1 round of mnist: 60 training and 40 test images of 28 × 28" in capsys.readouterr().out
+    assert (tmp_path / "results" / "digits-mistakes.png").exists()
+
+
+def test_the_same_seed_gives_the_same_numbers():
+    data, recipe = digits_images(), Recipe(epochs=1, channels=2, batch_size=200)
+    first, again, other = (train_round(recipe, data, index) for index in (0, 0, 1))
+    assert first["diy"]["loss"] == again["diy"]["loss"] and first["filters"] == again["filters"]
+    assert first["diy"]["loss"] != other["diy"]["loss"], "each round has weights and an order of its own"
+
+
+def test_a_shift_moves_by_one_pixel_at_most_and_repeats():
+    images = torch.zeros(2, 1, 5, 5)
+    images[:, 0, 2, 2] = 1
+    seen = set()
+    for seed in range(60):
+        moved = shifted(images, torch.Generator().manual_seed(seed))
+        assert moved.shape == images.shape and moved.sum() == 2 and torch.equal(moved[0], moved[1])
+        seen.add(tuple(moved[0, 0].nonzero()[0].tolist()))
+    assert seen == {(y, x) for y in (1, 2, 3) for x in (1, 2, 3)}
+
+
+def test_both_libraries_build_the_same_network():
+    ours, theirs = build_network("diy", 8), build_network("torch", 8)
+    shapes = {name: tensor.shape for name, tensor in theirs.state_dict().items()}
+    assert {name: tensor.shape for name, tensor in ours.state_dict().items()} == shapes
+
+
+def test_results_of_another_program_are_refused(tmp_path):
+    for content in ("{", '{"program": "test.py", "version": 1}', "[]"):
+        (tmp_path / "digits.json").write_text(content)
+        with pytest.raises(ResultsError, match="damaged, or no file of this program"):
+            digits.load(tmp_path)
+
+
+def test_figures_show_what_the_results_say(tiny):
+    content, data = digits.load(tiny[1]), digits_images()
+    mistakes = sum((np.array(r["diy"]["predictions"]) != data.test_labels.numpy()).sum() for r in content["rounds"])
+    figure = digit_figures.confusion(content, data)
+    assert figure.axes[0].get_title("left") == f"{mistakes} mistakes among 720 answers, 2 rounds"
+    numbers = [int(text.get_text()) for text in figure.axes[0].texts if text.get_text()]
+    assert sum(numbers) == 720
+    (curve, twin) = digit_figures.loss_curves(content).axes[0].lines
+    assert curve.get_ydata()[-1] == np.mean([record["diy"]["loss"][-1] for record in content["rounds"]])
+    assert twin.get_label() == "PyTorch"
+    shown = [axes for axes in digit_figures.worst_mistakes(content, data, count=7).axes if axes.images]
+    confidence = np.mean([record["diy"]["confidence"] for record in content["rounds"]], axis=0)
+    assert len(shown) == 7 and f"{confidence.min():.0%} sure" in shown[0].get_title()
+    kernels = [axes for axes in digit_figures.filters(content).axes if axes.images]
+    np.testing.assert_array_equal(kernels[1].images[0].get_array(), content["rounds"][0]["filters"][1])
+
+
+def test_the_committed_results_are_of_this_recipe():
+    content = json.loads((ROOT / "report" / "digits.json").read_text())
+    assert content["protocol"] == vars(Recipe()) and len(content["rounds"]) == 5
+    labels = digits_images().test_labels
+    for record in content["rounds"]:
+        for name in LIBRARIES:
+            wrong = (torch.tensor(record[name]["predictions"]) != labels).double().mean().item()
+            assert record[name]["test_error"] == pytest.approx(wrong, abs=1e-12)
