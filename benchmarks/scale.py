@@ -1,0 +1,192 @@
+"""How far one process, one machine and several go: networks per second, memory per network, cost of gathering.
+
+    python benchmarks/scale.py            table on the screen, and scale.json
+    python benchmarks/scale.py --quick    a look in a minute, less exact, and nothing is written
+
+Stacks of networks take turns with a network trained alone, on one thread; shown are medians over the rounds of the
+ratio within a round. Times are those of the processor, so that other programs on the machine matter less.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+import torch  # noqa: E402
+import torch.distributed as dist  # noqa: E402
+
+import diy  # noqa: E402
+from distributed import joined  # noqa: E402
+from experiment import Protocol, build_network, environment, one_thread, run_round  # noqa: E402
+from storage import Store, write_atomically  # noqa: E402
+
+SIZES = (1, 10, 25, 100, 400)
+RECIPES = {
+    "SGD": (None, "sum", lambda parameters: diy.SGD(parameters, 0.001)),
+    "dropout, SGD": (0.2, "sum", lambda parameters: diy.SGD(parameters, 0.001)),
+    "dropout, Adam": (0.2, "mean", lambda parameters: diy.Adam(parameters, 0.001)),
+}
+BATCH, SAMPLES = 100, 1000
+
+
+def epoch_alone(dropout, reduction, optimizer) -> Callable[[], None]:
+    """Return a function that trains one network for an epoch, as `experiment.train` does."""
+    network = build_network("diy", dropout=dropout)
+    network[0].needs_input_grad = False
+    criterion, optimizer = diy.MSELoss(reduction), optimizer(network.parameters())
+    points, targets = torch.rand(SAMPLES, 2), torch.rand(SAMPLES, 2)
+
+    def epoch() -> None:
+        order, total = torch.randperm(SAMPLES), torch.zeros(())
+        for x, target in zip(points[order].split(BATCH), targets[order].split(BATCH)):
+            total += criterion(network(x), target)
+            optimizer.zero_grad()
+            network.backward(criterion.backward())
+            optimizer.step()
+
+    return epoch
+
+
+def epoch_together(networks, dropout, reduction, optimizer) -> Callable[[], None]:
+    """Return a function that trains a stack for an epoch; each network has its own data, order, masks and rate."""
+    masks, orders = ([torch.Generator().manual_seed(seed) for seed in range(networks)] for _ in range(2))
+    stacked = diy.stack([build_network("diy", dropout=dropout) for _ in range(networks)], masks)
+    stacked[0].needs_input_grad = False
+    criterion, optimizer = diy.MSELoss(reduction, stacked=True), optimizer(stacked.parameters())
+    optimizer.lr = torch.full((networks,), optimizer.lr)
+    points, targets = torch.rand(networks, SAMPLES, 2), torch.rand(networks, SAMPLES, 2)
+    index = torch.arange(networks).unsqueeze(1)
+
+    def epoch() -> None:
+        order, total = torch.stack([torch.randperm(SAMPLES, generator=g) for g in orders]), torch.zeros(networks)
+        for x, target in zip(points[index, order].split(BATCH, 1), targets[index, order].split(BATCH, 1)):
+            total += criterion(stacked(x), target)
+            optimizer.zero_grad()
+            stacked.backward(criterion.backward())
+            optimizer.step()
+
+    return epoch
+
+
+def speed(rounds: int) -> dict[str, dict[str, dict[str, float]]]:
+    """Return, by recipe and size, microseconds per network and step, and their ratio to those of a network alone."""
+    found = {}
+    for recipe, parts in RECIPES.items():
+        rows = {"alone": (1, epoch_alone(*parts)), **{str(n): (n, epoch_together(n, *parts)) for n in SIZES}}
+        times: dict[str, list[float]] = {name: [] for name in rows}
+        for _ in range(rounds):
+            for name, (networks, epoch) in rows.items():
+                epoch()
+                repeats = max(1, 50 // networks)
+                start = time.process_time()
+                for _ in range(repeats):
+                    epoch()
+                steps = repeats * networks * SAMPLES // BATCH
+                times[name].append((time.process_time() - start) / steps * 1e6)
+        found[recipe] = {
+            name: {
+                "microseconds": statistics.median(own),
+                "ratio": statistics.median(t / base for t, base in zip(own, times["alone"])),
+            }
+            for name, own in times.items()
+        }
+    return found
+
+
+def memory(networks: int) -> int:
+    """Return the peak memory, in bytes, of this process, after it has trained a stack for an epoch."""
+    epoch_together(networks, *RECIPES["dropout, SGD"])()
+    # Not ru_maxrss: that of a new process begins with the peak of the one that started it.
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def memory_per_network() -> float:
+    """Return kilobytes per network: the difference between the peaks of two processes, by that of their sizes."""
+    sizes = 100, 500
+    command = [sys.executable, __file__, "--memory"]
+    peaks = [int(subprocess.run([*command, str(n)], capture_output=True, check=True).stdout) for n in sizes]
+    return (peaks[1] - peaks[0]) / (sizes[1] - sizes[0]) / 1e3
+
+
+def record() -> dict:
+    """Return what one round of the report's evaluation leaves behind."""
+    kept = vars(run_round(Protocol(), "diy-sgd", 0))
+    return {**kept, "predictions": "".join(map(str, kept["predictions"].tolist()))}
+
+
+def storing(count: int = 50) -> float:
+    """Return milliseconds that it takes to keep one round on disk."""
+    kept = record()
+    with tempfile.TemporaryDirectory(dir=HERE) as directory:
+        store, start = Store(directory, {}, ("results.json",), lambda _: ({}, {})), time.perf_counter()
+        for index in range(count):
+            store.save(str(index), kept)
+        return (time.perf_counter() - start) / count * 1e3
+
+
+def gathering(rank: int) -> None:
+    """On each of the ranks: print on rank 0 milliseconds to gather so many rounds from every rank."""
+    text, times = json.dumps(record()), {}
+    for count in (10, 100, 1000):
+        records, parts, turns = {str(i): json.loads(text) for i in range(count)}, [None] * dist.get_world_size(), []
+        for _ in range(7):
+            dist.barrier()
+            start = time.perf_counter()
+            dist.gather_object(records, parts if rank == 0 else None)
+            turns.append((time.perf_counter() - start) * 1e3)
+        times[count] = statistics.median(turns)
+    if rank == 0:
+        print(json.dumps(times))
+
+
+def torchrun(*arguments: str) -> str:
+    """Run this file on two processes and return what it prints."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, nothing is written")
+    parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--gather", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.memory:
+        print(memory(options.memory))
+        return
+    if options.gather:
+        with joined() as rank:
+            gathering(rank)
+        return
+    with one_thread():
+        found = {"environment": environment(), "speed": speed(3 if options.quick else 15)}
+    kept = json.dumps(record())
+    found |= {
+        "kilobytes per network": memory_per_network(),
+        "bytes per finished round": len(kept),
+        "milliseconds to keep a round": storing(),
+        "milliseconds to gather rounds from each of two processes": json.loads(torchrun("--gather")),
+    }
+    print("| recipe | " + " | ".join(["alone", *(f"stack of {n}" for n in SIZES)]) + " |")
+    print("|---|" + "---|" * (1 + len(SIZES)))
+    for recipe, rows in found["speed"].items():
+        cells = [f"{row['microseconds']:.0f} µs, {row['ratio']:.2f}" for row in rows.values()]
+        print(f"| {recipe} | " + " | ".join(cells) + " |")
+    for name, value in found.items():
+        if name not in ("environment", "speed"):
+            print(f"{name}: {value if not isinstance(value, float) else round(value, 2)}")
+    if not options.quick:
+        write_atomically(HERE / "scale.json", (json.dumps(found, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()
