@@ -1,0 +1,1 @@
+"""A laboratory for the framework: `lab` holds the logic, `view` shows it in JupyterLab, `still` without a kernel."""

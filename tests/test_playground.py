@@ -1,0 +1,687 @@
+"""The playground without a browser: data sets, the lab, the still pictures, and what the view does and says."""
+
+import asyncio
+import base64
+import contextlib
+import io
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import diy
+from experiment import disk_data
+from playground import still, view
+from playground.data import DATA_SETS
+from playground.lab import ACTIVATIONS, EDGE, LIVE, OPTIMIZERS, OWN, Lab, Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def small(**settings):
+    """A lab whose epochs take a millisecond."""
+    return Lab(train_size=60, test_size=40, **{"width": 6, "depth": 2, "batch_size": 20} | settings)
+
+
+def run(lab, epochs):
+    for _ in range(epochs):
+        lab.run_epoch()
+    return lab
+
+
+def weights(network):
+    return [value.detach().clone() for value in network.state_dict().values()]
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+# Data
+
+
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_a_data_set_has_two_balanced_classes_in_the_plane(name):
+    points, labels = DATA_SETS[name](1000, torch.Generator().manual_seed(3))
+    assert points.shape == (1000, 2) and points.dtype == torch.float32
+    assert labels.shape == (1000,) and labels.dtype == torch.int64
+    assert points.abs().max() <= 1
+    assert 440 <= labels.sum() <= 560  # 500 ± 4 standard deviations where they are drawn
+
+
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_noise_moves_the_points_and_not_the_labels(name):
+    clean, labels = DATA_SETS[name](1000, torch.Generator().manual_seed(3))
+    noisy, same_labels = DATA_SETS[name](1000, torch.Generator().manual_seed(3), noise=0.2)
+    assert torch.equal(labels, same_labels)
+    # The standard deviation of 2000 numbers is off by 0.003 at most in 95 of 100 cases.
+    assert (noisy - clean).std().item() == pytest.approx(0.2, abs=0.015)
+
+
+def test_the_circle_is_that_of_the_experiment():
+    ours, expected = (f(50, torch.Generator().manual_seed(1)) for f in (DATA_SETS["circle"], disk_data))
+    assert torch.equal(ours[0], expected[0]) and torch.equal(ours[1], expected[1])
+
+
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_no_straight_line_separates_the_classes_but_the_networks_of_the_playground_do(name):
+    assert run(Lab(data=name, depth=0, lr=0.002), 30).history[-1].test_error > 0.1
+    history = run(Lab(data=name, optimizer="SGD with momentum"), 100).history
+    assert min(record.test_error for record in history[-20:]) < 0.05  # single epochs go up and down
+
+
+# The lab
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"data": "square"}, "data must be one of circle, moons, xor, spiral, own points, got 'square'"),
+        ({"activation": "GELU"}, "activation must be one of ReLU, Tanh"),
+        ({"depth": 11}, r"depth must be in \[0, 10\], got 11"),
+        ({"width": 2.5}, "width must be an integer, got 2.5"),
+        ({"batch_size": True}, "batch_size must be an integer, got True"),
+        ({"lr": math.nan}, "lr must be a finite number"),
+        ({"lr": "0.1"}, "lr must be a number, got '0.1'"),
+        ({"dropout": 1.5}, r"dropout must be a finite number in \[0, 1\], got 1.5"),
+        ({"speed": 3}, r"unknown setting \['speed'\]"),
+    ],
+)
+def test_a_refused_change_says_why_and_changes_nothing(wrong, message):
+    lab = run(small(), 2)
+    settings, before = lab.settings, weights(lab.model)
+    with pytest.raises((TypeError, ValueError), match=message):
+        lab.change(**{"noise": 0.1} | wrong)
+    assert lab.settings == settings and lab.epoch == 2 and same(weights(lab.model), before)
+
+
+def test_a_step_is_the_training_step_of_the_framework():
+    lab = small(lr=0.01)
+    before = [p.clone() for p in lab.model.parameters()]
+    lab.step()
+    assert lab.steps == 1 and lab.epoch == 0
+    for old, new in zip(before, lab.model.parameters(), strict=True):
+        assert torch.allclose(new, old - 0.01 * new.grad, rtol=0, atol=1e-7)  # one rounding of float32
+        assert new.grad.abs().sum() > 0
+
+
+def test_an_epoch_uses_every_point_once_and_is_recorded():
+    lab = small(batch_size=25)
+    assert [record.epoch for record in lab.history] == [0]
+    lab.step()
+    lab.step()
+    assert (lab.epoch, lab.steps_in_epoch) == (0, 2)
+    lab.step()  # 60 points make batches of 25, 25 and 10
+    assert (lab.epoch, lab.steps, lab.steps_in_epoch) == (1, 3, 0)
+    run(lab, 2)
+    assert [record.epoch for record in lab.history] == [0, 1, 2, 3]
+
+
+def test_the_record_holds_means_and_error_rates_without_dropout():
+    lab = run(small(dropout=0.5, reduction="sum"), 1)
+    lab.model.eval()
+    output = lab.model(lab.x_test)
+    record = lab.history[-1]
+    assert record.test_loss == pytest.approx((output - lab.y_test).square().mean().item(), rel=1e-6)
+    assert record.test_error == pytest.approx((output.argmax(1) != lab.labels_test).double().mean().item())
+    assert lab.measure() == pytest.approx(record, nan_ok=True)
+
+
+def test_reset_gives_the_same_run_again():
+    lab = run(small(dropout=0.3), 3)
+    history = lab.history
+    lab.reset()
+    assert (lab.epoch, lab.steps, lab.history) == (0, 0, history[:1])
+    assert run(lab, 3).history == history
+    assert run(small(dropout=0.3, seed=1), 3).history != history
+
+
+def test_the_lab_leaves_pytorchs_random_numbers_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    run(small(dropout=0.3, twin=True), 2)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_live_change_acts_on_the_run_and_any_other_begins_a_new_one():
+    for name, value in {"lr": 0.1, "reduction": "mean", "optimizer": "SGD with momentum", "batch_size": 10}.items():
+        lab = run(small(), 2)
+        before = weights(lab.model)
+        lab.change(**{name: value})
+        assert name in LIVE and lab.epoch == 2 and same(weights(lab.model), before)
+    for name, value in {"depth": 3, "width": 3, "activation": "Tanh", "dropout": 0.1, "init_scale": 2.0}.items():
+        lab = run(small(), 2)
+        lab.change(**{name: value})
+        assert name not in LIVE and lab.epoch == lab.steps == 0 and len(lab.history) == 1
+        assert run(lab, 2).history == run(small(**{name: value}), 2).history
+    lab = run(small(), 2)
+    lab.change(data="moons", noise=0.1)
+    assert run(lab, 2).history == run(small(data="moons", noise=0.1), 2).history
+
+
+def test_a_setting_that_is_set_to_what_it_was_changes_nothing():
+    lab = run(small(), 2)
+    lab.change(depth=lab.settings.depth)
+    assert lab.epoch == 2
+
+
+def test_the_learning_rate_and_the_batch_size_take_effect():
+    lab = small()
+    lab.step()
+    lab.change(lr=0.0)
+    before = weights(lab.model)
+    lab.step()
+    assert same(weights(lab.model), before)
+    lab.change(batch_size=60)
+    lab.step()  # the epoch that has begun ends with its own batches of 20
+    assert (lab.epoch, lab.steps) == (1, 3)
+    lab.step()
+    assert (lab.epoch, lab.steps) == (2, 4)
+
+
+def test_momentum_survives_a_change_of_the_learning_rate():
+    lab, other = (run(small(optimizer="SGD with momentum"), 2) for _ in range(2))
+    lab.change(lr=0.002)
+    lab.change(lr=0.001)
+    assert run(lab, 1).history == run(other, 1).history
+
+
+def test_the_mean_with_a_larger_learning_rate_takes_the_steps_of_the_sum():
+    by_sum, by_mean = run(small(lr=0.001), 5), run(small(reduction="mean", lr=0.001 * 20 * 2), 5)
+    for a, b in zip(by_sum.history, by_mean.history, strict=True):
+        assert a.train_loss == pytest.approx(b.train_loss, abs=1e-5)  # float32 rounding over 15 steps
+    assert run(small(reduction="mean", lr=0.001), 5).history[-1].train_loss > by_sum.history[-1].train_loss + 0.01
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_twin_has_the_same_weights_batches_and_masks(name, activation):
+    lab = small(twin=True, dropout=0.3, optimizer=name, activation=activation, init_scale=1.5)
+    assert same(weights(lab.twin), weights(lab.model))
+    assert lab.twin_distance() < 1e-6
+    run(lab, 3)
+    assert 0 <= lab.twin_distance() < 1e-4  # float32 rounding over 9 steps; other masks differ by more than 0.01
+    assert not same(weights(lab.twin), weights(small(twin=True, activation=activation, init_scale=1.5).twin))
+
+
+def test_the_twin_does_not_disturb_the_run():
+    with_twin = run(small(twin=True, dropout=0.3), 3).history
+    assert [r[:5] for r in with_twin] == [r[:5] for r in run(small(dropout=0.3), 3).history]
+
+
+def test_the_twin_comes_and_goes_with_a_new_run():
+    lab = run(small(), 2)
+    assert lab.twin is None and math.isnan(lab.twin_distance())
+    lab.twin = True
+    assert lab.epoch == 0 and same(weights(lab.twin), weights(lab.model))
+    run(lab, 1).change(depth=3)
+    assert len(weights(lab.twin)) == len(weights(lab.model)) == 8
+    lab.twin = False
+    assert lab.twin is None and lab.epoch == 0
+
+
+@pytest.mark.parametrize(
+    "change", [{"lr": 0.005}, {"reduction": "mean"}, {"optimizer": "SGD with momentum"}, {"batch_size": 5}], ids=str
+)
+def test_the_twin_follows_live_changes(change):
+    lab, unchanged = (run(small(twin=True), 1) for _ in range(2))
+    lab.change(**change)
+    assert run(lab, 2).twin_distance() < 1e-4
+    assert abs(lab.history[-1].train_loss - run(unchanged, 2).history[-1].train_loss) > 1e-3
+
+
+def test_the_twin_learns_where_autograd_is_switched_off():
+    with torch.no_grad():
+        lab = small(twin=True)
+        before = weights(lab.twin)
+        lab.step()
+    assert not same(weights(lab.twin), before)
+
+
+def test_the_surface_is_the_difference_of_the_outputs_with_the_top_row_first():
+    lab = run(small(), 2)
+    surface = lab.surface(5)
+    assert surface.shape == (5, 5)
+    lab.model.eval()
+    for row, column, point in ((0, 0, (-EDGE, EDGE)), (4, 0, (-EDGE, -EDGE)), (2, 4, (EDGE, 0.0))):
+        output = lab.model(torch.tensor([point]))[0]
+        assert surface[row, column].item() == pytest.approx((output[1] - output[0]).item(), abs=1e-6)
+
+
+def test_looking_does_not_change_the_run():
+    lab, other = small(dropout=0.3), small(dropout=0.3)
+    for _ in range(4):
+        lab.surface(), lab.layers(), lab.measure(), lab.snippet(), still.histograms(lab), still.curve(lab)
+        lab.step()
+        other.step()
+    assert same(weights(lab.model), weights(other.model))
+
+
+def test_layers_give_activations_and_the_gradients_of_the_last_step():
+    lab = small(dropout=0.5)
+    assert [layer.gradient for layer in lab.layers()] == [None] * 3
+    lab.step()
+    layers = lab.layers()
+    assert [layer.name for layer in layers] == ["layer 1, ReLU", "layer 2, ReLU", "output, Tanh"]
+    linear = [module for module in lab.model if isinstance(module, diy.Linear)]
+    assert all(torch.equal(layer.gradient, module.weight.grad) for layer, module in zip(layers, linear, strict=True))
+    expected = (lab.x @ linear[0].weight.T + linear[0].bias).relu()
+    assert torch.allclose(layers[0].activations, expected, atol=1e-6)
+    assert [layer.activations.shape for layer in lab.layers(7)] == [(7, 6), (7, 6), (7, 2)]
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"lr": 0.1}, ["Diverged", "Tanh", "below 0.1", '"mean"', "200 times smaller"]),
+        ({"lr": 10.0, "reduction": "mean"}, ["Diverged", "Tanh", "below 10"]),
+        ({"lr": 1e38}, ["Diverged in epoch 1", "too large for a number"]),
+        ({"lr": 10.0, "optimizer": "Adam"}, ["Diverged", "Tanh", "below 10"]),
+        ({"init_scale": 10.0}, ["Diverged", "smaller initialization"]),
+    ],
+)
+def test_a_run_that_diverged_is_explained(settings, words):
+    lab = Lab(**settings)
+    while not lab.trouble and lab.epoch < 10:
+        lab.run_epoch()
+    assert all(word in lab.trouble for word in words), lab.trouble
+    assert ('"mean"' in lab.trouble) == (lab.settings.reduction == "sum" and lab.settings.optimizer != "Adam")
+    lab.reset()
+    assert lab.trouble is None
+
+
+def test_relus_that_are_all_dead_are_explained():
+    lab = small()
+    lab.model[2].bias.fill_(-1000.0)
+    lab.run_epoch()
+    assert lab.trouble.startswith("Stuck in epoch 1: every ReLU of layer 2 gives 0 for every point.")
+
+
+@pytest.mark.parametrize("data", DATA_SETS)
+def test_a_healthy_run_has_no_trouble(data):
+    lab = Lab(data=data)
+    for _ in range(20):
+        lab.run_epoch()
+        assert lab.trouble is None
+
+
+def test_added_points_are_learnt_and_survive_a_reset():
+    lab = run(small(), 1)
+    lab.add_point(0.12345, -0.5, 1)
+    lab.add_point(-1, 1, 0)
+    assert lab.points == [(0.123, -0.5, 1), (-1.0, 1.0, 0)]
+    assert len(lab.x) == len(lab.y) == len(lab.labels) == 62 and len(lab.x_test) == 40
+    assert lab.y[-2:].tolist() == [[0, 1], [1, 0]]
+    assert run(lab, 1).epoch == 2
+    lab.reset()
+    assert len(lab.x) == 62
+    lab.remove_points()
+    assert len(lab.x) == 60 and run(lab, 1).history == run(small(), 1).history
+
+
+@pytest.mark.parametrize("x, y, label", [(2.0, 0.0, 1), (0.0, math.nan, 1), (0.0, 0.0, 2), (0.0, 0.0, True)])
+def test_a_wrong_point_is_refused(x, y, label):
+    lab = small()
+    with pytest.raises(ValueError, match=r"the (point|label of a point) must"):
+        lab.add_point(x, y, label)
+    assert not lab.points and len(lab.x) == 60
+
+
+def test_own_points_begin_with_none_and_have_no_test_set():
+    lab = Lab(data=OWN, lr=0.01)
+    with pytest.raises(RuntimeError, match="click on the plane to add some points"):
+        lab.step()
+    assert lab.surface().shape == (50, 50) and all(math.isnan(value) for value in lab.measure()[1:])
+    for x, y, label in ((-0.5, -0.5, 0), (0.5, 0.5, 0), (-0.5, 0.5, 1), (0.5, -0.5, 1)):
+        lab.add_point(x, y, label)
+    run(lab, 300)
+    assert lab.history[-1].train_error == 0 and math.isnan(lab.history[-1].test_error)
+
+
+# The program
+
+
+SNIPPETS = [
+    {},
+    {"data": "moons", "noise": 0.1, "reduction": "mean", "lr": 0.2, "seed": 3},
+    {"data": "xor", "activation": "Tanh", "dropout": 0.2, "batch_size": 33},
+    {"data": "spiral", "optimizer": "SGD with momentum", "init_scale": 0.5, "width": 8},
+    {"depth": 0, "lr": 1e-05},
+    *[{"activation": name} for name in ACTIVATIONS],
+    *[{"optimizer": name} for name in OPTIMIZERS],
+]
+
+
+def execute(program):
+    namespace, printed = {}, io.StringIO()
+    with contextlib.redirect_stdout(printed), torch.random.fork_rng():
+        exec(program, namespace)
+    return namespace, printed.getvalue()
+
+
+@pytest.mark.parametrize("settings", SNIPPETS, ids=str)
+def test_the_program_of_a_run_gives_its_losses(settings):
+    lab = run(Lab(train_size=200, test_size=100, **settings), 4)
+    found, printed = execute(lab.snippet())
+    # The same operations in the same order, so there is nothing to tolerate.
+    assert found["train_loss"] == lab.history[-1].train_loss
+    assert found["test_loss"] == lab.history[-1].test_loss
+    assert found["test_error"] == lab.history[-1].test_error
+    assert f"test loss {lab.history[-1].test_loss:.4f}" in printed
+
+
+def test_the_program_has_the_learners_points():
+    lab = Lab(data=OWN, lr=0.01)
+    for x, label in ((-0.5, 0), (0.5, 1), (0.25, 1)):
+        lab.add_point(x, 0.1, label)
+    run(lab, 5)
+    assert execute(lab.snippet())[0]["train_loss"] == lab.history[-1].train_loss
+    lab = small()
+    lab.add_point(0.3, 0.3, 0)
+    run(lab, 2)
+    assert execute(lab.snippet())[0]["train_loss"] == lab.history[-1].train_loss
+
+
+def test_the_program_says_when_the_run_was_changed_on_its_way():
+    lab = run(small(), 2)
+    assert "changed" not in lab.snippet()
+    lab.change(lr=0.002)
+    lab.add_point(0, 0, 1)
+    assert "# On screen, lr and points changed during the run" in lab.snippet()
+    assert execute(lab.snippet())[0]["train_loss"] == run(_again(lab), 2).history[-1].train_loss
+    lab.reset()
+    assert "changed" not in lab.snippet()
+
+
+def _again(lab):
+    again = Lab(lab.train_size, lab.test_size, **vars(lab.settings))
+    for point in lab.points:
+        again.add_point(*point)
+    return again
+
+
+def test_the_program_runs_on_its_own(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(run(small(), 3).snippet())
+    command = [sys.executable, str(program)]
+    done = subprocess.run(command, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.startswith("train loss ") and not done.stderr
+
+
+def test_the_logic_knows_no_widget():
+    command = "import sys, playground.lab; sys.exit(bool({'ipywidgets', 'anywidget', 'matplotlib'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", command], cwd=ROOT).returncode == 0
+
+
+def test_the_defaults_are_the_reports():
+    assert Settings() == Settings(data="circle", depth=3, width=25, activation="ReLU", reduction="sum", lr=0.001)
+    assert repr(Lab()) == "Lab(circle, 2-25-25-25-2 ReLU, SGD, lr=0.001, sum, epoch 0)"
+
+
+# What is drawn
+
+
+def test_the_curve_is_thinned_out_and_keeps_its_ends():
+    lab = small()
+    lab.history = [record._replace(epoch=epoch) for epoch in range(1000) for record in lab.history[:1]]
+    epochs = still.curve(lab)[:, 0].tolist()
+    assert len(epochs) <= still.CURVE_POINTS + 1 and epochs[0] == 0 and epochs[-1] == 999
+    assert epochs == sorted(set(epochs))
+
+
+def test_histograms_count_everything_but_exact_zeros():
+    lab = small()
+    assert still.histograms(lab)[0]["gradients"] is None
+    lab.step()
+    for row, layer in zip(still.histograms(lab), lab.layers(), strict=True):
+        for part, values in (("activations", layer.activations), ("gradients", layer.gradient)):
+            assert sum(row[part]) == (values != 0).sum()
+            assert row[f"zero_{part}"] == pytest.approx((values == 0).double().mean().item())
+
+
+def test_histograms_survive_a_diverged_run():
+    lab = run(Lab(lr=1e38), 1)
+    assert len(still.histograms(lab)) == 4 and still.png(lab)
+
+
+def test_the_same_lab_gives_the_same_picture():
+    assert still.png(run(small(), 1)) == still.png(run(small(), 1)) != still.png(run(small(), 2))
+
+
+def test_a_recording_has_a_slider_over_its_pictures_and_needs_nothing_else():
+    page = still.Recording(small(), epochs=(0, 1, 4))._repr_html_()
+    assert page.count("<img") == 1 and 'type="range" min="0" max="2"' in page
+    assert all(f"Epoch {epoch}: test loss" in page for epoch in (0, 1, 4))
+    assert "http" not in page and "<script" not in page
+
+
+# The view, without a browser
+
+
+def act(playground, action, *arguments):
+    playground._act({"action": action, "arguments": list(arguments)})
+    return playground.status
+
+
+def test_the_view_shows_the_lab():
+    playground = view.Playground(small())
+    assert playground.settings["lr"] == 0.001 and playground.frame["epoch"] == 0
+    assert len(playground.frame["surface"]) == 50 * 50 * 2 and len(playground.points["places"]) == 60 * 2 * 4
+    act(playground, "epoch")
+    assert playground.frame["epoch"] == 1 and len(playground.frame["curve"]) == 2 * 5 * 4
+    assert json.dumps({k: v for k, v in playground.frame.items() if not isinstance(v, bytes)}, allow_nan=False)
+    act(playground, "step")
+    assert (playground.frame["batch"], playground.frame["batches"]) == (1, 3)
+    act(playground, "reset")
+    assert playground.frame["epoch"] == 0
+
+
+def test_a_value_that_the_controls_do_not_offer_is_added():
+    playground = view.Playground(lr=0.003)
+    assert 0.003 in playground.choices["lr"] and playground.choices["lr"] == sorted(playground.choices["lr"])
+    assert 0.003 not in view.Playground().choices["lr"]
+
+
+def test_every_choice_is_one_that_the_lab_takes():
+    for name, values in view.CHOICES.items():
+        for value in values:
+            assert name == "speed" or Settings(**{name: value})
+
+
+def test_what_is_refused_is_said_and_the_control_goes_back():
+    playground = view.Playground(small())
+    status = act(playground, "set", "lr", -1, 17)
+    assert status["kind"] == "trouble" and "lr must be a finite number" in status["text"]
+    assert playground.settings["lr"] == 0.001 and playground.settings["token"] == 17
+    assert "unknown action" in act(playground, "__class__")["text"]
+    assert "speed must be one of" in act(playground, "set", "speed", "light")["text"]
+    assert "must lie in" in act(playground, "add", 9, 9, 1)["text"]
+    assert act(playground, "set", "lr", 0.01)["kind"] == "fine"
+
+
+def test_a_change_says_what_it_did():
+    playground = view.Playground(Lab())
+    text = act(playground, "set", "reduction", "mean")["text"]
+    assert text.startswith("Loss reduction: mean. The gradient of the sum is 200 times that of the mean")
+    act(playground, "set", "optimizer", "Adam")
+    assert "Adam divides by its size" in act(playground, "set", "reduction", "sum")["text"]
+    act(playground, "epoch")
+    assert act(playground, "set", "lr", 0.2)["text"] == "Learning rate: 0.2."
+    assert act(playground, "set", "depth", 2)["text"] == "Hidden layers: 2. A new run has begun."
+    assert "PyTorch" in act(playground, "twin", True)["text"] and playground.settings["twin"]
+    assert playground.frame["twin"] == pytest.approx(0, abs=1e-6)
+
+
+def test_points_come_and_go():
+    playground = view.Playground(data=OWN)
+    assert act(playground, "step")["text"].startswith("There is nothing to learn yet: click on the plane")
+    assert "class 1 at (0.25, -0.50)" in act(playground, "add", 0.25, -0.5, 1)["text"]
+    assert playground.points["added"] == 1 and playground.points["labels"] == b"\1"
+    act(playground, "clear")
+    assert playground.points["added"] == 0
+
+
+def test_the_program_on_screen_follows_the_run():
+    playground = view.Playground(small())
+    act(playground, "epoch")
+    assert playground.code == ""
+    act(playground, "write_code")
+    assert "range(1)" in playground.code
+    act(playground, "epoch")
+    assert playground.code == playground.lab.snippet() and "range(2)" in playground.code
+
+
+def test_without_a_kernel_a_picture_stands_for_the_widget():
+    data, metadata = view.Playground(small())._repr_mimebundle_()
+    assert data["text/plain"] == "Playground(Lab(circle, 2-6-6-2 ReLU, SGD, lr=0.001, sum, epoch 0))"
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+    assert "Decision surface" in metadata["image/png"]["alt"]
+
+
+def in_a_notebook(story, **settings):
+    """Run `story(playground)` on an event loop, with a browser that reports every frame at once."""
+
+    async def play():
+        playground = view.Playground(small(**settings))
+        playground.observe(lambda change: playground.seen(change["new"]["number"]), "frame")
+        await story(playground)
+        playground.pause()
+        if playground._task:
+            await playground._task
+
+    asyncio.run(asyncio.wait_for(play(), 60))
+
+
+async def until(condition):
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+def test_it_plays_until_it_is_paused_and_leaves_the_kernel_free():
+    async def story(playground):
+        playground.play()
+        await until(lambda: playground.frame["epoch"] >= 3)  # this task runs while it plays, as another cell would
+        assert playground.status == {"text": "Playing.", "kind": "fine", "playing": True}
+        act(playground, "pause")
+        await playground._task
+        epoch = playground.lab.epoch
+        await asyncio.sleep(0.05)
+        assert playground.lab.epoch == epoch and not playground.status["playing"]
+
+    in_a_notebook(story)
+
+
+@pytest.mark.parametrize(
+    "speed, steps", [("1 step per frame", 1), ("1 epoch per frame", 3), ("10 epochs per frame", 30)]
+)
+def test_the_speed_is_the_training_between_two_frames(speed, steps, monkeypatch):
+    monkeypatch.setattr(view, "BUDGET", math.inf)
+    playground = view.Playground(small())
+    act(playground, "set", "speed", speed)
+    playground._advance()
+    assert playground.lab.steps == steps
+
+
+def test_a_long_epoch_is_cut_into_pieces(monkeypatch):
+    monkeypatch.setattr(view, "BUDGET", 0)
+    playground = view.Playground(small())
+    playground._advance()
+    assert playground.lab.steps == 1
+
+
+def test_another_architecture_begins_a_new_run_that_plays_on():
+    async def story(playground):
+        playground.play()
+        await until(lambda: playground.frame["epoch"] >= 3)
+        act(playground, "set", "depth", 4)
+        assert playground.frame["epoch"] == 0 and playground.playing
+        await until(lambda: playground.frame["epoch"] >= 3)
+        assert len(playground.frame["layers"]) == 5
+
+    in_a_notebook(story)
+
+
+def test_trouble_stops_it_and_play_starts_anew():
+    async def story(playground):
+        playground.play()
+        await until(lambda: not playground.status["playing"])
+        assert playground.status["kind"] == "trouble" and playground.status["text"].startswith("Diverged")
+        act(playground, "set", "lr", 0.001)
+        assert playground.frame["epoch"] == playground.lab.epoch > 0
+        act(playground, "play")
+        assert playground.lab.epoch == 0 and playground.playing
+        await until(lambda: playground.frame["epoch"] >= 5)
+
+    in_a_notebook(story, lr=1.0)
+
+
+def test_closing_the_output_stops_it():
+    async def story(playground):
+        playground.play()
+        await until(lambda: playground.frame["epoch"] >= 2)
+        assert "output was closed" in act(playground, "closed")["text"]
+        await playground._task
+
+    in_a_notebook(story)
+
+
+def test_it_stops_when_the_browser_falls_silent(monkeypatch):
+    monkeypatch.setattr(view, "PATIENCE", 0.05)
+
+    async def story():
+        playground = view.Playground(small())
+        playground.play()
+        await playground._task
+        assert not playground.playing and "does not answer" in playground.status["text"]
+        assert playground._sent <= playground._seen + view.WINDOW
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
+def test_an_error_while_playing_is_said():
+    async def story(playground):
+        playground.play()
+        await until(lambda: playground.frame["epoch"] >= 1)
+        playground.lab.model = None
+        await playground._task
+        assert "Stopped by an error" in playground.status["text"] and playground.status["kind"] == "trouble"
+
+    in_a_notebook(story)
+
+
+def test_two_playgrounds_do_not_disturb_each_other():
+    async def story(playground):
+        other = view.Playground(small(dropout=0.3))
+        other.observe(lambda change: other.seen(change["new"]["number"]), "frame")
+        playground.play()
+        other.play()
+        await until(lambda: min(playground.frame["epoch"], other.frame["epoch"]) >= 4)
+        other.pause()
+        assert playground.playing
+        for lab, settings in ((playground.lab, {}), (other.lab, {"dropout": 0.3})):
+            assert lab.history[:5] == run(small(**settings), 4).history
+
+    in_a_notebook(story)
+
+
+def test_messages_from_another_thread_are_dealt_with_on_the_kernels_loop():
+    async def story(playground):
+        await asyncio.to_thread(playground._receive, playground, {"action": "epoch"}, [])
+        await until(lambda: playground.lab.epoch == 1)
+
+    in_a_notebook(story)
+
+
+def test_without_an_event_loop_it_says_so():
+    assert "make the Playground in a notebook cell" in act(view.Playground(small()), "play")["text"]
+
+
+def test_the_view_fetches_nothing_from_elsewhere():
+    for name in ("view.js", "view.css"):
+        text = (ROOT / "playground" / name).read_text()
+        assert not any(word in text for word in ("http", "import ", "@import", "url(", "fetch("))
