@@ -1,0 +1,175 @@
+"""The notebooks as they are committed: executed, complete, with exercises whose solutions solve them.
+
+That they give the same outputs again is nbval's part, see notebooks/README.md.
+"""
+
+import ast
+import base64
+import re
+import sys
+
+import matplotlib
+import nbformat
+import pytest
+import torch
+
+from notebooks.execute import FOLDER, PICTURES, code_hash, notebooks, picture
+
+SKELETON = ["The question", "The algebra", "The code", "The check", "A picture", "Exercises"]
+LONGEST_CELL = 30
+FOLDED = r"<details><summary>{}</summary>\n\n(.*?)\n\n</details>"
+
+every_notebook = pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook, tag=None):
+    return [c for c in notebook.cells if c.cell_type == "code" and (not tag or tag in c.metadata.get("tags", []))]
+
+
+def exercises(path):
+    """Yield (number, markdown before, exercise cell, markdown after) of each exercise."""
+    cells = read(path).cells
+    for index, cell in enumerate(cells):
+        if "exercise" in cell.metadata.get("tags", []):
+            call = re.search(r'^check\("([\d.]+)"', cell.source, flags=re.MULTILINE)
+            assert call, f"an exercise cell has no call of check: {cell.source}"
+            yield call[1], cells[index - 1].source, cell, cells[index + 1].source if index + 1 < len(cells) else ""
+
+
+every_exercise = pytest.mark.parametrize(
+    "path, exercise", [pytest.param(path, e, id=e[0]) for path in notebooks() for e in exercises(path)]
+)
+
+
+def test_each_notebook_has_its_number():
+    numbers = [path.name[:2] for path in notebooks()]
+    assert "01" in numbers and len(set(numbers)) == len(numbers)
+
+
+@every_notebook
+def test_every_code_cell_was_executed_in_order(path):
+    counts = [cell.execution_count for cell in code_cells(read(path))]
+    assert counts == list(range(1, len(counts) + 1)), "run: python notebooks/execute.py"
+
+
+@every_notebook
+def test_outputs_belong_to_the_code(path):
+    notebook = read(path)
+    assert notebook.metadata.get("executed", {}).get("code") == code_hash(notebook), "run: python notebooks/execute.py"
+
+
+@every_notebook
+def test_nothing_failed_or_warned(path):
+    for cell in code_cells(read(path)):
+        for output in cell.outputs:
+            assert output.output_type != "error" or "raises-exception" in cell.metadata.get("tags", [])
+            assert output.get("name") != "stderr", f"{cell.source}\nwrote: {output.text}"
+
+
+@every_notebook
+def test_metadata_depends_on_no_machine(path):
+    notebook = read(path)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert notebook.metadata.language_info == {"name": "python"}
+    assert "widgets" not in notebook.metadata
+    assert all(set(cell.metadata) <= {"tags", "jupyter"} for cell in notebook.cells)
+
+
+@every_notebook
+def test_the_skeleton(path):
+    notebook = read(path)
+    assert notebook.cells[0].source.startswith(f"# {int(path.name[:2])}. ")
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    headings = re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
+    found = [next((s for s in SKELETON if heading.startswith(s)), None) for heading in headings]
+    assert [section for section in found if section] == SKELETON
+
+
+@every_notebook
+def test_links_lead_somewhere(path):
+    text = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)[^)]*\)", text):
+        assert (FOLDER / target).exists(), f"{target} is not there"
+
+
+@every_notebook
+def test_the_first_code_cell_finds_the_project(path):
+    first = code_cells(read(path))[0]
+    assert "setup" in first.metadata.get("tags", [])
+    assert 'sys.path += ["..", "notebooks"]' in first.source
+
+
+@every_notebook
+def test_no_cell_is_a_wall_of_code(path):
+    for cell in code_cells(read(path)):
+        assert len(cell.source.splitlines()) <= LONGEST_CELL, cell.source
+
+
+@every_notebook
+def test_every_figure_says_what_it_shows(path):
+    for cell in code_cells(read(path)):
+        for output in cell.outputs:
+            if "image/png" in output.get("data", {}):
+                alternative = output.metadata.get("image/png", output.metadata).get("alt", "")
+                assert len(alternative.split()) >= 5, f"a figure without a description: use show(...)\n{cell.source}"
+
+
+@every_notebook
+def test_its_picture_is_that_of_the_readme(path):
+    png = picture(read(path))
+    assert png is not None, 'no figure in a cell tagged "picture"'
+    assert (PICTURES / f"{path.name[:2]}.png").read_bytes() == png, "run: python notebooks/execute.py"
+
+
+@every_notebook
+def test_outputs_are_small(path):
+    for cell in code_cells(read(path)):
+        for output in cell.outputs:
+            png = base64.b64decode(output.get("data", {}).get("image/png", ""))
+            assert len(png) < 600_000, f"a figure of {len(png)} bytes"
+    assert path.stat().st_size < 5_000_000
+
+
+@every_notebook
+def test_three_exercises_numbered_in_order(path):
+    numbers = [number for number, *_ in exercises(path)]
+    assert len(numbers) >= 3
+    assert numbers == [f"{int(path.name[:2])}.{n}" for n in range(1, len(numbers) + 1)]
+
+
+@every_exercise
+def test_an_exercise_has_heading_hint_and_solution_and_is_unsolved(path, exercise):
+    number, before, cell, after = exercise
+    assert re.search(rf"^### Exercise {re.escape(number)}: ", before, flags=re.MULTILINE)
+    assert re.search(FOLDED.format("Hint"), before, flags=re.DOTALL)
+    assert re.search(FOLDED.format("Solution"), after, flags=re.DOTALL)
+    assert cell.outputs[-1].text.splitlines()[-1].startswith(f"Exercise {number}: open.")
+
+
+@pytest.fixture
+def as_in_a_kernel(monkeypatch):
+    """The working directory and path of a kernel; what a notebook sets for the process is undone."""
+    monkeypatch.chdir(FOLDER)
+    monkeypatch.setattr(sys, "path", [str(FOLDER), str(FOLDER.parent), *sys.path])
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    with matplotlib.rc_context():
+        matplotlib.use("agg")
+        yield
+    torch.set_num_threads(threads)
+    torch.set_default_dtype(dtype)
+
+
+@every_exercise
+def test_the_solution_solves_the_exercise(path, exercise, as_in_a_kernel, capsys):
+    number, _, cell, after = exercise
+    solution = re.search(FOLDED.format("Solution"), after, flags=re.DOTALL)[1]
+    blocks = re.findall(r"^```python\n(.*?)^```", solution, flags=re.DOTALL | re.MULTILINE)
+    call = ast.unparse(ast.parse(cell.source).body[-1])
+    namespace = {"__name__": "__main__"}
+    for source in [*(c.source for c in code_cells(read(path), "setup")), *blocks, call]:
+        exec(compile(source, path.name, "exec"), namespace)
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"Exercise {number}: right.")
