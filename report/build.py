@@ -1,0 +1,242 @@
+"""Build report.pdf from the records of the runs.
+
+    python report/build.py            draws the figures and makes report.pdf, in seconds
+    python report/build.py --rerun    first runs the whole evaluation into report/
+    python report/build.py --check    builds elsewhere, compares with the report.pdf that is here, changes nothing
+
+A missing record or number, a sentence that the numbers contradict and a warning of the compiler all end the build, and
+leave the files as they were.
+"""
+
+import argparse
+import difflib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import typst
+from pypdf import PdfReader
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+import experiment  # noqa: E402
+import figures  # noqa: E402
+import sweep  # noqa: E402
+from report import agreement  # noqa: E402
+from storage import write_atomically  # noqa: E402
+from tests.planted_bugs import BUGS  # noqa: E402
+
+FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+"""STIX and DejaVu, which come with Matplotlib: the report looks the same on every machine."""
+
+SOURCES = ("report.typ", "references.bib")
+RECORDS = {
+    "report/results.json": "python report/build.py --rerun",
+    "report/predictions.npz": "python report/build.py --rerun",
+    "report/agreement.json": "python report/build.py --rerun",
+    "report/sweep.json": "python report/build.py --rerun",
+    "report/digits.json": "python digits.py --output report --no-figures",
+    "benchmarks/speed.json": "python benchmarks/speed.py",
+    "benchmarks/tuning.json": "python benchmarks/tune.py",
+}
+"""What was measured, and the command that measures it."""
+
+COLUMN = 3.45
+"""Width of a column of the report in inches."""
+
+
+class BuildError(Exception):
+    """The report cannot be built; the message says why and what to do."""
+
+
+def rerun() -> None:
+    """Run the evaluation, measure the agreement with the oracles and sweep the learning rate, all into report/."""
+    command = [sys.executable, str(ROOT / "test.py"), "--output", str(HERE), "--no-figures"]
+    if status := subprocess.run(command, cwd=ROOT).returncode:
+        raise BuildError(f"the evaluation ended with exit code {status}: nothing was built")
+    content = json.dumps(agreement.measure(experiment.load(HERE).protocol), indent=1) + "\n"
+    write_atomically(HERE / "agreement.json", content.encode())
+    print("sweeping the learning rate")
+    sweep.save(sweep.run(), HERE)
+
+
+def build(folder: Path, root: Path = ROOT) -> list[Path]:
+    """Make figures and report.pdf in the empty directory `folder` from the sources and records; return the files.
+
+    Raises:
+        BuildError: see the message.
+    """
+    results = collect(folder, root)
+    return [*draw(results, folder / "figures"), compile_pdf(folder, results)]
+
+
+def collect(folder: Path, root: Path = ROOT) -> experiment.Results:
+    """Copy sources and records into `folder`; return the results among them.
+
+    Raises:
+        BuildError: a record is missing, damaged or incomplete.
+    """
+    for name in SOURCES:
+        shutil.copy(HERE / name, folder)
+    for record, command in RECORDS.items():
+        if not (root / record).is_file():
+            raise BuildError(f"{record} is missing: make it with {command}")
+        shutil.copy(root / record, folder)
+    try:
+        results = experiment.load(folder)
+        if missing := [name for name in experiment.MODELS if not results.models.get(name)]:
+            raise ValueError(f"no rounds of {', '.join(missing)}")
+    except ValueError as error:
+        raise BuildError(f"report/results.json cannot be used: {error}; run python report/build.py --rerun") from error
+    return results
+
+
+def draw(results: experiment.Results, folder: Path) -> list[Path]:
+    """Draw the five figures at the width of a column."""
+    folder.mkdir()
+    classes = folder / "figure1-classes.svg"
+    # Graphviz must measure text with the font that will be printed.
+    with tempfile.TemporaryDirectory() as settings:
+        font_settings = Path(settings) / "fonts.conf"
+        font_settings.write_text(
+            f"<fontconfig><dir>{FONTS}</dir><cachedir>{settings}</cachedir></fontconfig>", encoding="utf-8"
+        )
+        command = [sys.executable, str(HERE / "uml.py"), str(ROOT / "diy.py"), str(classes)]
+        environment = {**os.environ, "FONTCONFIG_FILE": str(font_settings)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise BuildError(f"figure 1 could not be drawn: {done.stderr.strip()}")
+    plots = {
+        "figure2-time": figures.training_time(results, COLUMN, 1.9),
+        "figure3-loss": figures.loss_curves(results, COLUMN, 2.9),
+        "figure4-error": figures.test_errors(results, COLUMN, 1.9),
+        "figure5-labels": figures.predicted_labels(results, width=3.1, height=3.4),
+    }
+    return [
+        classes,
+        *(p for name, plot in plots.items() for p in figures.save_figure(plot, folder / name, ("pdf", "png"))),
+    ]
+
+
+def compile_pdf(folder: Path, results: experiment.Results) -> Path:
+    """Compile report.typ in `folder`, beside the records and figures; return the path of the PDF.
+
+    Raises:
+        BuildError: the compiler found an error, or something to warn of.
+    """
+    compiler = typst.Compiler(
+        str(folder / "report.typ"),
+        root=str(folder),
+        font_paths=[str(FONTS)],
+        ignore_system_fonts=True,
+        sys_inputs={"known": json.dumps(known(results, sweep.load(folder)))},
+    )
+    pdf = folder / "report.pdf"
+    try:
+        _, warnings = compiler.compile_with_warnings(output=str(pdf))
+    except typst.TypstError as error:
+        raise BuildError(f"report.typ does not compile: {explain(error)}") from error
+    if warnings:
+        raise BuildError("report.typ compiles with warnings: " + "; ".join(map(explain, warnings)))
+    return pdf
+
+
+def known(results: experiment.Results, swept: sweep.Sweep) -> dict:
+    """Return what the text says beside the records: recipes, 2019's values, and what has to be worked out.
+
+    `one_label_rounds` counts the rounds in which "torch-sgd" gives all test points one label. Of the mistakes of
+    "diy-dropout", the share `near_share` lies within the distance `near` of the circle. `rates_below` are the learning
+    rates, for each reduction, from which the mean test error is below `below`. `planted_bugs` counts the mistakes in
+    the catalogue of the tests, `planted_bugs_seen_in_training` those with which training on the disk goes wrong.
+    """
+    one_label = [len({*r.predictions.tolist()}) == 1 for r in results.models["torch-sgd"]]
+    points = [experiment.test_points(results.protocol, index) for index in range(results.protocol.rounds)]
+    radii = np.linalg.norm(np.concatenate(points), axis=1)
+    labels = np.concatenate([r.predictions for r in results.models["diy-dropout"]])
+    distances = np.abs(radii - experiment.RADIUS)[labels != (radii < experiment.RADIUS)]
+    share, below = 0.9, 0.1
+    return {
+        "recipes": {name: asdict(recipe) for name, recipe in experiment.MODELS.items()},
+        "report_2019": experiment.REPORT_2019,
+        "one_label_rounds": sum(one_label),
+        "near_share": share,
+        "near": float(np.quantile(distances, share)) if len(distances) else 0.0,
+        "below": below,
+        "planted_bugs": len(BUGS),
+        "planted_bugs_seen_in_training": sum("training" in bug.seen_by for bug in BUGS.values()),
+        "rates_below": {reduction: first_rate(swept, reduction, below) for reduction in swept.runs},
+    }
+
+
+def first_rate(swept: sweep.Sweep, reduction: str, below: float) -> float:
+    """Return the rate from which the mean test error is below `below`, interpolated on a logarithmic scale."""
+    errors = np.array([record["test_error"] for record in swept.runs[reduction]]).mean(0)
+    good = int(np.argmax(errors < below))
+    if good == 0:
+        raise BuildError(
+            f"report/sweep.json: with the {reduction}, no learning rate after the first errs below {below}"
+        )
+    pair = slice(good - 1, good + 1)
+    return float(np.exp(np.interp(-below, -errors[pair], np.log(swept.grid.rates[pair]))))
+
+
+def explain(diagnostic: typst.TypstError | typst.TypstWarning) -> str:
+    """Return what the compiler found and what it advises."""
+    return "; ".join([diagnostic.message, *diagnostic.hints])
+
+
+def text_of(pdf: Path) -> list[str]:
+    """Return the text of each page, with single spaces between words."""
+    return [" ".join(page.extract_text().split()) for page in PdfReader(pdf).pages]
+
+
+def differences(old: Path, new: Path) -> list[str]:
+    """Return the lines of a diff between the texts of two PDF files, word by word: none where they agree."""
+    words = [" \n".join(text_of(pdf)).split(" ") for pdf in (old, new)]
+    return list(difflib.unified_diff(*words, "report.pdf", "built now", lineterm="", n=3))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="build.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--rerun", action="store_true", help="run the whole evaluation into report/ first")
+    choice.add_argument("--check", action="store_true", help="exit with 1 where the text of report.pdf is out of date")
+    options = parser.parse_args(arguments)
+    if options.rerun:
+        rerun()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        made = build(folder)
+        if options.check:
+            if not (HERE / "report.pdf").is_file():
+                raise BuildError("there is no report.pdf to compare with: run python report/build.py")
+            if found := differences(HERE / "report.pdf", folder / "report.pdf"):
+                raise BuildError("\n".join(["report.pdf is out of date: run python report/build.py", *found]))
+            print("report.pdf is up to date")
+            return
+        (HERE / "figures").mkdir(exist_ok=True)
+        for path in made:
+            write_atomically(HERE / path.relative_to(folder), path.read_bytes())
+    print(f"written: {HERE / 'report.pdf'} and its figures")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BuildError as error:
+        sys.exit(f"build.py: {error}")
+    except KeyboardInterrupt:
+        print("\nbuild.py: interrupted", file=sys.stderr)
+        sys.exit(130)
