@@ -5,7 +5,8 @@
     check_gradients(Linear(3, 2), torch.randn(5, 3))             # a module and an input
     check_gradients(MSELoss(), torch.randn(5, 2), torch.randn(5, 2))  # a loss, a prediction and a target
 
-It needs nothing but `forward` and `backward`, and so works for modules that you write yourself.
+It needs `forward`, `backward` and what every `diy.Module` brings along, and so works for modules that you write
+yourself.
 """
 
 import copy
@@ -106,11 +107,16 @@ def check_gradients(
         verbose: whether to print the verdicts.
 
     Raises:
-        TypeError: the module lacks one of the methods, or the input is not a floating-point tensor.
+        TypeError: the module lacks one of the methods, a loss came without a target, the input is not a
+            floating-point tensor, or a parameter is not named in `parameter_names`.
+        ValueError: tolerance or step is not above 0.
     """
     wanted = ("forward", "backward", *(("named_parameters", "modules", "to") if target is None else ()))
     if lacking := [name for name in wanted if not callable(getattr(module, name, None))]:
-        raise TypeError(f"{type(module).__name__} cannot be checked: it has no {', no '.join(lacking)}")
+        hint = "derive it from diy.Module; a loss is checked with a prediction and a target"
+        raise TypeError(f"{type(module).__name__} cannot be checked: it has no {', no '.join(lacking)}: {hint}")
+    if not (tolerance > 0 and step > 0):
+        raise ValueError(f"tolerance and step must be above 0, got {tolerance} and {step}")
     if not isinstance(input, Tensor) or not input.is_floating_point():
         got = input.dtype if isinstance(input, Tensor) else type(input).__name__
         raise TypeError(f"the input must be a floating-point tensor, got {got}")
@@ -137,7 +143,13 @@ def _verdicts(module, input, target, tolerance, step, seed):
         for part in module.modules() if target is None else ():
             for generator in getattr(part, "generators", None) or ():
                 generator.manual_seed(seed)
-        return module(input.clone()) if target is None else module(input.clone(), target)
+        try:
+            return module(input.clone()) if target is None else module(input.clone(), target)
+        except RuntimeError as error:
+            if "dtype" not in str(error):
+                raise
+            hint = "name every parameter in `parameter_names`, so that it is converted as well"
+            raise TypeError(f"in float64, in which everything is checked, forward mixes dtypes: {hint}") from error
 
     # From here on two kinds of gradients: the written ones that backward finds, and the measured ones.
     first, second = [], []
@@ -215,6 +227,11 @@ def _verdict(name, got, slopes, weights, rounding, tolerance, sizes, twice) -> V
         return Verdict(name, shape, math.inf, right=False, reason=reason)
     if not expected.numel():
         return Verdict(name, shape, 0.0, right=True)
+    if not got.is_floating_point():
+        return Verdict(name, shape, math.inf, right=False, reason=f"it holds {got.dtype}, expected {expected.dtype}")
+    if not expected.isfinite().all():
+        reason = "near this input, forward gives infinite numbers or NaN: there is no slope to compare with"
+        return Verdict(name, shape, math.inf, right=False, reason=reason)
 
     # At a kink every value between the two one-sided slopes is a right one.
     low, high = torch.minimum(left, right), torch.maximum(left, right)
@@ -227,9 +244,10 @@ def _verdict(name, got, slopes, weights, rounding, tolerance, sizes, twice) -> V
     if error > tolerance:
         place = int(errors.argmax())
         index = tuple(int(i) for i in torch.unravel_index(torch.tensor(place), shape))
-        reason = _mistake(got, nearest, weights, rounding, tolerance, sizes)
-        if not reason:
-            reason = f"wrong in {int((errors > tolerance).sum())} of {errors.numel()} components"
+        # A strongly curved place looks like a kink, where `nearest` is drawn towards what was got: ask about both.
+        reasons = (_mistake(got, other, weights, rounding, tolerance, sizes) for other in (nearest, expected))
+        wrong = f"wrong in {int((errors > tolerance).sum())} of {errors.numel()} components"
+        reason = next(filter(None, reasons), wrong)
         return Verdict(name, shape, error, False, index, float(got[index]), float(nearest[index]), reason)
     if twice is not None and not _close(twice, 2 * got, rounding, tolerance):
         what = "replaced it" if _close(twice, got, rounding, tolerance) else "did not double it"
@@ -258,7 +276,9 @@ def _mistake(got, expected, weights, rounding, tolerance, sizes) -> str:
 
 
 def _factor(factor: float, sizes: dict[str, int]) -> str:
-    known = {"the sign is wrong": -1.0, "there is a factor 2 too many": 2.0, "the factor 2 is missing": 0.5}
+    if factor < 0:
+        return ", the sign is wrong" + _factor(-factor, sizes)
+    known = {"there is a factor 2 too many": 2.0, "the factor 2 is missing": 0.5}
     for (what, number), letter in zip(sizes.items(), "NM"):
         counts = f"with {letter} = {number} {what}"
         known[f"that is {letter}, {counts}: summed where it should be averaged"] = float(number)

@@ -123,6 +123,7 @@ def test_a_loss_that_disagrees_with_its_gradient_is_found_out():
     ("name", "factor", "words"),
     [
         ("weight", -1, "the sign is wrong"),
+        ("bias", -5, "the sign is wrong, that is N"),
         ("bias", 2, "there is a factor 2 too many"),
         ("weight", 0.5, "the factor 2 is missing"),
         ("bias", 5, "that is N, with N = 5 samples: summed where it should be averaged"),
@@ -160,6 +161,36 @@ def test_a_transpose_is_named():
 def test_the_gradient_from_above_is_named():
     check = check_gradients(Sigmoid(torch.ones_like), numbers(5, 3), verbose=False)
     assert check["input"].reason == "it is the gradient from above, unchanged"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_constant_factor_is_named_where_the_loss_is_strongly_curved(seed):
+    # Near its minimum the slopes of a square to the left and to the right differ as they do at a kink.
+    class Doubled(diy.MSELoss):
+        def backward(self):
+            return 2 * super().backward()
+
+    check = check_gradients(Doubled(), numbers(20, 2, seed=seed), numbers(20, 2, seed=seed + 100), verbose=False)
+    assert "there is a factor 2 too many" in check["prediction"].reason
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, NAN, float("inf")])
+def test_where_forward_is_not_finite_no_gradient_is_right(value):
+    class Root(diy.Module):
+        def forward(self, input):
+            self.remember(input)
+            return input.sqrt()
+
+        def backward(self, gradient):
+            return 12345 * gradient
+
+    check = check_gradients(Root(), torch.tensor([0.5, value, 2.0]), verbose=False)
+    assert not check and "there is no slope to compare with" in check["input"].reason
+
+
+def test_a_gradient_of_another_kind_of_number_is_wrong():
+    module = type("Complex", (diy.Tanh,), {"backward": lambda self, gradient: gradient.to(torch.complex64)})()
+    assert "it holds torch.complex64" in check_gradients(module, numbers(3), verbose=False)["input"].reason
 
 
 def test_the_worst_component_is_shown():
@@ -257,3 +288,19 @@ def test_what_cannot_be_checked_is_refused():
         check_gradients(diy.Tanh(), torch.arange(3))
     with pytest.raises(TypeError, match="the input must be a floating-point tensor, got list"):
         check_gradients(diy.Tanh(), [1.0, 2.0])
+    with pytest.raises(TypeError, match="a loss is checked with a prediction and a target"):
+        check_gradients(diy.MSELoss(), numbers(5, 2))
+    with pytest.raises(ValueError, match="tolerance and step must be above 0"):
+        check_gradients(diy.Tanh(), numbers(3), tolerance=0)
+
+
+def test_a_parameter_that_is_not_named_is_explained():
+    class Forgetful(diy.Tanh):
+        def __init__(self):
+            self.weight = torch.ones(3, 2)
+
+        def forward(self, input):
+            return super().forward(input @ self.weight)
+
+    with pytest.raises(TypeError, match="name every parameter in `parameter_names`"):
+        check_gradients(Forgetful(), numbers(5, 3))
