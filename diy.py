@@ -20,6 +20,7 @@ batch processing, 4-4 convolutions, 4-5 pooling, 5-1 cross-entropy, 5-2 stochast
 import copy
 import itertools
 import math
+import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
@@ -38,7 +39,8 @@ class Module(ABC):
     """A function that can be differentiated: `forward` computes it, `backward` applies the chain rule to it.
 
     To write a module, define `forward` and `backward`, name its parameters in `parameter_names`, and use
-    `remember` in forward, `recall` and `accumulate` in backward. Modules kept as attributes are found by themselves.
+    `remember` in forward, `recall` and `accumulate` in backward. Modules kept as attributes are found by themselves,
+    those in a list are not: keep a Sequential of them.
 
     Attributes:
         parameter_names: the attributes that are learnt: plain tensors (or None), each with its gradient in its own
@@ -60,7 +62,10 @@ class Module(ABC):
 
     @abstractmethod
     def forward(self, input: Tensor) -> Tensor:
-        """Return the output for `input` and remember what backward will need."""
+        """Return the output for `input` and remember what backward will need.
+
+        Called as `module(input)`, which checks the input first.
+        """
 
     @abstractmethod
     def backward(self, gradient: Tensor) -> Tensor:
@@ -126,10 +131,8 @@ class Module(ABC):
         A parameter that is used several times influences the loss along several paths, and the chain rule adds the
         contributions of all paths. Handout 4-3.
         """
-        if parameter.grad is None:
-            parameter.grad = gradient
-        else:
-            parameter.grad = parameter.grad + gradient  # not in place: `gradient` may be in use elsewhere
+        # Not in place: `gradient`, or the sum so far, may be in use elsewhere.
+        parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
     # Parameters and state
 
@@ -264,33 +267,41 @@ class Sequential(Module):
                 module = copy.deepcopy(module, {id(tensor): tensor for tensor in _tensors(module)})
             seen |= inside
             self.layers.append(module)
+        self._parts = [part for layer in self.layers for part in layer.modules()]  # to walk through them is slow
 
     def forward(self, input: Tensor) -> Tensor:
-        """(F12) x⁽⁰⁾ = input, x⁽ˡ⁾ = f⁽ˡ⁾(x⁽ˡ⁻¹⁾), output = x⁽ᴸ⁾. Handout 3-6, p. 8/11."""
+        """(F12) x⁽⁰⁾ = input, x⁽ˡ⁾ = f⁽ˡ⁾(x⁽ˡ⁻¹⁾), output = x⁽ᴸ⁾. Handout 3-6, p. 8/11.
+
+        If a layer refuses, a BatchNorm2d before it has counted the batch already, as in PyTorch.
+        """
+        if not self.layers:
+            self.remember(input)
         for index, layer in enumerate(self.layers):
             try:
                 input = layer.forward(input)
             except BaseException as error:
-                self._forget()
+                for part in self.modules():
+                    part._memory = None  # some layers remember the new input, some the one before: never mix them
                 raise _placed(error, index, layer)
         return input
 
     def backward(self, gradient: Tensor) -> Tensor:
         """(F13) ∂ℓ/∂x⁽ˡ⁻¹⁾ = (∂f⁽ˡ⁾/∂x⁽ˡ⁻¹⁾)ᵀ ∂ℓ/∂x⁽ˡ⁾, from the last layer to the first. Handout 3-6, p. 8/11.
 
-        If a layer in the middle refuses, those after it have added their gradients already, as in PyTorch.
+        If a layer refuses, every parameter's `.grad` is as it was before.
         """
+        if not self.layers:
+            return self.recall(gradient)[0]
+        named = [(part, name) for part in self._parts for name in part.parameter_names]
+        before = [(tensor, tensor.grad) for part, name in named if (tensor := getattr(part, name)) is not None]
         for layer in reversed(self.layers):
             try:
                 gradient = layer.backward(gradient)
             except BaseException as error:
+                for parameter, own in before:
+                    parameter.grad = own
                 raise _placed(error, self.layers.index(layer), layer)
         return gradient
-
-    def _forget(self) -> None:
-        # After a refused forward, some layers remember the new input and some the one before: no backward may mix them.
-        for module in self.modules():
-            module._memory = None
 
     def named_children(self) -> Iterable[tuple[str, Module]]:
         return ((str(index), layer) for index, layer in enumerate(self.layers))
@@ -449,16 +460,7 @@ class Conv2d(_Sliding):
     parameter_names = ("weight", "bias")
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Pair,
-        stride: Pair = 1,
-        padding: Pair | str = 0,
-        *,
-        bias: bool = True,
-        device=None,
-        dtype=None,
+        self, in_channels, out_channels, kernel_size, stride=1, padding=0, *, bias=True, device=None, dtype=None
     ):
         super().__init__(kernel_size, stride, padding)
         if padding == "same" and self.stride != (1, 1):
@@ -777,7 +779,7 @@ class Loss(ABC):
 
     _memory: tuple[Tensor, ...] | None = None
 
-    def __init__(self, reduction: str = "mean", stacked: bool = False):
+    def __init__(self, *, reduction: str = "mean", stacked: bool = False):
         if reduction not in ("mean", "sum"):
             raise ValueError(f'reduction must be "mean" or "sum", got {reduction!r}')
         self.reduction, self.stacked = reduction, stacked
@@ -904,8 +906,8 @@ class Optimizer(ABC):
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float | Tensor, weight_decay: float = 0):
-        if isinstance(params, (Tensor, Module)):
-            raise TypeError(f"parameters must be an iterable of tensors, got {type(params).__name__}")
+        if isinstance(params, (Tensor, Module)) or not isinstance(params, Iterable):
+            raise TypeError(f"params must be an iterable of tensors, got {type(params).__name__}: module.parameters()?")
         self.parameters = list(params)
         if not self.parameters:
             raise ValueError("the optimizer got no parameters: pass module.parameters()")
@@ -914,7 +916,7 @@ class Optimizer(ABC):
         if len({id(parameter) for parameter in self.parameters}) < len(self.parameters):
             raise ValueError("a parameter stands twice in the list: pass each one once")
         self.lr, self.weight_decay = lr, _number("weight_decay", weight_decay, least=0)
-        self._memory: dict[int, list] = {}  # what the directions so far left behind, by the id of the parameter
+        self._memory: list[dict] = [{} for _ in self.parameters]  # what the directions so far have left behind
 
     @property
     def lr(self) -> float | Tensor:
@@ -938,17 +940,19 @@ class Optimizer(ABC):
             parameter.grad = None
 
     @abstractmethod
-    def direction(self, parameter: Tensor, gradient: Tensor) -> Tensor:
-        """Return d for one parameter, given g, its gradient with the weight decay."""
+    def direction(self, gradient: Tensor, memory: dict) -> Tensor:
+        """Return d for one parameter, given g, its gradient with the weight decay, and a memory of its own."""
 
     @torch.no_grad()
     def step(self) -> None:
         """(F19) w ← w − η d for every w that has a gradient, in place; here g = ∂ℓ/∂w + λ w. Handout 5-2, p. 12/17."""
-        parameters = [parameter for parameter in self.parameters if parameter.grad is not None]
-        steps = [parameter.grad for parameter in parameters]
-        if self.weight_decay:
-            steps = [step.add(parameter, alpha=self.weight_decay) for step, parameter in zip(steps, parameters)]
-        steps = [self.direction(parameter, step) for parameter, step in zip(parameters, steps)]
+        parameters, steps = [], []
+        for parameter, memory in zip(self.parameters, self._memory):
+            if (gradient := parameter.grad) is not None:
+                if self.weight_decay:
+                    gradient = gradient.add(parameter, alpha=self.weight_decay)
+                parameters.append(parameter)
+                steps.append(self.direction(gradient, memory))
         if isinstance(self._lr, Tensor):
             for parameter, step in zip(parameters, steps):
                 rates = self._lr.to(parameter).view(-1, *[1] * (parameter.dim() - 1))  # (R,) -> (R, 1) or (R, 1, 1)
@@ -975,15 +979,15 @@ class SGD(Optimizer):
         if nesterov and (momentum == 0 or dampening != 0):
             raise ValueError(f"nesterov needs momentum > 0 and dampening = 0, got {momentum=}, {dampening=}")
 
-    def direction(self, parameter: Tensor, gradient: Tensor) -> Tensor:
+    def direction(self, gradient: Tensor, memory: dict) -> Tensor:
         """(F20) d = g; with momentum d = v, where v ← μ v + (1 − τ) g (at first v = g); with nesterov d = g + μ v."""
         if not self.momentum:
             return gradient
-        if id(parameter) not in self._memory:
-            self._memory[id(parameter)] = [gradient.clone()]
+        if not memory:
+            memory["velocity"] = gradient.clone()
         else:
-            self._memory[id(parameter)][0].mul_(self.momentum).add_(gradient, alpha=1 - self.dampening)
-        (velocity,) = self._memory[id(parameter)]
+            memory["velocity"].mul_(self.momentum).add_(gradient, alpha=1 - self.dampening)
+        velocity = memory["velocity"]
         return gradient.add(velocity, alpha=self.momentum) if self.nesterov else velocity
 
 
@@ -1002,17 +1006,17 @@ class Adam(Optimizer):
         if len(self.betas) != 2 or not all(0 <= _number("every beta", beta) < 1 for beta in self.betas):
             raise ValueError(f"betas must be two numbers in [0, 1), got {betas}")
 
-    def direction(self, parameter: Tensor, gradient: Tensor) -> Tensor:
+    def direction(self, gradient: Tensor, memory: dict) -> Tensor:
         """(F40) d = m̂ / (√v̂ + ε), with m ← β₁ m + (1 − β₁) g and v ← β₂ v + (1 − β₂) g². Kingma and Ba (2015).
 
         m and v begin with 0; after t steps, m̂ = m / (1 − β₁ᵗ) and v̂ = v / (1 − β₂ᵗ) undo the pull of that beginning.
         """
-        if id(parameter) not in self._memory:
-            self._memory[id(parameter)] = [0, torch.zeros_like(parameter), torch.zeros_like(parameter)]
-        self._memory[id(parameter)][0] += 1
-        (count, mean, square), (beta1, beta2) = self._memory[id(parameter)], self.betas
+        if not memory:
+            memory.update(count=0, mean=torch.zeros_like(gradient), square=torch.zeros_like(gradient))
+        mean, square, (beta1, beta2) = memory["mean"], memory["square"], self.betas
         mean.lerp_(gradient, 1 - beta1)
         square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        memory["count"] = count = memory["count"] + 1
         return mean / (square / (1 - beta2**count)).sqrt_().add_(self.eps).mul_(1 - beta1**count)
 
 
@@ -1142,14 +1146,14 @@ def _versions(tensors: Iterable[Tensor]) -> list[int | None]:
 def _placed(error: BaseException, index: int, layer: Module) -> BaseException:
     # "layer 1.2, Linear(...): what was wrong", where 1.2 is the place of a layer inside nested Sequentials.
     message = str(error)
-    place = f"layer {index}." if message.startswith("layer ") else f"layer {index}, {layer!r}: "
+    inner = message.startswith("layer ") and message[6:7].isdigit()
     if isinstance(error, (AssertionError, IndexError, RuntimeError, TypeError, ValueError)):
-        error.args = (place + message.removeprefix("layer "),)
+        error.args = (f"layer {index}.{message[6:]}" if inner else f"layer {index}, {layer!r}: {message}",)
     return error
 
 
 def _number(name: str, value: float, least: float = -math.inf, most: float = math.inf) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
     if not (math.isfinite(value) and least <= value <= most):
         wanted = f"in [{least}, {most}]" if most < math.inf else f"≥ {least}" if least > -math.inf else ""
@@ -1159,5 +1163,5 @@ def _number(name: str, value: float, least: float = -math.inf, most: float = mat
 
 def _positive_integers(**values: int) -> None:
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
             raise ValueError(f"{name} must be an integer ≥ 1, got {value!r}")

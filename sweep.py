@@ -92,7 +92,7 @@ def train_together(grid: Grid, reduction: str, round: int) -> Record:
         network = build_network("diy", protocol.hidden, protocol.dropout or None)
         mask_generators = [torch.Generator().manual_seed(masks) for _ in grid.rates]
         network = diy.stack([network] * networks, mask_generators)
-        criterion = diy.MSELoss(reduction, stacked=True)
+        criterion = diy.MSELoss(reduction=reduction, stacked=True)
         optimizer = diy.SGD(network.parameters(), torch.tensor(grid.rates, dtype=torch.float64))
 
         def for_each(tensor: torch.Tensor) -> torch.Tensor:

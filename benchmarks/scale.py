@@ -41,7 +41,7 @@ def epoch_alone(dropout, reduction, optimizer) -> Callable[[], None]:
     """Return a function that trains one network for an epoch, as `experiment.train` does."""
     network = build_network("diy", dropout=dropout)
     network[0].needs_input_grad = False
-    criterion, optimizer = diy.MSELoss(reduction), optimizer(network.parameters())
+    criterion, optimizer = diy.MSELoss(reduction=reduction), optimizer(network.parameters())
     points, targets = torch.rand(SAMPLES, 2), torch.rand(SAMPLES, 2)
 
     def epoch() -> None:
@@ -60,7 +60,7 @@ def epoch_together(networks, dropout, reduction, optimizer) -> Callable[[], None
     masks, orders = ([torch.Generator().manual_seed(seed) for seed in range(networks)] for _ in range(2))
     stacked = diy.stack([build_network("diy", dropout=dropout) for _ in range(networks)], masks)
     stacked[0].needs_input_grad = False
-    criterion, optimizer = diy.MSELoss(reduction, stacked=True), optimizer(stacked.parameters())
+    criterion, optimizer = diy.MSELoss(reduction=reduction, stacked=True), optimizer(stacked.parameters())
     optimizer.lr = torch.full((networks,), optimizer.lr)
     points, targets = torch.rand(networks, SAMPLES, 2), torch.rand(networks, SAMPLES, 2)
     index = torch.arange(networks).unsqueeze(1)

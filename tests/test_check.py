@@ -102,7 +102,7 @@ def test_an_input_gradient_that_is_spared_is_checked_nevertheless():
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_losses_are_checked_with_a_target(reduction):
-    check = check_gradients(diy.MSELoss(reduction), numbers(5, 2), numbers(5, 2, seed=1), verbose=False)
+    check = check_gradients(diy.MSELoss(reduction=reduction), numbers(5, 2), numbers(5, 2, seed=1), verbose=False)
     assert check.right and [verdict.name for verdict in check.verdicts] == ["prediction"]
 
 

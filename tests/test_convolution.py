@@ -432,7 +432,7 @@ def test_cross_entropy_by_hand(diy):
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @given(samples=st.integers(1, 5), classes=st.integers(1, 6), size=st.sampled_from([0.0, 1.0, 1e3, 1e30]))
 def test_cross_entropy_is_pytorchs(diy, reduction, samples, classes, size):
-    ours, theirs = diy.CrossEntropyLoss(reduction), nn.CrossEntropyLoss(reduction=reduction)
+    ours, theirs = diy.CrossEntropyLoss(reduction=reduction), nn.CrossEntropyLoss(reduction=reduction)
     scores = (size * numbers(samples, classes)).requires_grad_()
     target = torch.arange(samples) % classes
     expected = theirs(scores, target)
@@ -448,7 +448,7 @@ def test_cross_entropy_by_autograd_and_its_slopes(diy, reduction):
     right = torch.softmax(scores, 1)[torch.arange(4), target]
     losses = -right.log()
     (losses.mean() if reduction == "mean" else losses.sum()).backward()
-    criterion = diy.CrossEntropyLoss(reduction)
+    criterion = diy.CrossEntropyLoss(reduction=reduction)
     criterion(scores, target)
     close(criterion.backward(), scores.grad)
     assert check_gradients(criterion, scores.detach(), target, verbose=False)

@@ -7,6 +7,7 @@ import math
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -103,10 +104,18 @@ def test_arguments_and_defaults_are_pytorchs(diy, name, counterpart):
     # Handed over by position or by name, and left out, an argument means the same on both sides.
     ours = inspect.signature(getattr(diy, name)).parameters
     theirs = inspect.signature(counterpart).parameters
-    alike = {"parameters": "params"}
-    assert [alike.get(argument, argument) for argument in ours] == list(theirs)[: len(ours)]
+    assert list(ours) == list(theirs)[: len(ours)]
     for argument, parameter in ours.items():
-        assert parameter.default == theirs[alike.get(argument, argument)].default, argument
+        assert parameter.default == theirs[argument].default, argument
+
+
+@pytest.mark.parametrize("name", ["MSELoss", "CrossEntropyLoss"])
+def test_losses_take_their_arguments_by_name_alone(diy, name):
+    # By position, PyTorch's first argument is another one: nn.MSELoss("sum") takes the mean.
+    assert getattr(diy, name)(reduction="sum").reduction == "sum"
+    assert getattr(diy, name)().reduction == getattr(nn, name)().reduction == "mean"
+    with pytest.raises(TypeError, match="positional argument"):
+        getattr(diy, name)("sum")
 
 
 def test_arguments_that_are_not_supported_are_refused(diy):
@@ -118,7 +127,7 @@ def test_arguments_that_are_not_supported_are_refused(diy):
         with pytest.raises(TypeError, match="unexpected keyword argument"):
             call()
     with pytest.raises(ValueError, match='reduction must be "mean" or "sum", got \'none\''):
-        diy.MSELoss("none")
+        diy.MSELoss(reduction="none")
 
 
 def test_module_and_loss_are_abstract(diy):
@@ -155,7 +164,7 @@ Sequential(
     inner = diy.Sequential(diy.Linear(4, 4, bias=False), diy.Tanh())
     assert repr(diy.Sequential(diy.Linear(3, 4), diy.ReLU(), inner, diy.Dropout(0.2))) == expected
     assert repr(diy.Sequential()) == "Sequential()"
-    assert repr(diy.MSELoss("sum")) == "MSELoss(reduction='sum')"
+    assert repr(diy.MSELoss(reduction="sum")) == "MSELoss(reduction='sum')"
 
 
 def test_summary_counts_parameters(diy):
@@ -354,7 +363,7 @@ def test_mse_by_hand(diy):
 @pytest.mark.parametrize("shape", [(), (3,), (0, 2), (2, 3, 4)], ids=str)
 def test_mse_is_pytorchs_for_every_shape(diy, shape, reduction):
     prediction, target = numbers(*shape), numbers(*shape, seed=1)
-    ours, theirs = diy.MSELoss(reduction), nn.MSELoss(reduction=reduction)
+    ours, theirs = diy.MSELoss(reduction=reduction), nn.MSELoss(reduction=reduction)
     loss = ours(prediction, target)
     assert loss.shape == () and torch.equal(loss.isnan(), theirs(prediction, target).isnan())
     torch.testing.assert_close(loss, theirs(prediction, target), equal_nan=True)
@@ -877,6 +886,92 @@ def test_a_step_between_forward_and_backward_is_refused(diy):
     assert same(before, snapshot(net))
 
 
+@pytest.mark.parametrize("nested", [False, True], ids=["flat", "nested"])
+def test_a_refusal_in_the_middle_of_backward_changes_no_gradient(diy, nested):
+    layers = diy.Linear(3, 4), diy.Tanh(), diy.Linear(4, 3, bias=False)
+    net = diy.Sequential(layers[0], diy.Sequential(*layers[1:])) if nested else diy.Sequential(*layers)
+    net(numbers(5, 3))
+    net.backward(numbers(5, 3))
+    before, own = snapshot(net), [parameter.grad for parameter in net.parameters()]
+    x = numbers(5, 3)
+    net(x)
+    x += 1
+    with pytest.raises(RuntimeError, match=r"^layer 0, Linear.*changed in place"):
+        net.backward(numbers(5, 3))
+    assert same(before, snapshot(net))
+    assert all(parameter.grad is gradient for parameter, gradient in zip(net.parameters(), own))
+
+
+def test_an_empty_network_goes_back_as_it_went_forward(diy):
+    net = diy.Sequential()
+    with pytest.raises(RuntimeError, match="before forward"):
+        net.backward(numbers(5, 3))
+    net(numbers(5, 3))
+    with pytest.raises(ValueError, match=r"must have the shape of the output, \(5, 3\), got \(5, 1\)"):
+        net.backward(numbers(5, 1))
+    gradient = numbers(5, 3)
+    assert torch.equal(net.backward(gradient), gradient)
+
+
+def test_a_message_of_the_users_own_is_kept_whole(diy):
+    class Norm(diy.Tanh):
+        def forward(self, input):
+            raise ValueError("layer norm needs 2 dimensions")
+
+    with pytest.raises(ValueError, match=r"^layer 1\.0, Norm\(\): layer norm needs 2 dimensions$"):
+        diy.Sequential(diy.Tanh(), diy.Sequential(Norm()))(numbers(3))
+
+
+def test_numbers_of_numpy_are_numbers(diy):
+    assert diy.Linear(np.int64(3), np.int32(2)).weight.shape == (2, 3)
+    assert diy.Dropout(np.float32(0.25)).p == 0.25
+    assert diy.SGD([torch.zeros(2)], lr=np.float32(0.5)).lr == 0.5
+
+
+@pytest.mark.parametrize("params", [None, 3, torch.nn.Linear(2, 2)], ids=["None", "number", "PyTorch module"])
+def test_an_optimizer_asks_for_tensors(diy, params):
+    with pytest.raises(TypeError, match=r"must be an iterable of tensors, got .*: module\.parameters\(\)\?"):
+        diy.SGD(params, 0.1)
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Adam"])
+def test_a_copy_of_network_and_optimizer_goes_on_as_the_original(diy, kind):
+    options = {"momentum": 0.9} if kind == "SGD" else {}
+    net = network(diy)
+    optimizer = getattr(diy, kind)(net.parameters(), lr=0.1, **options)
+
+    def step(net, optimizer):
+        optimizer.zero_grad()
+        net.backward(net(numbers(5, 3)))
+        optimizer.step()
+        return snapshot(net)
+
+    step(net, optimizer)
+    twins = copy.deepcopy((net, optimizer))
+    torch.manual_seed(1)
+    ours = step(net, optimizer)
+    torch.manual_seed(1)
+    assert same(ours, step(*twins))
+
+
+def test_a_refused_step_of_adam_leaves_no_trace(diy):
+    parameter, twin = torch.ones(2), torch.ones(2)
+    optimizer, other = diy.Adam([parameter], lr=0.1), diy.Adam([twin], lr=0.1)
+    for tensor in (parameter, twin):
+        tensor.grad = torch.ones(2)
+    optimizer.step(), other.step()
+    parameter.grad = None
+    parameter.data = parameter.data.double()
+    parameter.grad = torch.ones(2, dtype=torch.float64)
+    with pytest.raises(RuntimeError):
+        optimizer.step()
+    parameter.grad = None
+    parameter.data = parameter.data.float()
+    parameter.grad = torch.ones(2)
+    optimizer.step(), other.step()
+    assert torch.equal(parameter, twin)
+
+
 @pytest.mark.parametrize(
     ("p", "error", "words"),
     [
@@ -949,7 +1044,7 @@ def test_options_of_sgd_out_of_range(diy, options, error, words):
     ("parameters", "error", "words"),
     [
         ([], ValueError, r"no parameters: pass module\.parameters\(\)"),
-        (torch.zeros(2), TypeError, "must be an iterable of tensors, got Tensor"),
+        (torch.zeros(2), TypeError, "must be an iterable of tensors, got Tensor: module"),
         ([{"params": [torch.zeros(2)]}], TypeError, r"must be tensors \(no groups\), got dict"),
         ([1.0], TypeError, "must be tensors .* got float"),
     ],
@@ -1046,7 +1141,7 @@ def report_networks(diy, dropout):
 )
 def test_a_thousand_steps_beside_pytorch(diy, dropout, reduction, lr, options):
     a, b = report_networks(diy, dropout)
-    ours, theirs = diy.MSELoss(reduction), nn.MSELoss(reduction=reduction)
+    ours, theirs = diy.MSELoss(reduction=reduction), nn.MSELoss(reduction=reduction)
     step_a = diy.SGD(a.parameters(), lr=lr, **options)
     step_b = torch.optim.SGD(b.parameters(), lr=lr, **options)
     points = torch.rand(1000, 2, dtype=torch.float64) * 2 - 1

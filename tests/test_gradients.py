@@ -142,7 +142,7 @@ def test_dropout(diy, case, p, training):
 @given(st.data(), shapes(), DTYPES, st.sampled_from(["mean", "sum"]))
 def test_mse(diy, data, shape, dtype, reduction):
     prediction, target = data.draw(tensors(shape, dtype)), data.draw(tensors(shape, dtype))
-    ours, theirs = diy.MSELoss(reduction), nn.MSELoss(reduction=reduction)
+    ours, theirs = diy.MSELoss(reduction=reduction), nn.MSELoss(reduction=reduction)
     leaf = prediction.detach().clone().requires_grad_()
     expected = theirs(leaf, target)
     expected.backward()

@@ -21,7 +21,7 @@ def network_and_data(seed, dropout=None):
 def alone(seed, dropout, reduction, optimizer, lr):
     """One loss per step, and the parameters after the last."""
     network, points, targets = network_and_data(seed, dropout)
-    criterion, optimizer = diy.MSELoss(reduction), optimizer(network.parameters(), lr)
+    criterion, optimizer = diy.MSELoss(reduction=reduction), optimizer(network.parameters(), lr)
     torch.manual_seed(seed + 100)
     order, losses = torch.Generator().manual_seed(seed + 200), []
     for _ in range(EPOCHS):
@@ -38,7 +38,7 @@ def together(seeds, dropout, reduction, optimizer, rates):
     networks, points, targets = zip(*(network_and_data(seed, dropout) for seed in seeds))
     stacked = diy.stack(networks, [torch.Generator().manual_seed(seed + 100) for seed in seeds])
     points, targets = torch.stack(points), torch.stack(targets)
-    criterion, optimizer = diy.MSELoss(reduction, stacked=True), optimizer(stacked.parameters(), rates)
+    criterion, optimizer = diy.MSELoss(reduction=reduction, stacked=True), optimizer(stacked.parameters(), rates)
     orders, losses = [torch.Generator().manual_seed(seed + 200) for seed in seeds], []
     index = torch.arange(len(seeds)).unsqueeze(1)
     for _ in range(EPOCHS):
@@ -90,7 +90,7 @@ def test_a_network_that_diverges_leaves_its_neighbours_untouched():
 def test_the_loss_of_a_stack_is_one_number_per_network():
     prediction, target = torch.randn(3, 5, 2).double(), torch.randn(3, 5, 2).double()
     for reduction in ("mean", "sum"):
-        criterion, single = diy.MSELoss(reduction, stacked=True), diy.MSELoss(reduction)
+        criterion, single = diy.MSELoss(reduction=reduction, stacked=True), diy.MSELoss(reduction=reduction)
         losses = criterion(prediction, target)
         gradient = criterion.backward()
         for index in range(3):
@@ -102,7 +102,10 @@ def test_the_loss_of_a_stack_is_one_number_per_network():
 def test_the_cross_entropy_of_a_stack_is_one_number_per_network():
     scores, classes = torch.randn(3, 5, 4).double(), torch.randint(4, (3, 5))
     for reduction in ("mean", "sum"):
-        criterion, single = diy.CrossEntropyLoss(reduction, stacked=True), diy.CrossEntropyLoss(reduction)
+        criterion, single = (
+            diy.CrossEntropyLoss(reduction=reduction, stacked=True),
+            diy.CrossEntropyLoss(reduction=reduction),
+        )
         losses = criterion(scores, classes)
         gradient = criterion.backward()
         for index in range(3):

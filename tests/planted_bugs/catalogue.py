@@ -259,7 +259,7 @@ CATALOGUE = [
         symptom="Weights shared by two layers, or batches split in parts, get the last contribution alone.",
         seen_by=("finite differences",),
         check="test_diy.test_gradients_accumulate_until_they_are_forgotten",
-        edits=(("parameter.grad = parameter.grad + gradient", "parameter.grad = gradient"),),
+        edits=((" if parameter.grad is None else parameter.grad + gradient", ""),),
     ),
     Bug(
         name="layers-backward-in-order",
@@ -419,7 +419,7 @@ CATALOGUE = [
         symptom="None as long as each step gets gradients of its own; wrong steps where they are accumulated.",
         seen_by=(),
         check="test_diy.test_momentum_keeps_its_own_memory",
-        edits=(("self._memory[id(parameter)] = [gradient.clone()]", "self._memory[id(parameter)] = [gradient]"),),
+        edits=(('memory["velocity"] = gradient.clone()', 'memory["velocity"] = gradient'),),
     ),
     Bug(
         name="weight-decay-grows",
@@ -428,7 +428,7 @@ CATALOGUE = [
         symptom="Weights grow instead of shrinking; for a small λ nobody notices.",
         seen_by=("side by side",),
         check="test_diy.test_sgd_takes_pytorchs_steps",
-        edits=(("step.add(parameter, alpha=self.weight_decay)", "step.add(parameter, alpha=-self.weight_decay)"),),
+        edits=(("gradient.add(parameter, alpha=self.weight_decay)", "gradient.add(parameter, alpha=-self.weight_decay)"),),
     ),
     Bug(
         name="adam-without-correction",
