@@ -1,15 +1,19 @@
-"""What the commands of this project share: arguments of the protocol, checks before training, exit codes."""
+"""What the commands of this project share: arguments of the protocol, checks before training, exit codes.
+
+It is the first import of a command and loads nothing heavy, so that `quit_on_interrupt` covers the loading of PyTorch.
+"""
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from distributed import LostRankError, joined
-from experiment import DivergenceError, Protocol
-from storage import ResultsError
+if TYPE_CHECKING:
+    from experiment import Protocol
 
 PROTOCOL = {
     "rounds": (int, "independent rounds, each with new data and weights"),
@@ -33,7 +37,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
-    def add_protocol(self, default: Protocol, without: tuple[str, ...] = ()) -> None:
+    def add_protocol(self, default: "Protocol", without: tuple[str, ...] = ()) -> None:
         """Add an argument for each value of the protocol, except those named in `without`."""
         group = self.add_argument_group("protocol (default: the report's)")
         for name, (kind, text) in PROTOCOL.items():
@@ -65,10 +69,10 @@ class Parser(argparse.ArgumentParser):
         group.add_argument("--quiet", action="store_true", help="print the final table alone")
         return group
 
-    def protocol(self, options: argparse.Namespace, default: Protocol) -> Protocol:
+    def protocol(self, options: argparse.Namespace, default: "Protocol") -> "Protocol":
         """Return the protocol that the arguments describe, once it and the output directory have been checked."""
         try:
-            protocol = Protocol(**{name: getattr(options, name, value) for name, value in vars(default).items()})
+            protocol = type(default)(**{name: getattr(options, name, value) for name, value in vars(default).items()})
         except ValueError as error:
             self.error(str(error))
         try:
@@ -82,11 +86,29 @@ class Parser(argparse.ArgumentParser):
         return protocol
 
 
+def quit_on_interrupt(prog: str) -> None:
+    """Let Ctrl-C end the program with one line and exit code 130 from now on, until `run` takes over."""
+
+    def quit(number, frame):
+        os.write(2, f"{prog}: interrupted before it began\n".encode())
+        os._exit(130)
+
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in a background job of a shell
+        signal.signal(signal.SIGINT, quit)
+
+
 def run(prog: str, main: Callable[..., int]) -> None:
     """Call `main` with the rank of this process (0 when torchrun has not started it), and exit.
 
-    The exit code is what `main` returns, 1 after an error in the run, 2 after a wrong argument, 130 after Ctrl-C.
+    The exit code is what `main` returns, 1 after an error in the run, 2 after a wrong argument, 130 after Ctrl-C, 141
+    when the reader of the output has gone.
     """
+    from distributed import LostRankError, joined
+    from experiment import DivergenceError
+    from storage import ResultsError
+
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         sys.stdout.reconfigure(encoding="utf-8", line_buffering=True)
         with joined() as rank:
@@ -99,7 +121,9 @@ def run(prog: str, main: Callable[..., int]) -> None:
         print(f"{prog}: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print(f"\n{prog}: interrupted; finished rounds are kept, --resume goes on with them", file=sys.stderr)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not break into the first one's line
+        echo = "\n" if sys.stderr.isatty() else ""  # the terminal has written ^C
+        print(f"{echo}{prog}: interrupted; finished rounds are kept, --resume goes on with them", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         # The reader has gone, as in `python test.py | head -1`; without this, the exit would try to flush to it.
@@ -108,3 +132,5 @@ def run(prog: str, main: Callable[..., int]) -> None:
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         sys.exit(f"{prog}: {error.strerror or error}{where}; finished rounds are kept, --resume goes on with them")
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said and written: let the interpreter end in peace

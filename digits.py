@@ -12,12 +12,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from commandline import Parser, quit_on_interrupt, run
+
+if __name__ == "__main__":
+    quit_on_interrupt("digits.py")
+
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 import diy
-from commandline import Parser, run
 from distributed import compute
 from experiment import DivergenceError, counted, environment, one_thread
 from images import DataError, Images, digits_images, hold_out, mnist_images
@@ -318,8 +322,8 @@ def main(arguments: list[str] | None = None, rank: int = 0) -> int:
     if records is None:  # another rank prints and writes
         return 0
     rounds = [records[name] for name in names]
-    print(table(rounds, recipe))
     written = [save(header, rounds, options.output)]
+    print(table(rounds, recipe))
     if not options.no_figures:
         import digit_figures  # plotting takes seconds to import
 

@@ -15,12 +15,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from commandline import Parser, quit_on_interrupt
+from commandline import run as run_command
+
+if __name__ == "__main__":
+    quit_on_interrupt("sweep.py")
+
 import torch
 from tqdm import tqdm
 
 import diy
-from commandline import Parser
-from commandline import run as run_command
 from distributed import compute
 from experiment import Protocol, build_network, counted, data_sets, environment, one_hot, one_thread, seeds
 from storage import Record, ResultsError, Store, write_atomically
@@ -241,8 +245,8 @@ def main(arguments: list[str] | None = None, rank: int = 0) -> int:
         sweep = run(grid, lambda *_: bar.update(len(grid.rates)), options.output, options.resume)
     if sweep is None:  # another rank prints and writes
         return 0
-    print(table(sweep))
     written = save(sweep, options.output)
+    print(table(sweep))
     if not options.no_figures:
         import figures  # plotting takes seconds to import
 

@@ -5,11 +5,15 @@ import itertools
 import statistics
 import sys
 
+from commandline import Parser, quit_on_interrupt, run
+
+if __name__ == "__main__":
+    quit_on_interrupt("test.py")
+
 import torch
 from tqdm import tqdm
 
 import experiment
-from commandline import Parser, run
 from experiment import MODELS, REPORT_2019, Protocol, Results
 
 EXAMPLES = """examples:
@@ -80,10 +84,10 @@ def main(arguments: list[str] | None = None, rank: int = 0) -> int:
         )
     if results is None:  # another rank prints and writes
         return 0
+    written = experiment.save(results, options.output)
     print(table(results))
     if {"torch-sgd", "torch-sgd-sum"} & set(options.models):
         say("\n" + WHY.format(components=2 * min(protocol.batch_size, protocol.train_size)))
-    written = experiment.save(results, options.output)
     if not options.no_figures:
         import figures  # plotting takes seconds to import
 

@@ -10,9 +10,10 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from experiment import MODELS, Protocol
+from experiment import MODELS, Protocol, Results, Round
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ["--rounds", "1", "--epochs", "2", "--train-size", "40", "--test-size", "30"]
@@ -104,7 +105,28 @@ def test_interrupt_ends_with_130_and_one_line(tmp_path):
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130 and errors.strip().startswith("test.py: interrupted")
+    assert process.returncode == 130 and errors.startswith("test.py: interrupted") and errors.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
+@pytest.mark.parametrize("command", ["test.py", "sweep.py", "digits.py"])
+def test_interrupt_while_libraries_load_ends_with_130_and_one_line(command, tmp_path):
+    (tmp_path / "torch.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
+    process = subprocess.Popen(
+        [sys.executable, ROOT / command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    try:
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130 and errors == f"{command}: interrupted before it began\n"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
@@ -112,6 +134,55 @@ def test_a_reader_that_leaves_is_no_error(tmp_path):
     command = f"'{sys.executable}' test.py {' '.join(TINY)} --output '{tmp_path}' | head -1"
     done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout.count("\n") == 1 and done.stderr == ""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
+def test_results_are_written_before_they_are_printed(tmp_path):
+    arguments = f"{' '.join(TINY)} --models diy-sgd --quiet --no-figures --output '{tmp_path}'"
+    subprocess.run(f"'{sys.executable}' test.py {arguments} | true", shell=True, cwd=ROOT, timeout=120, check=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.npz", "results.json"]
+
+
+def test_plotting_is_not_loaded_before_it_is_needed(tmp_path):
+    program = (
+        "import runpy, sys\n"
+        f"sys.argv = ['test.py', *{TINY!r}, '--models', 'diy-sgd', '--no-figures', '--output', {str(tmp_path)!r}]\n"
+        "try:\n    runpy.run_path('test.py', run_name='__main__')\n"
+        "except SystemExit:\n    print(sorted({'matplotlib', 'seaborn', 'pandas', 'sklearn'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_the_bar_shows_on_a_terminal_alone(graded_run, tmp_path, monkeypatch, capsys):
+    shown = []
+
+    class Bar(graded_run.tqdm):
+        def __init__(self, *arguments, **options):
+            shown.append(not options["disable"])
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr(graded_run, "tqdm", Bar)
+    arguments = [*TINY, "--models", "diy-sgd", "--no-figures", "--output", str(tmp_path)]
+    for terminal, options, expected in ((False, [], False), (True, [], True), (True, ["--quiet"], False)):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+        graded_run.main(arguments + options)
+        assert shown.pop() is expected
+    capsys.readouterr()
+
+
+def test_the_table_says_what_was_measured(graded_run):
+    protocol = Protocol(rounds=2, epochs=1, test_size=2)
+    rounds = [
+        Round(seconds, [loss], train_error, test_error, np.zeros(2, np.uint8))
+        for seconds, loss, train_error, test_error in ((1.0, 0.1, 0.05, 0.01), (3.0, 0.3, 0.15, 0.04))
+    ]
+    results = Results(protocol, {}, {"diy-sgd": rounds, "torch-sgd-sum": rounds})
+    measured = "0.2000 ± 0.1414    10.00 ± 7.07     2.50 ± 2.12   2.00 ± 1.41"  # n − 1 in the denominator
+    lines = {line.split()[0]: " ".join(line.split()[1:]) for line in graded_run.table(results).splitlines() if line}
+    assert lines["diy-sgd"] == f"sum {' '.join(measured.split())} 0.021 2.0 5.9"
+    assert lines["torch-sgd-sum"] == f"sum {' '.join(measured.split())} - - -"
+    assert lines["2"].startswith("rounds here; 2019: 10 rounds")
 
 
 def test_help_names_every_option(graded_run, capsys):

@@ -428,7 +428,7 @@ CATALOGUE = [
         symptom="Weights grow instead of shrinking; for a small λ nobody notices.",
         seen_by=("side by side",),
         check="test_diy.test_sgd_takes_pytorchs_steps",
-        edits=(("gradient.add(parameter, alpha=self.weight_decay)", "gradient.add(parameter, alpha=-self.weight_decay)"),),
+        edits=(("(parameter, alpha=self.weight_decay)", "(parameter, alpha=-self.weight_decay)"),),
     ),
     Bug(
         name="adam-without-correction",
