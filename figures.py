@@ -8,6 +8,7 @@ inches. Colours are seaborn's colour-blind palette; lines also differ in dashes 
 names.
 """
 
+import io
 import os
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from experiment import MODELS, RADIUS, Protocol, Results, counted, test_points
+from storage import write_atomically
 
 STYLE = {
     **sns.axes_style("whitegrid"),
@@ -75,8 +77,8 @@ def test_errors(results: Results, width: float = 5.5, height: float = 2.4) -> Fi
         figure, axes = _canvas(width, height)
         _boxes(axes, results, "test_error", 100)
         axes.set_xscale("symlog", linthresh=1, linscale=0.5)
-        axes.set(xlabel=f"test error (%), {_rounds(results)}", ylabel="", xlim=(0, 80))
-        axes.set_xticks([0, 1, 2, 5, 10, 20, 50])
+        axes.set(xlabel=f"test error (%), {_rounds(results)}", ylabel="", xlim=(0, 100))
+        axes.set_xticks([0, 1, 2, 5, 10, 20, 50, 100])
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
         return figure
@@ -160,7 +162,9 @@ def save_figure(figure: Figure, stem: Path, formats: tuple[str, ...] = ("pdf", "
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in formats]
     with _style():
         for kind, path in zip(formats, paths):
-            figure.savefig(path, metadata=nameless.get(kind))
+            content = io.BytesIO()
+            figure.savefig(content, format=kind, metadata=nameless.get(kind))
+            write_atomically(path, content.getvalue())
     return paths
 
 

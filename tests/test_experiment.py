@@ -71,6 +71,55 @@ def test_a_protocol_out_of_range_is_refused_by_name(bad):
         Protocol(**bad)
 
 
+def test_models_descend_what_the_report_says():
+    told = {name: (m.library, m.dropout, m.reduction, m.optimizer, m.lr) for name, m in MODELS.items()}
+    assert {name: told[name] for name in told if name != "diy-tuned"} == {
+        "diy-sgd": ("diy", False, "sum", "sgd", None),
+        "diy-dropout": ("diy", True, "sum", "sgd", None),
+        "torch-sgd": ("torch", True, "mean", "sgd", None),
+        "torch-adam": ("torch", True, "mean", "adam", None),
+        "torch-sgd-sum": ("torch", True, "sum", "sgd", None),
+    }
+    assert MODELS["diy-tuned"].library == "diy" and not MODELS["diy-tuned"].dropout
+
+
+def test_the_values_of_2019_are_those_read_off_its_figures():
+    read = {name: (row["seconds"], row["test_error"], row["loss"]) for name, row in experiment.REPORT_2019.items()}
+    assert read == {
+        "diy-sgd": (5.9, 0.02, 0.021),
+        "diy-dropout": (5.5, 0.02, 0.050),
+        "torch-sgd": (2.4, 0.50, 0.267),
+        "torch-adam": (3.3, 0.025, 0.055),
+    }
+
+
+def test_the_mean_stalls_where_the_sum_learns():
+    # One round of the report's protocol. The bounds are two to four standard deviations from the means of ten rounds.
+    errors = {name: experiment.run_round(Protocol(), name, 0).test_error for name in MODELS}
+    assert errors["torch-sgd"] > 0.3
+    assert all(error < 0.08 for name, error in errors.items() if name != "torch-sgd"), errors
+
+
+@pytest.mark.parametrize("what", ["data", "weights", "order", "masks"])
+def test_each_of_the_four_seeds_matters_and_masks_only_with_dropout(what, monkeypatch):
+    losses = []
+    for other in (0, 1):
+        numbers = {"data": 1, "weights": 2, "order": 3, "masks": 4}
+        numbers[what] += 10 * other
+        monkeypatch.setattr(experiment, "seeds", lambda protocol, round, numbers=numbers: tuple(numbers.values()))
+        losses.append([experiment.run_round(SMALL, name, 0).loss for name in ("diy-dropout", "diy-sgd")])
+    (dropout, plain), (other_dropout, other_plain) = losses
+    assert dropout != other_dropout
+    assert (plain == other_plain) == (what == "masks")
+
+
+def test_the_seconds_are_those_of_the_training_loop(monkeypatch):
+    # A clock that goes on by one second at every look: two looks an epoch, one second between them.
+    ticks = iter(range(1000))
+    monkeypatch.setattr(experiment.time, "perf_counter", lambda: next(ticks))
+    assert experiment.run_round(replace(SMALL, epochs=7), "diy-sgd", 0).seconds == 7
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_networks_have_the_reports_architecture(name):
     recipe = MODELS[name]
