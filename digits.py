@@ -25,7 +25,7 @@ import diy
 from distributed import compute
 from experiment import DivergenceError, counted, environment, one_thread
 from images import DataError, Images, digits_images, hold_out, mnist_images
-from storage import Record, ResultsError, Store, write_atomically
+from storage import Record, ResultsError, Store
 
 LIBRARIES = ("diy", "torch")
 AGREEMENT = 1e-9
@@ -213,32 +213,60 @@ FILES = ("digits.json",)
 
 def _header(recipe: Recipe, data: Images) -> Record:
     shapes = {"train_size": len(data.train_labels), "test_size": len(data.test_labels)}
-    return {"program": "digits.py", "version": 1, "data": data.name, **shapes, "protocol": asdict(recipe)}
+    header = {"program": "digits.py", "version": 1, "torch": torch.__version__, "data": data.name}
+    return {**header, **shapes, "protocol": asdict(recipe)}
 
 
-def save(header: Record, rounds: list[Record], directory: Path) -> Path:
-    """Write `digits.json` in one go; return its path."""
-    path = directory / FILES[0]
+def _check(record: Record, header: Record) -> None:
+    for own in (record[library] for library in LIBRARIES):
+        lengths = {"loss": header["protocol"]["epochs"]}
+        lengths |= dict.fromkeys(("predictions", "confidence"), header["test_size"])
+        for key, length in lengths.items():
+            if len(own[key]) != length or not all(isinstance(value, (int, float)) for value in own[key]):
+                raise ValueError(f"{key} must hold {counted(length, 'number')}")
+        if not all(isinstance(own[key], float) for key in ("seconds", "train_error", "test_error")):
+            raise ValueError("seconds and errors must be numbers")
+    if not all(isinstance(record[f"{what}_difference"], float) for what in ("loss", "weight")):
+        raise ValueError("differences must be numbers")
+    torch.tensor(record["filters"]).view(header["protocol"]["channels"], 3, 3)
+
+
+def _store(directory: Path, header: Record) -> Store:
+    return Store(directory, header, FILES, _finished, lambda name, record: _check(record, header))
+
+
+def save(header: Record, rounds: list[Record], directory: Path) -> list[Path]:
+    """Write `digits.json` in one go; return its path in a list. Results of another run are moved aside first."""
     content = {**header, "environment": environment(), "rounds": rounds}
-    write_atomically(path, (json.dumps(content) + "\n").encode())
-    Store(directory, {}, FILES, _finished).discard_pieces()
-    return path
+    return _store(directory, header).finish({FILES[0]: (json.dumps(content) + "\n").encode()})
 
 
 def load(directory: str | os.PathLike) -> Record:
     """Read what `save` wrote.
 
     Raises:
-        ResultsError: the file is damaged, or of another program or version.
+        FileNotFoundError: there is no such file.
+        ResultsError: it is damaged, or of another program or version.
     """
     path = Path(directory) / FILES[0]
     try:
         content = json.loads(path.read_text())
         if (content["program"], content["version"]) != ("digits.py", 1):
-            raise ValueError("another program or version")
+            raise ValueError(f"{content['program']}, version {content['version']}; expected digits.py, version 1")
+        if len(content["rounds"]) != content["protocol"]["rounds"]:
+            raise ValueError("rounds are missing")
+        for record in content["rounds"]:
+            _check(record, content)
+        if content["environment"]["torch"] != content["torch"]:
+            raise ValueError("two versions of torch")
         return content
-    except (ValueError, LookupError, TypeError) as error:
-        raise ResultsError(f"{path} is damaged, or no file of this program ({error}): remove it") from error
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ResultsError(
+            f"{path} is no result of this program, or a damaged one ({type(error).__name__}: {error}): "
+            "choose another directory or remove the file"
+        ) from error
 
 
 def _finished(directory: Path) -> tuple[Record, dict[str, Record]]:
@@ -314,7 +342,7 @@ def main(arguments: list[str] | None = None, rank: int = 0) -> int:
                 say(f"{_index(name) + 1:>5}  {library:<7}{own['loss'][-1]:>9.4f}{errors}{own['seconds']:>8.1f} s")
 
         header = _header(recipe, data)
-        store = Store(options.output, header, FILES, _finished)
+        store = _store(options.output, header)
         names = [f"round-{index}" for index in range(recipe.rounds)]
         records = compute(
             names, lambda name: train_round(recipe, data, _index(name), on_epoch), store, options.resume, on_piece
@@ -322,7 +350,7 @@ def main(arguments: list[str] | None = None, rank: int = 0) -> int:
     if records is None:  # another rank prints and writes
         return 0
     rounds = [records[name] for name in names]
-    written = [save(header, rounds, options.output)]
+    written = save(header, rounds, options.output)
     print(table(rounds, recipe))
     if not options.no_figures:
         import digit_figures  # plotting takes seconds to import
@@ -345,7 +373,7 @@ def describe(recipe: Recipe, data: Images) -> str:
     precision = "float64" if recipe.float64 else "float32"
     return (
         f"{counted(recipe.rounds, 'round')} of {data.name}: {len(data.train_labels)} training and "
-        f"{len(data.test_labels)} {test} images of {size} × {size}, {recipe.epochs} epochs in batches of "
+        f"{len(data.test_labels)} {test} images of {size} × {size}, {counted(recipe.epochs, 'epoch')} in batches of "
         f"{recipe.batch_size},\nSGD, learning rate {recipe.lr:g} falling to 0, momentum {recipe.momentum:g}, "
         f"weight decay {recipe.weight_decay:g}, {recipe.channels} channels, seed {recipe.seed}, {precision}\n\n"
         f"round  {'':<7}{'loss':>9}{'train':>9}{test[:5]:>9}{'time':>10}"

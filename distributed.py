@@ -9,9 +9,9 @@ TCP, by gloo:
 """
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -19,6 +19,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from storage import Record, Store
+
+PATIENCE = timedelta(days=1)
+"""How long ranks wait for each other, for they may finish hours apart. One that dies is noticed at once."""
 
 
 class LostRankError(RuntimeError):
@@ -31,7 +34,7 @@ def joined() -> Iterator[int]:
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         yield 0
         return
-    dist.init_process_group("gloo")
+    dist.init_process_group("gloo", timeout=PATIENCE)
     try:
         yield dist.get_rank()
     finally:
@@ -67,8 +70,12 @@ def compute(
     records: dict[str, Record] = {}
     if store and resume:
         records = {name: record for name, record in store.load().items() if name in names}
-    elif store and int(os.environ.get("LOCAL_RANK", 0)) == 0 and (earlier := store.set_aside()):
-        print(f"results of another run were moved to {earlier}", file=sys.stderr)
+    elif store:
+        if rank == 0:
+            store.set_aside()
+        _all_gathered(None)  # one after the other, for machines may share the directory
+        if rank != 0 and int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            store.set_aside()
     known = [name for name in names if name in records]
     finished = {name for part in _all_gathered(known) for name in part}
     todo = [name for name in names if name not in finished]

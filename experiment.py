@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import diy
 from distributed import compute
-from storage import Record, ResultsError, Store, write_atomically
+from storage import Record, ResultsError, Store
 
 RADIUS = math.sqrt(2 / math.pi)
 """Of the disk on [-1, 1]²: it covers half of the square."""
@@ -332,12 +332,12 @@ def run(
     known: dict[str, Round] = {}
 
     def on_piece(name: str, record: Record) -> None:
-        known[name] = _from_record(name, record, protocol)
+        known[name] = _from_record(record, protocol)
         if on_round:
             on_round(*_parts(name), known[name])
 
     names = [f"{model}-{round}" for round in range(protocol.rounds) for model in models]
-    store = Store(directory, _header(protocol, models, here), FILES, _finished) if directory else None
+    store = _store(directory, protocol, models, here) if directory else None
     if compute(names, piece, store, resume, on_piece) is None:
         return None
     return Results(protocol, here, {m: [known[f"{m}-{r}"] for r in range(protocol.rounds)] for m in models})
@@ -365,10 +365,11 @@ def save(results: Results, directory: str | os.PathLike) -> list[Path]:
     """Write `predictions.npz`, then `results.json`, into `directory`, which is made if needed; return the paths.
 
     Each file is replaced in one go: whatever interrupts the writing leaves the old file or the new one, whole. Rounds
-    that were kept there in the meantime are then removed.
+    that were kept there in the meantime are then removed. Results of another run are moved aside first.
+
+    Raises:
+        ResultsError: `directory` holds damaged or foreign files, which stay as they are.
     """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     arrays = {"points": np.stack([test_points(results.protocol, r) for r in range(results.protocol.rounds)])}
     arrays |= {name: np.stack([r.predictions for r in rounds]) for name, rounds in results.models.items() if rounds}
     archive = io.BytesIO()
@@ -383,11 +384,9 @@ def save(results: Results, directory: str | os.PathLike) -> list[Path]:
             for name, rounds in results.models.items()
         },
     }
-    paths = [directory / name for name in FILES]
-    write_atomically(paths[1], archive.getvalue())
-    write_atomically(paths[0], (json.dumps(content, indent=1) + "\n").encode())
-    Store(directory, {}, FILES, _finished).discard_pieces()
-    return paths
+    store = _store(directory, results.protocol, results.models, results.environment)
+    files = (json.dumps(content, indent=1) + "\n").encode(), archive.getvalue()
+    return store.finish(dict(zip(FILES, files)))
 
 
 def load(directory: str | os.PathLike) -> Results:
@@ -435,6 +434,11 @@ def _finished(directory: Path) -> tuple[Record, dict[str, Record]]:
     return _header(results.protocol, results.models, results.environment), records
 
 
+def _store(directory: str | os.PathLike, protocol: Protocol, models: Iterable[str], environment: Record) -> Store:
+    header = _header(protocol, models, environment)
+    return Store(directory, header, FILES, _finished, lambda name, record: _from_record(record, protocol))
+
+
 def _header(protocol: Protocol, models: Iterable[str], environment: dict[str, str | int]) -> Record:
     # What the numbers depend on: rounds that differ in any of this do not belong together.
     versions = {name: environment[name] for name in ("torch", "device")}
@@ -450,15 +454,9 @@ def _to_record(round: Round) -> Record:
     return {**vars(round), "predictions": "".join(map(str, round.predictions.tolist()))}
 
 
-def _from_record(name: str, record: Record, protocol: Protocol) -> Round:
-    try:
-        predictions = np.array(list(record["predictions"]), dtype=np.uint8)
-        return _checked(Round(**{**record, "predictions": predictions}), protocol)
-    except Exception as error:
-        raise ResultsError(
-            f"the finished round {name} is damaged ({type(error).__name__}: {error}): remove its file, or choose "
-            "another directory"
-        ) from error
+def _from_record(record: Record, protocol: Protocol) -> Round:
+    predictions = np.array(list(record["predictions"]), dtype=np.uint8)
+    return _checked(Round(**{**record, "predictions": predictions}), protocol)
 
 
 def _checked(record: Round, protocol: Protocol) -> Round:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from itertools import chain
@@ -25,6 +26,7 @@ class Store:
         files: names of the files of the results, the one that is written last first.
         read: takes the directory and returns header and records (by name) of the results there; raises ResultsError
             if they are damaged or none of this program.
+        check: takes the name and the record of a piece of this run, and raises whatever it likes if they do not fit.
     """
 
     def __init__(
@@ -33,8 +35,10 @@ class Store:
         header: Record,
         files: tuple[str, ...],
         read: Callable[[Path], tuple[Record, dict[str, Record]]],
+        check: Callable[[str, Record], object],
     ):
-        self.directory, self.header, self.files, self.read = Path(directory), _plain(header), files, read
+        self.directory, self.header, self.files = Path(directory), _plain(header), files
+        self.read, self.check = read, check
         self.unfinished = self.directory / "unfinished"
 
     def save(self, name: str, record: Record) -> None:
@@ -59,14 +63,14 @@ class Store:
             records |= found
         return records
 
-    def set_aside(self) -> Path | None:
-        """Move pieces and results of another run into a new directory `earlier-N`, and return it, or None.
+    def set_aside(self) -> None:
+        """Move pieces and results of another run, if there are any, into a new directory `earlier-N`, and say so.
 
         Raises:
             ResultsError: a file is damaged, or none of this program: nothing was moved.
         """
         if not any(difference(header, self.header) for _, header, _ in self._found()):
-            return None
+            return
         number = 1
         while (earlier := self.directory / f"earlier-{number}").exists():
             number += 1
@@ -74,31 +78,46 @@ class Store:
         for path in (*(self.directory / name for name in self.files), self.unfinished):
             if path.exists():
                 path.rename(earlier / path.name)
-        return earlier
+        print(f"results of another run were moved to {earlier}", file=sys.stderr)
 
-    def discard_pieces(self) -> None:
-        """Remove the pieces, and what interrupted writes have left, once the results are written."""
+    def finish(self, contents: dict[str, bytes]) -> list[Path]:
+        """Write the files of the results, name -> content, then remove the pieces; return the paths.
+
+        What another run has left there in the meantime is set aside.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.set_aside()
+        for name in reversed(self.files):
+            write_atomically(self.directory / name, contents[name])
         remains = [self.unfinished.glob("*.json"), self.unfinished.glob(".*.json.*")]
         for path in chain(*remains, *(self.directory.glob(f".{name}.*") for name in self.files)):
             path.unlink(missing_ok=True)
         if self.unfinished.is_dir() and not any(self.unfinished.iterdir()):
             self.unfinished.rmdir()
+        return [self.directory / name for name in self.files]
 
     def _found(self) -> list[tuple[Path, Record, dict[str, Record]]]:
         found = []
-        if (self.directory / self.files[0]).exists():
+        pieces = [path for path in sorted(self.unfinished.glob("*.json")) if not path.name.startswith(".")]
+        results = self.directory / self.files[0]
+        if results.exists():
             header, records = self.read(self.directory)
-            found.append((self.directory / self.files[0], _plain(header), records))
-        for path in sorted(self.unfinished.glob("*.json")):
-            if path.name.startswith("."):  # left behind by an interrupted write
-                continue
+            found.append((results, _plain(header), records))
+        # Without pieces, no interrupted write can have left the other files.
+        elif not pieces and (alone := [name for name in self.files if (self.directory / name).exists()]):
+            raise _refusal(self.directory / alone[0], f"{results.name} is missing beside it")
+        for path in pieces:
             try:
                 content = json.loads(path.read_text())
-                found.append((path, content["header"], {path.stem: content["record"]}))
+                found.append((path, dict(content["header"]), {path.stem: content["record"]}))
             except (ValueError, LookupError, TypeError) as error:
-                raise ResultsError(
-                    f"{path} is damaged, or no file of this program ({type(error).__name__}: {error}): remove it"
-                ) from error
+                raise _refusal(path, error) from error
+        for path, header, records in found:
+            for name, record in records.items() if not difference(header, self.header) else ():
+                try:
+                    self.check(name, record)
+                except Exception as error:
+                    raise _refusal(path, error) from error
         return found
 
 
@@ -129,6 +148,13 @@ def difference(there: Any, here: Any, name: str = "") -> str:
         parts = (difference(there.get(key), here.get(key), f"{name}.{key}".lstrip(".")) for key in keys)
         return ", ".join(part for part in parts if part)
     return "" if there == here else f"{name or 'the header'} is {there} there and {here} here"
+
+
+def _refusal(path: Path, reason: Exception | str) -> ResultsError:
+    why = f"{type(reason).__name__}: {reason}" if isinstance(reason, Exception) else reason
+    return ResultsError(
+        f"{path} is damaged, or no file of this program ({why}): choose another directory, or remove it"
+    )
 
 
 def _plain(header: Record) -> Record:

@@ -27,7 +27,7 @@ from tqdm import tqdm
 import diy
 from distributed import compute
 from experiment import Protocol, build_network, counted, data_sets, environment, one_hot, one_thread, seeds
-from storage import Record, ResultsError, Store, write_atomically
+from storage import Record, ResultsError, Store
 
 EXAMPLES = """examples:
   python sweep.py                                              20 learning rates, 2 reductions, 10 rounds
@@ -148,7 +148,7 @@ def run(
     records = compute(
         pieces,
         lambda name: train_together(grid, *pieces[name]),
-        Store(directory, _header(grid, here), FILES, _finished) if directory else None,
+        _store(directory, grid, here) if directory else None,
         resume,
         (lambda name, record: on_round(*pieces[name], record)) if on_round else None,
     )
@@ -161,13 +161,10 @@ def run(
 
 
 def save(sweep: Sweep, directory: str | os.PathLike) -> list[Path]:
-    """Write `sweep.json` into `directory`, in one go, and return its path in a list."""
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    """Write `sweep.json` into `directory`, in one go, and return its path in a list; compare `experiment.save`."""
     content = {"program": "sweep.py", "version": 1, **asdict(sweep.grid), "environment": sweep.environment}
-    write_atomically(directory / FILES[0], (json.dumps({**content, "runs": sweep.runs}, indent=1) + "\n").encode())
-    Store(directory, {}, FILES, _finished).discard_pieces()
-    return [directory / FILES[0]]
+    text = json.dumps({**content, "runs": sweep.runs}, indent=1) + "\n"
+    return _store(directory, sweep.grid, sweep.environment).finish({FILES[0]: text.encode()})
 
 
 def load(directory: str | os.PathLike) -> Sweep:
@@ -184,9 +181,11 @@ def load(directory: str | os.PathLike) -> Sweep:
             raise ValueError(f"{content['program']}, version {content['version']}; expected sweep.py, version 1")
         grid = Grid(Protocol(**content["protocol"]), content["rates"], content["reductions"])
         runs = {reduction: content["runs"][reduction] for reduction in grid.reductions}
-        lengths = {len(run[key]) for rounds in runs.values() for run in rounds for key in ("loss", "test_error")}
-        if {len(rounds) for rounds in runs.values()} != {grid.protocol.rounds} or lengths != {len(grid.rates)}:
-            raise ValueError("rounds or learning rates are missing")
+        if {len(rounds) for rounds in runs.values()} != {grid.protocol.rounds}:
+            raise ValueError("rounds are missing")
+        for run in (run for rounds in runs.values() for run in rounds):
+            _check(run, grid)
+        _header(grid, content["environment"])
         return Sweep(grid, content["environment"], runs)
     except FileNotFoundError:
         raise
@@ -233,7 +232,11 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, Grid]:
         parser.error(f"0 < lowest <= highest is needed, got {options.lowest} and {options.highest}")
     ratio = options.highest / options.lowest
     rates = [options.lowest * ratio ** (index / max(1, options.rates - 1)) for index in range(options.rates)]
-    return options, Grid(parser.protocol(options, default.protocol), rates, dict.fromkeys(options.reductions))
+    protocol = parser.protocol(options, default.protocol)
+    try:
+        return options, Grid(protocol, rates, dict.fromkeys(options.reductions))
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def main(arguments: list[str] | None = None, rank: int = 0) -> int:
@@ -261,6 +264,19 @@ def _finished(directory: Path) -> tuple[Record, dict[str, Record]]:
     sweep = load(directory)
     records = {f"{reduction}-{r}": run for reduction, runs in sweep.runs.items() for r, run in enumerate(runs)}
     return _header(sweep.grid, sweep.environment), records
+
+
+def _store(directory: str | os.PathLike, grid: Grid, environment: Record) -> Store:
+    return Store(directory, _header(grid, environment), FILES, _finished, lambda name, record: _check(record, grid))
+
+
+def _check(record: Record, grid: Grid) -> None:
+    kinds = {"loss": (float, type(None)), "train_error": (float,), "test_error": (float,), "diverged": (bool,)}
+    if set(record) != {"seconds", *kinds} or not isinstance(record["seconds"], float):
+        raise ValueError(f"expected seconds, a number, and {', '.join(kinds)}")
+    for key, kind in kinds.items():
+        if len(record[key]) != len(grid.rates) or not all(isinstance(value, kind) for value in record[key]):
+            raise ValueError(f"{key} must have one entry for each of {counted(len(grid.rates), 'learning rate')}")
 
 
 def _header(grid: Grid, environment: dict[str, str | int]) -> Record:

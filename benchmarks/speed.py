@@ -440,8 +440,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     import torch
 
-    import experiment
     import figures
+    import storage
 
     name, work, draw = ("scaling", scale, curves) if options.scaling else ("speed", measure, points)
     if options.show:
@@ -453,7 +453,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not options.quick:
         options.output.mkdir(parents=True, exist_ok=True)
         content = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
-        experiment.write_atomically(options.output / f"{name}.json", content.encode())
+        storage.write_atomically(options.output / f"{name}.json", content.encode())
         figures.save_figure(draw(report["scaling" if options.scaling else "training"]), options.output / name)
 
 

@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import diy  # noqa: E402
-from experiment import Protocol, Recipe, build_network, data_sets, one_hot, seeds, write_atomically  # noqa: E402
+from experiment import Protocol, Recipe, build_network, data_sets, one_hot, seeds  # noqa: E402
+from storage import write_atomically  # noqa: E402
 
 PROTOCOL = Protocol(seed=2**32, train_size=1000, test_size=1)
 """The seed is far from those of evaluations, which count from 0; the one test point is not used."""

@@ -39,7 +39,7 @@ def test_it_prints_rounds_table_and_paths(tiny):
     done, directory = tiny
     assert done.returncode == 0 and done.stderr == "", "no progress bar without a terminal"
     text = done.stdout
-    assert "2 rounds of digits: 1437 training and 360 test images of 8 × 8, 1 epochs in batches of 200" in text
+    assert "2 rounds of digits: 1437 training and 360 test images of 8 × 8, 1 epoch in batches of 200" in text
     assert "mean ± std over 2 rounds" in text and "times PyTorch's time" in text
     content = json.loads((directory / "digits.json").read_text())
     for index, record in enumerate(content["rounds"]):
@@ -207,7 +207,7 @@ def test_both_libraries_build_the_same_network():
 def test_results_of_another_program_are_refused(tmp_path):
     for content in ("{", '{"program": "test.py", "version": 1}', "[]"):
         (tmp_path / "digits.json").write_text(content)
-        with pytest.raises(ResultsError, match="damaged, or no file of this program"):
+        with pytest.raises(ResultsError, match="no result of this program, or a damaged one"):
             digits.load(tmp_path)
 
 

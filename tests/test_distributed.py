@@ -179,6 +179,18 @@ def test_a_rank_whose_neighbour_dies_ends_by_itself_with_one_line(launcher, long
     assert numbers(tmp_path) == long_alone
 
 
+def test_a_rank_waits_for_hours_for_the_others(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+    waits = []
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda backend, timeout: waits.append(timeout))
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(distributed.dist, "get_rank", lambda: 0)
+    with distributed.joined():
+        pass
+    assert waits[0].total_seconds() >= 12 * 3600
+
+
 def test_alone_compute_does_all_pieces_in_order():
     heard = []
     records = distributed.compute(["b", "a"], lambda name: {"is": name}, on_piece=lambda *news: heard.append(news))

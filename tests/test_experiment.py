@@ -14,6 +14,7 @@ from torch import nn
 
 import diy
 import experiment
+import storage
 from experiment import MODELS, DivergenceError, Protocol, Recipe
 
 SMALL = Protocol(rounds=2, epochs=2, train_size=60, test_size=50, batch_size=20, hidden=(5, 4))
@@ -281,14 +282,14 @@ def test_missing_results_are_missing(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     path = tmp_path / "file"
-    experiment.write_atomically(path, b"old")
+    storage.write_atomically(path, b"old")
 
     def full_disk(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(experiment.os, "fsync", full_disk)
+    monkeypatch.setattr(storage.os, "fsync", full_disk)
     with pytest.raises(OSError):
-        experiment.write_atomically(path, b"new")
+        storage.write_atomically(path, b"new")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 

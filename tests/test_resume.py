@@ -163,6 +163,40 @@ def test_unusable_results_are_refused_and_stay_as_they_are(launcher, tmp_path, k
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_the_other_file_of_somebody_else_is_refused_and_stays(tmp_path):
+    (tmp_path / "predictions.npz").write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(ResultsError, match=r"predictions\.npz .*results\.json is missing beside it"):
+            experiment.run(SMALL, MODELS, directory=tmp_path, resume=resume)
+    with pytest.raises(ResultsError, match=r"predictions\.npz"):
+        experiment.save(experiment.run(SMALL, MODELS), tmp_path)
+    assert (tmp_path / "predictions.npz").read_text() == "mine"
+
+
+def test_a_run_between_its_two_files_goes_on(tmp_path):
+    results = experiment.run(SMALL, MODELS, directory=tmp_path)
+    kept = [path.name for path in (tmp_path / "unfinished").iterdir()]
+    (tmp_path / "predictions.npz").write_bytes(b"from an interrupted write")
+    experiment.save(experiment.run(SMALL, MODELS, directory=tmp_path, resume=True), tmp_path)
+    assert len(kept) == 4 and numbers(tmp_path) == numbers_of(results)
+
+
+@pytest.mark.parametrize("finished", [True, False], ids=["results", "pieces"])
+def test_saving_loses_nothing_of_another_run(tmp_path, finished, capsys):
+    other = Protocol(**{**vars(SMALL), "seed": 1})
+    first = experiment.run(other, MODELS, directory=tmp_path)
+    if finished:
+        experiment.save(first, tmp_path)
+    results = experiment.run(SMALL, MODELS)
+    experiment.save(results, tmp_path)
+    assert "were moved to" in capsys.readouterr().err
+    assert numbers(tmp_path) == numbers_of(results)
+    if finished:
+        assert numbers(tmp_path / "earlier-1") == numbers_of(first)
+    else:
+        assert len(pieces(tmp_path / "earlier-1")) == 4
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"header": 1}', '{"record": {}}'])
 def test_a_damaged_piece_is_refused_by_name(tmp_path, content):
     (tmp_path / "unfinished").mkdir()
@@ -178,10 +212,10 @@ def test_a_damaged_piece_is_refused_by_name(tmp_path, content):
     [{"loss": []}, {"loss": ["0.1"]}, {"test_error": None}, {"predictions": "01"}, {"predictions": 5}, {"more": 1}],
 )
 def test_a_piece_that_says_something_else_is_refused_by_name(tmp_path, change):
-    store = storage.Store(tmp_path, experiment._header(SMALL, ["diy-sgd"], experiment.environment()), (), None)
+    store = storage.Store(tmp_path, experiment._header(SMALL, ["diy-sgd"], experiment.environment()), (), None, None)
     record = experiment._to_record(experiment.run_round(SMALL, "diy-sgd", 0))
     store.save("diy-sgd-0", {**record, **change})
-    with pytest.raises(ResultsError, match="diy-sgd-0 is damaged"):
+    with pytest.raises(ResultsError, match=r"diy-sgd-0\.json is damaged"):
         experiment.run(SMALL, ["diy-sgd"], directory=tmp_path, resume=True)
 
 
@@ -248,6 +282,88 @@ def test_an_interrupted_sweep_goes_on_to_the_same_numbers(tmp_path):
         for reduction in grid.reductions:
             for old, new in zip(expected.runs[reduction], results.runs[reduction]):
                 assert {**old, "seconds": 0} == {**new, "seconds": 0}
+
+
+@pytest.fixture(scope="module")
+def finished(launcher, tmp_path_factory):
+    """The command and the directory of a finished run of each program that keeps its records in one file."""
+    runs = {}
+    for name, arguments in (
+        ("sweep", [*TINY, "--rates", "2", "--rounds", "1"]),
+        ("digits", ["--rounds", "1", "--epochs", "1", "--channels", "1", "--batch-size", "500"]),
+    ):
+        directory = tmp_path_factory.mktemp(name)
+        command = [f"{name}.py", *arguments, "--no-figures", "--output"]
+        done = launcher.run(*command, directory)
+        assert done.returncode == 0, done.output
+        runs[name] = command, directory
+    return runs
+
+
+def spoil(record, kind):
+    """Change a record of sweep.py or digits.py, whose numbers lie in `record` or in its parts."""
+    own = record.get("diy", record)
+    if kind == "empty":
+        record.clear()
+    elif kind == "key missing":
+        del own["loss"]
+    elif kind == "text":
+        own["test_error"] = "x"
+    elif kind == "too short":
+        own["loss"].pop()
+
+
+@pytest.mark.parametrize("resume", [[], ["--resume"]], ids=["afresh", "resume"])
+@pytest.mark.parametrize("kind", ["empty", "key missing", "text", "too short", "rounds missing", "no environment"])
+@pytest.mark.parametrize("program", ["sweep", "digits"])
+def test_damaged_records_of_the_other_programs_are_refused(launcher, finished, tmp_path, program, kind, resume):
+    command, directory = finished[program]
+    content = json.loads((directory / f"{program}.json").read_text())
+    rounds = content["runs"]["mean"] if program == "sweep" else content["rounds"]
+    if kind == "rounds missing":
+        rounds.clear()
+    elif kind == "no environment":
+        del content["environment"]
+    else:
+        spoil(rounds[0], kind)
+    text = json.dumps(content)
+    (tmp_path / f"{program}.json").write_text(text)
+    done = launcher.run(*command, tmp_path, "--quiet", *resume)
+    assert done.returncode == 2 and done.output.count("\n") == 1 and f"{program}.json" in done.output
+    assert (tmp_path / f"{program}.json").read_text() == text
+
+
+@pytest.mark.parametrize("record", [None, {}, [], 3])
+@pytest.mark.parametrize("program", ["sweep", "digits"])
+def test_damaged_pieces_of_the_other_programs_are_refused(launcher, finished, tmp_path, program, record):
+    command, directory = finished[program]
+    content = json.loads((directory / f"{program}.json").read_text())
+    for part in ("environment", "runs", "rounds"):
+        content.pop(part, None)
+    header = content | ({"torch": experiment.environment()["torch"]} if program == "sweep" else {})
+    (tmp_path / "unfinished").mkdir()
+    piece = tmp_path / "unfinished" / ("mean-0.json" if program == "sweep" else "round-0.json")
+    piece.write_text(json.dumps({"header": header, "record": record}))
+    done = launcher.run(*command, tmp_path, "--quiet", "--resume")
+    assert done.returncode == 2 and done.output.count("\n") == 1 and piece.name in done.output
+
+
+def test_digits_of_another_version_of_pytorch_are_not_resumed(launcher, finished, tmp_path):
+    command, directory = finished["digits"]
+    content = json.loads((directory / "digits.json").read_text())
+    content["torch"] = content["environment"]["torch"] = "1.0.0"
+    (tmp_path / "digits.json").write_text(json.dumps(content))
+    done = launcher.run(*command, tmp_path, "--quiet", "--resume")
+    assert done.returncode == 2 and "torch is 1.0.0 there" in done.output
+
+
+def test_a_full_disk_leaves_the_old_figures_whole(launcher, tmp_path):
+    command = [*TEST[:-1], "--quiet", "--output", tmp_path]
+    assert launcher.run(*command).returncode == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("figure*")}
+    full = launcher.run(*command, largest_file=5000)
+    assert full.returncode == 1 and "too large" in full.output and "Traceback" not in full.output
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("figure*")} == before and len(before) == 8
 
 
 def test_results_of_one_program_are_refused_by_the_other(tmp_path):
