@@ -1,11 +1,17 @@
 """Build report.pdf from the records of the runs.
 
     python report/build.py            draws the figures and makes report.pdf, in seconds
-    python report/build.py --rerun    first runs the whole evaluation into report/
+    python report/build.py --rerun    first runs the evaluation, the oracles and the sweep anew
     python report/build.py --check    builds elsewhere, compares with the report.pdf that is here, changes nothing
 
-A missing record or number, a sentence that the numbers contradict and a warning of the compiler all end the build, and
-leave the files as they were.
+The digits and the benchmarks take longer and have commands of their own:
+
+    python digits.py --output report --no-figures
+    python benchmarks/speed.py
+    python benchmarks/tune.py
+
+A rerun replaces its records when all of them are there. A missing record or number, a sentence that the numbers
+contradict and a warning of the compiler all end the build, and leave report.pdf and the figures as they were.
 """
 
 import argparse
@@ -21,6 +27,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import seaborn
 import typst
 from pypdf import PdfReader
 
@@ -34,17 +41,20 @@ import figures  # noqa: E402
 import sweep  # noqa: E402
 from report import agreement  # noqa: E402
 from storage import write_atomically  # noqa: E402
+
+# Against the arrows of the design: the report says how many mistakes the tests plant, and a typed number grows old.
 from tests.planted_bugs import BUGS  # noqa: E402
 
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 """STIX and DejaVu, which come with Matplotlib: the report looks the same on every machine."""
 
+DRAWN_WITH = [f"Matplotlib {matplotlib.__version__}", f"seaborn {seaborn.__version__}"]
+"""Keywords of the PDF: other versions draw the same data a little differently."""
+
 SOURCES = ("report.typ", "references.bib")
+RERUN = ("results.json", "predictions.npz", "agreement.json", "sweep.json")
 RECORDS = {
-    "report/results.json": "python report/build.py --rerun",
-    "report/predictions.npz": "python report/build.py --rerun",
-    "report/agreement.json": "python report/build.py --rerun",
-    "report/sweep.json": "python report/build.py --rerun",
+    **{f"report/{name}": "python report/build.py --rerun" for name in RERUN},
     "report/digits.json": "python digits.py --output report --no-figures",
     "benchmarks/speed.json": "python benchmarks/speed.py",
     "benchmarks/tuning.json": "python benchmarks/tune.py",
@@ -60,14 +70,24 @@ class BuildError(Exception):
 
 
 def rerun() -> None:
-    """Run the evaluation, measure the agreement with the oracles and sweep the learning rate, all into report/."""
-    command = [sys.executable, str(ROOT / "test.py"), "--output", str(HERE), "--no-figures"]
-    if status := subprocess.run(command, cwd=ROOT).returncode:
-        raise BuildError(f"the evaluation ended with exit code {status}: nothing was built")
-    content = json.dumps(agreement.measure(experiment.load(HERE).protocol), indent=1) + "\n"
-    write_atomically(HERE / "agreement.json", content.encode())
-    print("sweeping the learning rate")
-    sweep.save(sweep.run(), HERE)
+    """Run the evaluation, measure the agreement with the oracles and sweep the learning rate, all into report/.
+
+    Raises:
+        BuildError: the evaluation failed. The records are as they were, whatever breaks off the run.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        command = [sys.executable, str(ROOT / "test.py"), "--output", name, "--no-figures"]
+        if status := subprocess.run(command, cwd=ROOT).returncode:
+            raise BuildError(f"the evaluation ended with exit code {status}: nothing was changed")
+        agreed = agreement.measure(experiment.load(folder).protocol)
+        (folder / "agreement.json").write_text(json.dumps(agreed, indent=1) + "\n", encoding="utf-8")
+        print("sweeping the learning rate")
+        sweep.save(sweep.run(), folder)
+        measured = {record: (folder / record).read_bytes() for record in RERUN}
+    for record, content in measured.items():
+        write_atomically(HERE / record, content)
+    print(f"replaced: {', '.join(RERUN)}")
 
 
 def build(folder: Path, root: Path = ROOT) -> list[Path]:
@@ -92,6 +112,15 @@ def collect(folder: Path, root: Path = ROOT) -> experiment.Results:
         if not (root / record).is_file():
             raise BuildError(f"{record} is missing: make it with {command}")
         shutil.copy(root / record, folder)
+    return read(folder)
+
+
+def read(folder: Path) -> experiment.Results:
+    """Return the results in `folder`.
+
+    Raises:
+        BuildError: they are damaged or incomplete.
+    """
     try:
         results = experiment.load(folder)
         if missing := [name for name in experiment.MODELS if not results.models.get(name)]:
@@ -132,14 +161,18 @@ def compile_pdf(folder: Path, results: experiment.Results) -> Path:
     """Compile report.typ in `folder`, beside the records and figures; return the path of the PDF.
 
     Raises:
-        BuildError: the compiler found an error, or something to warn of.
+        BuildError: a record lacks something, or the compiler found an error, or something to warn of.
     """
+    try:
+        facts = known(results, sweep.load(folder))
+    except (LookupError, ValueError) as error:
+        raise BuildError(f"the records cannot be used: {type(error).__name__}: {error}") from error
     compiler = typst.Compiler(
         str(folder / "report.typ"),
         root=str(folder),
         font_paths=[str(FONTS)],
         ignore_system_fonts=True,
-        sys_inputs={"known": json.dumps(known(results, sweep.load(folder)))},
+        sys_inputs={"known": json.dumps(facts)},
     )
     pdf = folder / "report.pdf"
     try:
@@ -156,8 +189,9 @@ def known(results: experiment.Results, swept: sweep.Sweep) -> dict:
 
     `one_label_rounds` counts the rounds in which "torch-sgd" gives all test points one label. Of the mistakes of
     "diy-dropout", the share `near_share` lies within the distance `near` of the circle. `rates_below` are the learning
-    rates, for each reduction, from which the mean test error is below `below`. `planted_bugs` counts the mistakes in
-    the catalogue of the tests, `planted_bugs_seen_in_training` those with which training on the disk goes wrong.
+    rates, for each reduction, at which the mean test error first falls below `below`. `planted_bugs` counts the
+    mistakes in the catalogue of the tests, `planted_bugs_seen_in_training` those with which training on the disk goes
+    wrong.
     """
     one_label = [len({*r.predictions.tolist()}) == 1 for r in results.models["torch-sgd"]]
     points = [experiment.test_points(results.protocol, index) for index in range(results.protocol.rounds)]
@@ -172,6 +206,7 @@ def known(results: experiment.Results, swept: sweep.Sweep) -> dict:
         "near_share": share,
         "near": float(np.quantile(distances, share)) if len(distances) else 0.0,
         "below": below,
+        "drawn_with": DRAWN_WITH,
         "planted_bugs": len(BUGS),
         "planted_bugs_seen_in_training": sum("training" in bug.seen_by for bug in BUGS.values()),
         "rates_below": {reduction: first_rate(swept, reduction, below) for reduction in swept.runs},
@@ -179,7 +214,7 @@ def known(results: experiment.Results, swept: sweep.Sweep) -> dict:
 
 
 def first_rate(swept: sweep.Sweep, reduction: str, below: float) -> float:
-    """Return the rate from which the mean test error is below `below`, interpolated on a logarithmic scale."""
+    """Return the rate at which the mean test error first falls below `below`, interpolated on a logarithmic scale."""
     errors = np.array([record["test_error"] for record in swept.runs[reduction]]).mean(0)
     good = int(np.argmax(errors < below))
     if good == 0:
@@ -211,7 +246,7 @@ def main(arguments: list[str] | None = None) -> None:
         prog="build.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--rerun", action="store_true", help="run the whole evaluation into report/ first")
+    choice.add_argument("--rerun", action="store_true", help="run evaluation, oracles and sweep anew first")
     choice.add_argument("--check", action="store_true", help="exit with 1 where the text of report.pdf is out of date")
     options = parser.parse_args(arguments)
     if options.rerun:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from textwrap import wrap
 
@@ -24,6 +25,8 @@ FONT = "DejaVu Sans"
 FONT_SIZE = 8
 BASE_WIDTH, SUBCLASS_WIDTH = 118, 150
 """Of the boxes, in points; a column of print is 250 points wide and the drawing is scaled to it."""
+LINE_HEIGHT = 10
+"""In points; Graphviz alone would set italics closer than the rest."""
 CHARACTERS = 30
 """The longest line in a box of a subclass."""
 
@@ -68,8 +71,9 @@ def class_families(graph: pygraphviz.AGraph) -> list[list[Class]]:
     A private class is not shown: its subclasses take over what it adds.
     """
     classes = {node: parse(node.attr["label"]) for node in graph.nodes()}
-    for child, base in graph.edges():
-        if graph.get_edge(child, base).attr["arrowhead"] == "empty":  # inheritance; others stand for "has a"
+    for edge in graph.edges():
+        if edge.attr["arrowhead"] == "empty":  # inheritance; others stand for "has a"
+            child, base = edge
             classes[child].bases.append(classes[base].name)
     for private in [c for c in classes.values() if c.name.startswith("_")]:
         for heir in [c for c in classes.values() if private.name in c.bases]:
@@ -111,9 +115,9 @@ def diagram(families: list[list[Class]]) -> pygraphviz.AGraph:
 
     What the base has already is not repeated: every subclass defines the abstract methods of its base.
     """
-    drawing = pygraphviz.AGraph(directed=True, rankdir="RL", nodesep=0.06, ranksep=0.25, margin=0, splines="ortho")
+    drawing = pygraphviz.AGraph(directed=True, rankdir="RL", nodesep=0.06, ranksep=0.25, margin=0, splines="line")
     drawing.node_attr.update(shape="plain", fontname=FONT, fontsize=FONT_SIZE)
-    drawing.edge_attr.update(arrowhead="empty", arrowsize=0.7, penwidth=0.7)
+    drawing.edge_attr.update(arrowhead="none", arrowsize=0.7, penwidth=0.7)
     for base, *subclasses in reversed(families):  # Graphviz stacks them from the bottom
         methods = [f"<I>{m}</I>" for m in base.methods if m in base.abstract]
         methods += [short(m) for m in base.methods if m not in base.abstract]
@@ -123,9 +127,22 @@ def diagram(families: list[list[Class]]) -> pygraphviz.AGraph:
             new = [name for name in [*added.attributes, *map(short, added.methods)] if name not in inherited]
             lines = wrap(", ".join(new), CHARACTERS)
             drawing.add_node(added.name, label=box(f"<B>{added.name}</B>", SUBCLASS_WIDTH, lines))
-            for parent in added.bases:
-                drawing.add_edge(added.name, parent)
+        for parent in (base, *subclasses):
+            join(drawing, parent.name, [c.name for c in subclasses if parent.name in c.bases])
     return drawing
+
+
+def join(drawing: pygraphviz.AGraph, base: str, subclasses: list[str]) -> None:
+    """Let lines from all `subclasses` meet in one arrow to `base`."""
+    joints = [f"{name} to {base}" for name in subclasses]
+    for name, joint in zip(subclasses, joints):
+        drawing.add_node(joint, shape="point", width=0.01, penwidth=0)
+        drawing.add_edge(name, joint, tailport="w", weight=10)  # heavy edges are level
+    for pair in pairwise(joints):
+        drawing.add_edge(*pair)
+    if joints:
+        drawing.add_subgraph(joints, rank="same")
+        drawing.add_edge(joints[len(joints) // 2], base, arrowhead="empty")
 
 
 def short(method: str) -> str:
@@ -136,9 +153,14 @@ def box(name: str, width: int, *compartments: list[str]) -> str:
     """Return Graphviz's table for a class: its name, then one compartment per list that is not empty."""
     cells = [f'<TD WIDTH="{width}">{name}</TD>']
     for lines in filter(None, compartments):
-        cells.append('<TD ALIGN="LEFT" BALIGN="LEFT">' + "<BR/>".join(lines) + "</TD>")
+        rows = table([f'<TD ALIGN="LEFT" HEIGHT="{LINE_HEIGHT}">{line}</TD>' for line in lines], border=0, padding=0)
+        cells.append(f'<TD ALIGN="LEFT">{rows}</TD>')
+    return f"<{table(cells, border=1, padding=2)}>"
+
+
+def table(cells: list[str], border: int, padding: int) -> str:
     rows = "".join(f"<TR>{cell}</TR>" for cell in cells)
-    return f'<<TABLE BORDER="0" CELLBORDER="1" CELLSPACING="0" CELLPADDING="2">{rows}</TABLE>>'
+    return f'<TABLE BORDER="0" CELLBORDER="{border}" CELLSPACING="0" CELLPADDING="{padding}">{rows}</TABLE>'
 
 
 if __name__ == "__main__":

@@ -1,11 +1,16 @@
 """The report is what its build makes of the committed records, and no build goes through with something missing."""
 
 import json
+import re
 import shutil
 import statistics
+import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.image import imread
+from pypdf import PdfReader
 
 import diy
 import experiment
@@ -46,6 +51,21 @@ def records(name: str) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def unbroken(text: str) -> str:
+    """The text without what a line break, with a hyphen, may add anywhere."""
+    return re.sub(r"[\s-]", "", text)
+
+
+def drawn(path: Path) -> bytes:
+    """What a figure shows, whatever its compression."""
+    if path.suffix == ".svg":
+        return "\n".join(re.findall(r">(.+)</text>", path.read_text(encoding="utf-8"))).encode()
+    if path.suffix == ".png":
+        return imread(path).tobytes()
+    (page,) = PdfReader(path).pages
+    return page.get_contents().get_data() + b"".join(image.data for image in page.images)
+
+
 def spread(values: list[float], digits: int) -> str:
     return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
 
@@ -67,10 +87,29 @@ def test_it_has_two_to_three_pages():
     assert 2 <= len(build.text_of(COMMITTED)) <= 3
 
 
+@pytest.mark.parametrize("kind", ["svg", "pdf", "png"])
+def test_the_committed_figures_are_those_that_the_records_give(folder, kind):
+    if kind != "svg" and PdfReader(COMMITTED).metadata.keywords != ", ".join(build.DRAWN_WITH):
+        pytest.skip(f"the figures were drawn with {PdfReader(COMMITTED).metadata.keywords}")
+    for path in (folder / "figures").glob(f"*.{kind}"):
+        committed = ROOT / "report" / "figures" / path.name
+        assert drawn(committed) == drawn(path), f"{path.name} is out of date, run python report/build.py"
+
+
+def test_a_figure_of_other_numbers_is_another_figure(folder, tmp_path):
+    results = experiment.load(folder)
+    results.models["diy-sgd"][0].loss[50] += 0.01
+    results.models["diy-sgd"][0].seconds += 0.01
+    results.models["diy-sgd"][0].test_error += 0.01
+    results.models["diy-dropout"][0].predictions[0] ^= 1
+    changed = [path for path in build.draw(results, tmp_path / "figures") if path.suffix != ".svg"]
+    assert len(changed) == 8
+    for path in changed:
+        assert drawn(path) != drawn(folder / "figures" / path.name), path.name
+
+
 def test_it_has_five_figures_with_captions(folder, text):
     assert sorted({p.name[:7] for p in (folder / "figures").iterdir()}) == [f"figure{n}" for n in range(1, 6)]
-    for path in (folder / "figures").iterdir():
-        assert (ROOT / "report" / "figures" / path.name).is_file(), f"{path.name} is not committed"
     for number in range(1, 6):
         assert text.count(f"Fig. {number}. ") == 1, f"the caption of figure {number}"
     assert "Fig. 6" not in text
@@ -92,9 +131,8 @@ def test_it_has_the_sections_of_2019(text):
 
 
 def test_it_refers_to_the_five_handouts(text):
-    unbroken = text.replace(" ", "").replace("-", "")  # a line may break, with a hyphen, anywhere in an address
     for handout in ("3-6-backprop", "6-3-dropout", "5-5-initialization", "4-3-modules-and-batch-processing", "5-2-SGD"):
-        assert f"ee559handout{handout.replace('-', '')}.pdf" in unbroken
+        assert unbroken(f"ee559-handout-{handout}.pdf") in unbroken(text)
 
 
 def test_every_number_of_the_results_table_follows_from_the_records(text):
@@ -104,7 +142,7 @@ def test_every_number_of_the_results_table_follows_from_the_records(text):
             ([r["loss"][-1] for r in model["rounds"]], 4),
             ([100 * r["train_error"] for r in model["rounds"]], 2),
             ([100 * r["test_error"] for r in model["rounds"]], 2),
-            ([r["seconds"] for r in model["rounds"]], 2),
+            ([r["seconds"] for r in model["rounds"]], 3),
         ):
             row.append(spread(values, digits))
         if name in experiment.REPORT_2019:
@@ -119,7 +157,7 @@ def test_every_number_of_the_speed_table_follows_from_the_records(text):
     entries = {entry["row"]: entry for entry in records("speed.json")["training"]}
     own, peers = ("torch-sgd", "diy-sgd", "torch-dropout", "diy-dropout"), ("torch-by-hand", "numpy", "jax-scan")
     for row in (*own, "diy-stack", *peers):
-        title, ratio = entries[row]["title"], entries[row].get("ratio")
+        title, ratio = entries[row]["title"].replace("'", "’"), entries[row].get("ratio")
         if entries[row]["skipped"]:
             assert title not in text
         elif entries[row]["baseline"] == row:
@@ -129,13 +167,39 @@ def test_every_number_of_the_speed_table_follows_from_the_records(text):
             assert f"{title} {entries[row]['microseconds']['median']:.0f} {shown} " in text
 
 
+def digits_ratio() -> float:
+    return statistics.median(r["diy"]["seconds"] / r["torch"]["seconds"] for r in records("digits.json")["rounds"])
+
+
 def test_every_number_of_the_digits_table_follows_from_the_records(text):
-    content = records("digits.json")
-    assert content["data"] == "digits" and not content["protocol"]["validate"], "of the test images"
-    for library, title in (("diy", "diy"), ("torch", "PyTorch")):
-        own = [record[library] for record in content["rounds"]]
+    for library, title, ratio in (("diy", "diy", f"{digits_ratio():.2f}"), ("torch", "PyTorch", "1")):
+        own = [record[library] for record in records("digits.json")["rounds"]]
         errors = [spread([100 * record[key] for record in own], 2) for key in ("train_error", "test_error")]
-        assert " ".join([title, *errors, spread([record["seconds"] for record in own], 1)]) in text
+        assert " ".join([title, *errors, ratio, ""]) in text
+
+
+def test_it_says_how_fast_convolutions_are(text):
+    (lenet,) = [entry["ratio"]["median"] for entry in records("speed.json")["large"] if "LeNet" in entry["name"]]
+    sentence = f"LeNet takes {lenet:.2f} times PyTorch’s time, and the digits below {digits_ratio():.2f} times."
+    assert unbroken(sentence) in unbroken(text)
+    slower = min(lenet, digits_ratio()) > 1
+    assert (unbroken("Convolutions are the other way round:") in unbroken(text)) == slower
+
+
+def test_it_says_what_the_tuned_recipe_was_meant_to_reach_and_what_it_reached(text):
+    errors = [100 * r["test_error"] for r in records("results.json")["models"]["diy-tuned"]["rounds"]]
+    tuning = records("tuning.json")
+    best = min(tuning["tried"], key=lambda recipe: recipe["error"])
+    limit = best["error"] + best["std"] / tuning["rounds"] ** 0.5
+    plateau = sum(recipe["error"] <= limit for recipe in tuning["tried"])
+    verdict = "more than" if statistics.mean(errors) > 1 else "as"
+    for sentence in (
+        "The sixth model was meant to err on at most 1.0 % of the test points.",
+        f"Its recipe is one of {len(tuning['tried'])}, each trained on {tuning['training']} points",
+        f"{plateau} recipes lie within a standard error of the lowest validation error, {100 * best['error']:.2f} %,",
+        f"errs on {spread(errors, 2)} % of the test points after as many epochs, {verdict} was meant.",
+    ):
+        assert unbroken(sentence) in unbroken(text), sentence
 
 
 def test_the_evaluation_is_the_assignments_and_its_circumstances_are_named(text):
@@ -189,6 +253,27 @@ def test_a_new_module_appears_in_figure_1_by_itself(tmp_path):
     assert not [line for line in lines if "_Scaled" in line or "Unrelated" in line]
 
 
+def test_subclasses_share_one_arrow_and_a_class_that_holds_its_base_has_no_second(tmp_path):
+    source = tmp_path / "framework.py"
+    source.write_text(
+        "from abc import ABC, abstractmethod\n"
+        "class Module(ABC):\n"
+        "    @abstractmethod\n"
+        "    def forward(self, input): ...\n"
+        "class ReLU(Module):\n"
+        "    def forward(self, input): ...\n"
+        "class Residual(Module):\n"
+        "    def __init__(self, inner: Module):\n"
+        "        self.inner: Module = inner\n"
+        "    def forward(self, input): ...\n"
+    )
+    (family,) = uml.class_families(uml.class_graph(source))
+    assert {c.name: c.bases for c in family} == {"Module": [], "ReLU": ["Module"], "Residual": ["Module"]}
+    drawing = uml.diagram([family])
+    assert [edge.attr["arrowhead"] for edge in drawing.edges() if edge[1] == "Module"] == ["empty"]
+    assert all(start != end for start, end in drawing.edges())
+
+
 def test_a_file_without_an_abstract_class_is_refused(tmp_path):
     source = tmp_path / "framework.py"
     source.write_text("class Linear: ...\n")
@@ -200,7 +285,7 @@ def test_a_file_without_an_abstract_class_is_refused(tmp_path):
 
 
 def compiled_again(folder: Path) -> Path:
-    return build.compile_pdf(folder, experiment.load(folder))
+    return build.compile_pdf(folder, build.read(folder))
 
 
 def test_other_numbers_are_noticed(folder, copy):
@@ -209,11 +294,41 @@ def test_other_numbers_are_noticed(folder, copy):
     assert build.differences(folder / "report.pdf", compiled_again(copy))
 
 
-@pytest.mark.parametrize("key", ["batch_size", "processor"])
-def test_a_missing_key_is_refused(copy, key):
+@pytest.mark.parametrize(
+    "record, key",
+    [
+        ("results.json", "batch_size"),
+        ("results.json", "test_error"),
+        ("agreement.json", "finite_differences"),
+        ("sweep.json", "diverged"),
+        ("sweep.json", "test_error"),
+        ("digits.json", "validate"),
+        ("speed.json", "processor"),
+        ("tuning.json", "chosen"),
+    ],
+)
+def test_a_missing_key_is_refused(copy, record, key):
+    def without(content):
+        if isinstance(content, dict):
+            return {name: without(value) for name, value in content.items() if name != key}
+        return [without(value) for value in content] if isinstance(content, list) else content
+
+    (copy / record).write_text(json.dumps(without(records(record))))
+    with pytest.raises(build.BuildError, match=key):
+        compiled_again(copy)
+
+
+def test_missing_predictions_are_refused(copy):
+    with np.load(copy / "predictions.npz") as archive:
+        np.savez(copy / "predictions.npz", **{name: archive[name] for name in archive if name != "diy-dropout"})
+    with pytest.raises(build.BuildError, match="diy-dropout"):
+        compiled_again(copy)
+
+
+def test_a_missing_model_is_refused_by_the_compilation_as_well(copy):
     results = experiment.load(copy)
-    change(copy / "results.json", f'"{key}"', '"something_else"')
-    with pytest.raises(build.BuildError, match=f'dictionary does not contain key "{key}"'):
+    del results.models["torch-sgd"]
+    with pytest.raises(build.BuildError, match="the records cannot be used: KeyError: 'torch-sgd'"):
         build.compile_pdf(copy, results)
 
 
@@ -223,13 +338,61 @@ def test_a_warning_of_the_compiler_is_refused(copy):
         compiled_again(copy)
 
 
-def test_a_sentence_that_the_numbers_contradict_is_refused(copy):
-    content = records("results.json")
-    for entry in content["models"]["torch-sgd-sum"]["rounds"]:
+def guess(results: dict) -> None:
+    for entry in results["models"]["torch-sgd-sum"]["rounds"]:
         entry["test_error"] = 0.5
-    (copy / "results.json").write_text(json.dumps(content))
-    with pytest.raises(build.BuildError, match="the results contradict the text: PyTorch's SGD with the sum learns"):
+
+
+def never_diverge(sweep: dict) -> None:
+    for entry in sweep["runs"]["mean"]:
+        entry["diverged"] = [False] * len(sweep["rates"])
+
+
+def slow_numpy(speed: dict) -> None:
+    (entry,) = [entry for entry in speed["training"] if entry["row"] == "numpy"]
+    entry["ratio"]["median"] = 0.99
+
+
+def skip_jax(speed: dict) -> None:
+    (entry,) = [entry for entry in speed["training"] if entry["row"] == "jax-scan"]
+    entry["skipped"] = "not installed"
+
+
+def validate(digits: dict) -> None:
+    digits["protocol"]["validate"] = True
+
+
+def single_peak(tuning: dict) -> None:
+    tuning["tried"][0]["std"] = 0
+
+
+@pytest.mark.parametrize(
+    "record, contradict, sentence",
+    [
+        ("results.json", guess, "PyTorch's SGD with the sum learns"),
+        ("sweep.json", never_diverge, "sum and mean both diverge at high rates"),
+        ("speed.json", slow_numpy, "NumPy and JAX go below the floor"),
+        ("speed.json", skip_jax, "NumPy and JAX go below the floor"),
+        ("digits.json", validate, "the digits were tested on the test images"),
+        ("tuning.json", single_peak, "the search found a plateau above the aim"),
+    ],
+)
+def test_a_sentence_that_the_numbers_contradict_is_refused(copy, record, contradict, sentence):
+    content = records(record)
+    contradict(content)
+    (copy / record).write_text(json.dumps(content))
+    with pytest.raises(build.BuildError, match=f"the results contradict the text: {sentence}"):
         compiled_again(copy)
+
+
+def test_convolutions_are_not_called_slower_where_they_are_faster(copy):
+    content = records("digits.json")
+    for entry in content["rounds"]:
+        entry["diy"]["seconds"] = 0.9 * entry["torch"]["seconds"]
+    (copy / "digits.json").write_text(json.dumps(content))
+    text = unbroken(" ".join(build.text_of(compiled_again(copy))))
+    assert unbroken("Convolutions are another case: LeNet takes ") in text
+    assert unbroken("and the digits below 0.90 times.") in text
 
 
 @pytest.mark.parametrize("record", build.RECORDS)
@@ -253,6 +416,59 @@ def test_results_that_lack_a_model_are_refused(tmp_path):
     (tmp_path / "build").mkdir()
     with pytest.raises(build.BuildError, match="no rounds of diy-tuned; run python report/build"):
         build.collect(tmp_path / "build", tmp_path)
+
+
+def copied_evaluation(command: list[str], **options) -> subprocess.CompletedProcess:
+    """Stand for test.py, which takes a minute."""
+    output = Path(command[command.index("--output") + 1])
+    for name in ("results.json", "predictions.npz"):
+        shutil.copy(ROOT / "report" / name, output)
+    return subprocess.CompletedProcess(command, 0)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """A directory with old records, in place of report/."""
+    for name in build.RERUN:
+        (tmp_path / name).write_bytes(b"old")
+    monkeypatch.setattr(build, "HERE", tmp_path)
+    monkeypatch.setattr(subprocess, "run", copied_evaluation)
+    monkeypatch.setattr(agreement, "measure", lambda protocol: {"steps": protocol.epochs})
+    monkeypatch.setattr(sweep, "run", lambda: sweep.load(ROOT / "report"))
+    return tmp_path
+
+
+def test_a_rerun_replaces_its_records(home):
+    build.rerun()
+    assert json.loads((home / "agreement.json").read_text()) == {"steps": 100}
+    for name in ("results.json", "predictions.npz", "sweep.json"):
+        assert (home / name).read_bytes() == (ROOT / "report" / name).read_bytes()
+    assert sorted(path.name for path in home.iterdir()) == sorted(build.RERUN)
+
+
+@pytest.mark.parametrize("part", [(agreement, "measure"), (sweep, "run")])
+def test_a_rerun_that_breaks_off_changes_nothing(home, monkeypatch, part):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(*part, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        build.rerun()
+    assert {path.name: path.read_bytes() for path in home.iterdir()} == dict.fromkeys(build.RERUN, b"old")
+
+
+def test_a_rerun_whose_evaluation_fails_changes_nothing(home, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda command, **options: subprocess.CompletedProcess(command, 1))
+    with pytest.raises(build.BuildError, match="the evaluation ended with exit code 1: nothing was changed"):
+        build.rerun()
+    assert {path.name: path.read_bytes() for path in home.iterdir()} == dict.fromkeys(build.RERUN, b"old")
+
+
+def test_the_help_names_the_commands_of_the_other_records(capsys):
+    with pytest.raises(SystemExit):
+        build.main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(command in shown for command in build.RECORDS.values())
 
 
 def test_the_command_refuses_unknown_options(capsys):
