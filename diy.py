@@ -146,12 +146,12 @@ class Module(ABC):
         for _, child in self.named_children():
             yield from child.modules()
 
-    def _named_tensors(self, kind: str, prefix: str = "") -> Iterable[tuple[str, Tensor]]:
-        for name in getattr(self, kind):
+    def _named_tensors(self, *kinds: str, prefix: str = "") -> Iterable[tuple[str, Tensor]]:
+        for name in itertools.chain(*(getattr(self, kind) for kind in kinds)):
             if (tensor := getattr(self, name)) is not None:
                 yield prefix + name, tensor
         for name, child in self.named_children():
-            yield from child._named_tensors(kind, f"{prefix}{name}.")
+            yield from child._named_tensors(*kinds, prefix=f"{prefix}{name}.")
 
     def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
         """Yield (name, parameter), each parameter once, in the order of forward; names as in PyTorch: "0.weight"."""
@@ -170,9 +170,8 @@ class Module(ABC):
         return [(parameter, parameter.grad) for parameter in self.parameters()]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return all parameters and buffers by name. The tensors share memory with the module's, as in PyTorch."""
-        tensors = [*self._named_tensors("parameter_names"), *self._named_tensors("buffer_names")]
-        return {name: tensor.detach() for name, tensor in tensors}
+        """Return all parameters and buffers by name, in PyTorch's order. They share memory with the module's."""
+        return {name: tensor.detach() for name, tensor in self._named_tensors("parameter_names", "buffer_names")}
 
     def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
         """Copy the values of `state_dict` into the parameters and buffers. A refused dictionary changes nothing.
@@ -560,7 +559,7 @@ class MaxPool2d(_Sliding):
         """(F28) ∂ℓ/∂P[n,c,u,v] = Σ G[n,c,y,x] over the windows y, x whose maximum stands at u, v.
 
         Where the maximum stands several times, the first place gets all, row by row as in PyTorch. A window with a NaN
-        has the maximum NaN and sends nothing back.
+        has the maximum NaN and sends nothing back; a gradient that is no finite number spoils its whole window.
         """
         gradient, input, output = self.recall(gradient)
         framed = self._frame(input, math.nan)  # NaN equals nothing: the border never gets a gradient
@@ -614,19 +613,20 @@ class BatchNorm2d(Module):
             input: X, (N, C, H, W), of the dtype of the parameters.
 
         Raises:
-            ValueError: X has another shape, or in training fewer than two values per channel.
+            ValueError: X has another shape, or in training one value per channel.
             TypeError: X has another dtype.
         """
         _check_images(input, self.num_features, self.weight.dtype)
         mean, variance = self.running_mean, self.running_var
         if self.training:
             count = input.numel() // self.num_features
-            if count < 2:
+            if count == 1:
                 raise ValueError(f"training needs at least 2 values per channel, got an input of {tuple(input.shape)}")
-            variance, mean = torch.var_mean(input, (0, 2, 3), correction=0)
             self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+            if count:  # an empty batch has no statistics
+                variance, mean = torch.var_mean(input, (0, 2, 3), correction=0)
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
         scale = (variance + self.eps).rsqrt()[:, None, None]  # (C, 1, 1)
         normalized = (input - mean[:, None, None]) * scale
         output = normalized * self.weight[:, None, None] + self.bias[:, None, None]
@@ -675,6 +675,9 @@ class Flatten(Module):
     def backward(self, gradient: Tensor) -> Tensor:
         """(F35) ∂ℓ/∂X is G in the shape of X."""
         return self.recall(gradient)[0].reshape(self._shape)
+
+    def extra_repr(self) -> str:
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
 
 
 class ReLU(Module):
@@ -1082,7 +1085,7 @@ def unstack(network: Module) -> list[Module]:
 
 
 def _tensors(network: Module) -> list[Tensor]:
-    return [tensor for kind in ("parameter_names", "buffer_names") for _, tensor in network._named_tensors(kind)]
+    return [tensor for _, tensor in network._named_tensors("parameter_names", "buffer_names")]
 
 
 def _copy_with(network: Module, tensors: list[Tensor], networks=None, generators=None) -> Module:
