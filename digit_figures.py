@@ -91,8 +91,8 @@ def worst_mistakes(results: Record, data: Images, count: int = 12, width: float 
             verdict = (
                 f"{times.max()} of {len(labels)} say {answers[times.argmax()]}" if len(answers) else "always right"
             )
-            axes.set_title(f"{digit}: {verdict}\n{confidence[index]:.0%} sure", size=7)
-        title = "the digit, its most frequent wrong answer, and the mean probability given to the right one"
+            axes.set_title(f"{digit}: {verdict}\n{confidence[index]:.0%} for {digit}", size=7)
+        title = "the digit, its most frequent wrong answer, and the mean probability given to the digit"
         figure.suptitle(title, size=8, x=0.01, ha="left")
         return figure
 

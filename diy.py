@@ -1,7 +1,7 @@
 """A small deep-learning framework: modules, losses and optimizers with hand-written backward passes.
 
 Every gradient in this file is written out by hand on PyTorch tensors; nothing here uses automatic differentiation.
-The interface is PyTorch's own, so that what is learnt here can be used there. One training step reads
+The interface is PyTorch's own, so that what is learned here can be used there. One training step reads
 
     loss = criterion(model(x), y)
     optimizer.zero_grad()
@@ -43,9 +43,9 @@ class Module(ABC):
     those in a list are not: keep a Sequential of them.
 
     Attributes:
-        parameter_names: the attributes that are learnt: plain tensors (or None), each with its gradient in its own
+        parameter_names: the attributes that are learned: plain tensors (or None), each with its gradient in its own
             `.grad`.
-        buffer_names: the attributes that belong to the state but are not learnt.
+        buffer_names: the attributes that belong to the state but are not learned.
         training: whether the module is in training mode, as at first, or in evaluation mode.
         needs_input_grad: set to False in a first layer, Linear or Conv2d, it spares the work for ∂ℓ/∂(input), as
             PyTorch does, and backward returns None.

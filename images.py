@@ -128,8 +128,8 @@ def _parse(content: bytes, path: str | os.PathLike) -> np.ndarray:
     if len(content) < 4 or content[:3] != b"\x00\x00\x08" or content[3] == 0:
         raise DataError(f"{path} is no IDX file of bytes: it begins with {content[:4].hex(' ') or 'nothing'}")
     start = 4 + 4 * content[3]
-    if len(content) < start:
-        raise DataError(f"{path} is cut off within its header")
+    if len(content) < start or content[3] > 3:
+        raise DataError(f"{path} is cut off within its header, or holds no images: it names {content[3]} dimensions")
     shape = tuple(np.frombuffer(content, ">u4", count=content[3], offset=4).tolist())
     if len(content) - start != math.prod(shape):
         raise DataError(

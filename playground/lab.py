@@ -11,7 +11,7 @@ What is drawn of a network, and how, is up to `view` and `still`.
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -27,6 +27,7 @@ from playground.data import DATA_SETS
 ACTIVATIONS = ("ReLU", "Tanh", "Sigmoid")
 OPTIMIZERS = {"SGD": ("SGD", {}), "SGD with momentum": ("SGD", {"momentum": 0.9}), "Adam": ("Adam", {})}
 OWN = "own points"
+NOTHING = "There is nothing to learn yet: click on the plane to add some points."
 EDGE = 1.25
 """The plane that is shown, and on which points can be set, is [-EDGE, EDGE]²."""
 
@@ -124,12 +125,13 @@ class Lab:
     Attributes:
         settings: the present `Settings`.
         model: the network, a `diy.Sequential`.
-        x, y, labels: what is learnt: points (N, 2), one-hot targets (N, 2) and labels (N,).
+        x, y, labels: what is learned: points (N, 2), one-hot targets (N, 2) and labels (N,).
         x_test, y_test, labels_test: the same for the test set, with N = 0 where the points are the learner's own.
         points: what the learner added, as (x, y, label).
         epoch, steps: the number of finished epochs and of mini-batches since the start.
         history: one `Record` per epoch, the first before any training.
         trouble: a sentence that says why training further makes no sense, or None.
+        watchers: functions without arguments that are called after every change but a step.
 
     Random numbers are the lab's own: it leaves PyTorch's global generator as it found it.
     """
@@ -138,6 +140,7 @@ class Lab:
         self.train_size, self.test_size = train_size, test_size
         self.settings = Settings(**settings)
         self.points: list[tuple[float, float, int]] = []
+        self.watchers: list[Callable[[], None]] = []
         self._wants_twin = twin
         self._draw()
         self.reset()
@@ -168,11 +171,11 @@ class Lab:
             if self.steps:
                 self._changed |= changed
             self._prepare_descent(changed)
+            self._tell()
 
     def reset(self) -> None:
         """Go back to the initial weights and to epoch 0; data and added points stay."""
         self.epoch = self.steps = self._steps_before = 0
-        self.history: list[Record] = []
         self.trouble: str | None = None
         self._order: deque[Tensor] = deque()
         self._changed: set[str] = set()
@@ -184,7 +187,8 @@ class Lab:
         if self._twin is not None:
             self._twin.load_state_dict(self.model.state_dict())
         self._prepare_descent(LIVE)
-        self.history.append(self.measure())
+        self._begin_history()
+        self._tell()
 
     @property
     def twin(self):
@@ -197,7 +201,7 @@ class Lab:
         self.reset()
 
     def add_point(self, x: float, y: float, label: int) -> None:
-        """Add a point to the training set. It is learnt from the next epoch on; the run goes on.
+        """Add a point to the training set. It is learned from the next epoch on; the run goes on.
 
         Raises:
             ValueError: it lies outside the plane, or the label is neither 0 nor 1.
@@ -210,8 +214,10 @@ class Lab:
         self._points_changed()
 
     def remove_points(self) -> None:
-        """Remove all points that were added."""
+        """Remove all points that were added. An epoch that has begun begins anew with the others."""
         self.points.clear()
+        self._order.clear()
+        self._steps_before = self.steps
         self._points_changed()
 
     def step(self) -> None:
@@ -221,7 +227,7 @@ class Lab:
             RuntimeError: there is no point to learn from.
         """
         if not len(self.x):
-            raise RuntimeError("There is nothing to learn yet: click on the plane to add some points.")
+            raise RuntimeError(NOTHING)
         with self._random():
             if not self._order:
                 self._order.extend(torch.randperm(len(self.x)).split(self.settings.batch_size))
@@ -242,13 +248,20 @@ class Lab:
         if not self._order:
             self.epoch += 1
             self._steps_before = self.steps
-            self.history.append(self.measure())
+            self._record()
             self.trouble = self._find_trouble()
 
     @property
     def steps_in_epoch(self) -> int:
         """The number of steps taken since the last finished epoch."""
         return self.steps - self._steps_before
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The number of steps of the epoch that has begun, or else of the next one."""
+        if self._order:
+            return self.steps_in_epoch + len(self._order)
+        return math.ceil(len(self.x) / self.settings.batch_size)
 
     def run_epoch(self) -> None:
         """Take steps to the end of the epoch."""
@@ -293,16 +306,17 @@ class Lab:
 
     def twin_distance(self) -> float:
         """Return the largest distance between the loss curves of the two networks so far, or NaN without a twin."""
-        pairs = [(r.train_loss, r.twin_train_loss, r.test_loss, r.twin_test_loss) for r in self.history]
-        distances = [abs(a - b) for row in pairs for a, b in (row[:2], row[2:]) if not math.isnan(a - b)]
-        return max(distances, default=math.nan)
+        return self._distance
 
     def snippet(self) -> str:
-        """Return the program of the run: data, network and loop, for as many epochs as were run (or 100)."""
+        """Return the program of the run: data, network and loop up to the present step (at the start, 100 epochs)."""
+        if not len(self.x):
+            return f"# {NOTHING}\n"
         s = self.settings
         kind, arguments = OPTIMIZERS[s.optimizer]
-        epochs = self.epoch or 100
-        lines = ["import torch", "", "import diy", "from experiment import one_hot"]
+        epochs = self.epoch + (self.steps_in_epoch > 0) or 100
+        lines = ["# Save this in the folder of diy.py, or run it in a cell of this notebook."]
+        lines += ["import torch", "", "import diy", "from experiment import one_hot"]
         lines += [] if s.data == OWN else [f"from playground.data import {s.data}"]
         lines.append("")
         if s.data == OWN:
@@ -341,7 +355,15 @@ class Lab:
             lines.append(f"# On screen, {names} changed during the run; here the last values hold from the start.")
         lines += [
             f"for epoch in range({epochs}):",
-            f"    for batch in torch.randperm(len(x)).split({s.batch_size}):",
+            f"    batches = torch.randperm(len(x)).split({s.batch_size})",
+        ]
+        if self.steps_in_epoch:
+            lines += [
+                f"    if epoch == {self.epoch}:",
+                f"        batches = batches[:{self.steps_in_epoch}]  # this epoch is not finished yet",
+            ]
+        lines += [
+            "    for batch in batches:",
             "        loss = criterion(model(x[batch]), y[batch])",
             "        optimizer.zero_grad()",
             "        model.backward(criterion.backward())",
@@ -419,11 +441,26 @@ class Lab:
 
     def _points_changed(self) -> None:
         self._join_points()
-        self._order.clear()  # it may name points that are no more
         if self.steps:
             self._changed.add("points")
         else:
-            self.history = [self.measure()]
+            self._begin_history()
+        self._tell()
+
+    def _tell(self) -> None:
+        for watcher in self.watchers:
+            watcher()
+
+    def _begin_history(self) -> None:
+        self.history: list[Record] = []
+        self._distance = math.nan
+        self._record()
+
+    def _record(self) -> None:
+        now = self.measure()
+        self.history.append(now)
+        distances = self._distance, abs(now.train_loss - now.twin_train_loss), abs(now.test_loss - now.twin_test_loss)
+        self._distance = max((d for d in distances if not math.isnan(d)), default=math.nan)
 
     def _predict(self, network, points: Tensor) -> Tensor:
         network.eval()
@@ -439,28 +476,30 @@ class Lab:
 
     def _find_trouble(self) -> str | None:
         s, batch = self.settings, min(self.settings.batch_size, len(self.x))
-        advice = f"Reset and choose a learning rate below {s.lr:g}"
+        ways = ["a smaller initialization"] if s.init_scale > 1 else []
+        ways.append(f"a learning rate below {s.lr:g}")
         if s.reduction == "sum" and s.optimizer != "Adam":  # Adam's steps do not depend on the size of the gradient
-            advice += f', or the reduction "mean", whose steps are {2 * batch} times smaller here'
-        if s.init_scale > 1:
-            advice += ", or a smaller initialization"
+            ways.append(f'the reduction "mean", whose steps are {2 * batch} times smaller here')
         if not math.isfinite(self.history[-1].train_loss):
             return (
                 f"Diverged in epoch {self.epoch}: each step overshot by more than the one before, until the weights "
-                f"were too large for a number. {advice}."
+                f"were too large for a number. Reset and choose {', or '.join(ways)}."
             )
         output = self._predict(self.model, self.x)
         if (1 - output.square()).mean() < 1e-3:
+            equal = (output[:, 1] - output[:, 0]).abs().max() < 0.01
             return (
                 f"Diverged by epoch {self.epoch}: the steps were so large that every output is now close to -1 or 1. "
-                f"There the derivative of Tanh is almost 0, so no gradient flows back and nothing is learnt. {advice}."
+                "There the derivative of Tanh is almost 0, so no gradient flows back and nothing is learned. "
+                f"{'Both outputs are equal, so the plane is white. ' if equal else ''}"
+                f"Reset and choose {', or '.join(ways)}."
             )
         for layer in self.layers(len(self.x)):
             if layer.name.endswith("ReLU") and not layer.activations.any():
                 return (
                     f"Stuck in epoch {self.epoch}: every ReLU of {layer.name.split(',')[0]} gives 0 for every point. "
                     "Where ReLU is 0 its derivative is 0, so no gradient reaches the layers below, and the prediction "
-                    f"is the same everywhere. {advice}."
+                    f"is the same everywhere. Reset and choose {', or '.join(ways)}, or more units."
                 )
         return None
 

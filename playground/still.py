@@ -14,6 +14,9 @@ from torch import Tensor
 
 from playground.lab import EDGE, Lab
 
+SHOWN = 400
+"""How many of the training points are drawn; a learner's own are drawn all."""
+
 CURVE_POINTS = 400
 BINS = 30
 GRADIENT_RANGE = (-8.0, 2.0)
@@ -21,6 +24,12 @@ GRADIENT_RANGE = (-8.0, 2.0)
 
 COLORS = {0: "#D55E00", 1: "#0072B2", "train": "#000000", "test": "#009E73", "twin": "#CC79A7"}
 """Okabe and Ito's palette, which remains distinct with a colour-vision deficiency."""
+
+
+def shown(lab: Lab) -> Tensor:
+    """Return the indices of the training points that are drawn, the learner's own last."""
+    drawn = len(lab.x) - len(lab.points)
+    return torch.cat([torch.arange(min(drawn, SHOWN)), torch.arange(drawn, len(lab.x))])
 
 
 def curve(lab: Lab) -> Tensor:
@@ -86,6 +95,8 @@ def figure(lab: Lab, width: float = 9.0) -> Figure:
             names = [row["name"].replace(", ", "\n") for row in reversed(rows)]
             axes.set_yticks([height + 0.4 for height in range(len(rows))], names, fontsize=8)
             axes.tick_params(axis="y", length=0)
+        else:
+            axes.set_xticks(range(-6, 3, 2))  # a -8 at the edge would touch the labels of the activations
     return drawing
 
 
@@ -93,7 +104,7 @@ def describe(lab: Lab) -> str:
     """Return in words what `figure(lab)` shows."""
     now = lab.history[-1]
     text = f"Decision surface, loss curves and histograms of each layer after {lab.epoch} epochs of {lab!r}: "
-    return text + f"train error {100 * now.train_error:.0f} %, test error {100 * now.test_error:.0f} %."
+    return text + f"train error {_number(100 * now.train_error, 0)} %, test error {_number(100 * now.test_error, 0)} %."
 
 
 def png(lab: Lab) -> str:
@@ -115,12 +126,13 @@ class Recording:
             while lab.epoch < epoch:
                 lab.run_epoch()
             now = lab.history[-1]
-            caption = f"Epoch {lab.epoch}: test loss {now.test_loss:.3f}, test error {100 * now.test_error:.1f} %."
+            loss, error = _number(now.test_loss, 3), _number(100 * now.test_error, 1)
+            caption = f"Epoch {lab.epoch}: test loss {loss}, test error {error} %."
             drawing = Figure(figsize=(7.2, 3.1), layout="none")
             _draw_plane(drawing.add_axes((0.05, 0.09, 0.38, 0.88)), lab)
-            loss = drawing.add_axes((0.53, 0.17, 0.45, 0.8))
-            _draw_loss(loss, lab)
-            loss.set(xlim=(0, epochs[-1]), ylim=(0.01, 1.5))
+            axes = drawing.add_axes((0.53, 0.17, 0.45, 0.8))
+            _draw_loss(axes, lab)
+            axes.set(xlim=(0, max(1, epochs[-1])), ylim=(0.01, 1.5))
             self.frames.append((caption, _encode(drawing, dpi=75, colors=128)))
 
     def __repr__(self) -> str:
@@ -156,9 +168,12 @@ def _draw_plane(axes, lab: Lab) -> None:
     axes.imshow(surface, extent=extent, origin="lower", cmap=colors, vmin=-1, vmax=1, interpolation="bilinear")
     if surface.min() < 0 < surface.max():
         axes.contour(surface, levels=[0], extent=extent, colors="#1b1b1b", linewidths=1.5)
+    indices = shown(lab)
+    own = indices >= len(lab.x) - len(lab.points)
     for label, marker in ((0, "o"), (1, "s")):
-        points = lab.x[:400][lab.labels[:400] == label].numpy()
-        axes.scatter(*points.T, s=11, marker=marker, c=COLORS[label], edgecolors="white", linewidths=0.5)
+        for chosen, size, edge in ((~own, 11, "white"), (own, 44, "#1b1b1b")):
+            points = lab.x[indices[chosen & (lab.labels[indices] == label)]].numpy()
+            axes.scatter(*points.T, s=size, marker=marker, c=COLORS[label], edgecolors=edge, linewidths=size / 30)
     axes.set(xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE), xticks=(-1, 0, 1), yticks=(-1, 0, 1))
     axes.tick_params(labelsize=9)
 
@@ -175,9 +190,13 @@ def _draw_loss(axes, lab: Lab) -> None:
     axes.tick_params(labelsize=9)
     axes.set(xlim=(0, max(10, epochs[-1])), yscale="log")
     losses = [loss for r in lab.history for loss in (r.train_loss, r.test_loss) if 0 < loss < math.inf]
-    axes.set_ylim(0.7 * min(0.1, *losses), 1.4 * max(1, *losses))
+    axes.set_ylim(0.7 * min([0.1, *losses]), 1.4 * max([1, *losses]))
     axes.minorticks_off()
     axes.legend(frameon=False, fontsize=8, loc="upper right")
+
+
+def _number(value: float, digits: int) -> str:
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _encode(drawing: Figure, dpi: int = 90, colors: int | None = None) -> str:

@@ -2,6 +2,7 @@
 
 // Okabe and Ito's colours, which remain distinct with a colour-vision deficiency.
 const CLASS_COLORS = ["#D55E00", "#0072B2"];
+const CLASS_TEXTS = ["#A84300", "#0072B2"];  // text needs more contrast than dots
 const SURFACE = [[245, 180, 100], [115, 178, 228]];
 const INK = "#1b1b1b", GREY = "#767676", TRAIN = "#000000", TEST = "#009E73", TWIN = "#CC79A7";
 const FONT = "12px system-ui, sans-serif";
@@ -12,7 +13,7 @@ const GROUPS = {
   Training: ["reduction", "optimizer", "lr", "batch_size"],
 };
 
-let instances = 0;
+let views = 0;  // of one widget: each widget loads this file anew
 
 function element(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -25,19 +26,21 @@ function element(tag, attributes = {}, ...children) {
 }
 
 function render({ model, el }) {
-  const id = `diy-lab-${instances++}`;
+  views++;
+  const id = `diy-lab-${Math.random().toString(36).slice(2)}`;
   let waiting = null, drawn = 0, scheduled = false, cursor = null, recent = [], token = 0, seen = 0;
 
   const send = (action, ...args) => {
-    model.send({ action, arguments: args });
+    try {
+      model.send({ action, arguments: args });
+    } catch {
+      return showLost();
+    }
     if (action === "seen" || action === "closed") return;
     clearTimeout(waiting);
-    waiting = setTimeout(() => {
-      status.textContent =
-        "Waiting for the kernel: another cell is running, or the kernel was restarted (then run this cell again).";
-    }, 1500);
+    waiting = setTimeout(() => { status.textContent = "Waiting for the kernel: another cell is running."; }, 1500);
+    root.dataset.waiting = "true";
   };
-  const answered = () => clearTimeout(waiting);
 
   const set = (name, value) => {
     token = Math.max(Date.now(), token + 1);
@@ -71,7 +74,7 @@ function render({ model, el }) {
     element("label", {},
       element("input", { type: "radio", name: `${id}-class`, value: label, checked: label === 1 }),
       `${label ? "■" : "●"} class ${label}`));
-  classes.forEach((label, index) => { label.style.color = CLASS_COLORS[index]; });
+  classes.forEach((label, index) => { label.style.color = CLASS_TEXTS[index]; });
   const twin = element("input", { type: "checkbox", "data-setting": "twin", onchange: () => send("twin", twin.checked) });
   const code = element("pre", { tabindex: 0, "aria-label": "the program of this run" });
   const copied = element("span", { class: "hint", role: "status" });
@@ -103,7 +106,7 @@ function render({ model, el }) {
       element("div", {},
         plane,
         element("div", { class: "row plane-tools" },
-          element("span", {}, "Click adds"), ...classes, clear),
+          element("span", {}, "Add"), ...classes, clear),
         legend),
       element("div", {}, loss, layers)),
     element("div", { class: "controls" },
@@ -133,11 +136,15 @@ function render({ model, el }) {
     }
     const output = element("span", { class: "value" });
     const input = element("input", {
-      type: "range", min: 0, max: choices(name).length - 1, step: 1, "data-setting": name, "aria-label": text,
+      type: "range", min: 0, step: 1, "data-setting": name, "aria-label": text,
       oninput: () => { controls[name].label(); set(name, choices(name)[+input.value]); },
     });
     controls[name] = {
-      show: (value) => { input.value = choices(name).indexOf(value); controls[name].label(); },
+      show: (value) => {
+        input.max = choices(name).length - 1;
+        input.value = choices(name).indexOf(value);
+        controls[name].label();
+      },
       label: () => {
         const value = choices(name)[+input.value];
         output.textContent = value > 0 && value < 0.001 ? value.toExponential() : String(value);
@@ -191,6 +198,7 @@ function render({ model, el }) {
 
   // Drawing
 
+  // Texts that do not fit, or lie over others or over bars, are listed in the attribute "cut".
   function pen(canvas) {
     const ratio = window.devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
     if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
@@ -202,8 +210,19 @@ function render({ model, el }) {
     context.clearRect(0, 0, width, height);
     context.font = FONT;
     context.textBaseline = "alphabetic";
-    context.textAlign = "left";
-    return { context, width, height };
+    canvas.dataset.cut = "";
+    const taken = [];
+    const write = (text, x, y, align = "left") => {
+      context.textAlign = align;
+      context.fillText(text, x, y);
+      const long = context.measureText(text).width, left = x - { left: 0, center: long / 2, right: long }[align];
+      const fits = left > -1 && left + long < width + 1 && y < height;
+      if (!fits || taken.some((box) => left < box[1] && left + long > box[0] && y - 9 < box[3] && y > box[2])) {
+        canvas.dataset.cut += `${text} `;
+      }
+      if (text) taken.push([left, left + long, y - 9, y]);
+    };
+    return { context, width, height, write, taken };
   }
 
   function draw() {
@@ -314,7 +333,7 @@ function render({ model, el }) {
   }
 
   function drawLoss() {
-    const { context, width, height } = pen(loss), curve = floats(model.get("frame").curve), n = curve.length / 5;
+    const { context, width, height, write } = pen(loss), curve = floats(model.get("frame").curve), n = curve.length / 5;
     const left = 40, right = 8, top = 24, bottom = 20;
     let least = 0.05, most = 0.5;
     curve.forEach((value, i) => {
@@ -330,18 +349,15 @@ function render({ model, el }) {
     context.fillStyle = INK;
     context.strokeStyle = "#dddddd";
     context.lineWidth = 1;
-    context.textAlign = "right";
     const marks = most - least < 1.7 ? [1, 2, 5] : [1];
     for (let power = Math.floor(least); power <= most; power++) for (const mark of marks) {
       const y = mark * 10 ** power;
       if (y < 10 ** least || y > 10 ** most) continue;
       context.beginPath(); context.moveTo(left, py(y)); context.lineTo(width - right, py(y)); context.stroke();
-      context.fillText(power < -3 ? y.toExponential(0) : String(+y.toPrecision(1)), left - 5, py(y) + 4);
+      write(power < -3 ? y.toExponential(0) : String(+y.toPrecision(1)), left - 5, py(y) + 4, "right");
     }
-    context.textAlign = "center";
-    for (const x of ticks(last)) if (px(x) < width - 70) context.fillText(String(x), px(x), height - 5);
-    context.textAlign = "right";
-    context.fillText("epoch", width - right, height - 5);
+    for (const x of ticks(last)) if (px(x) < width - 70) write(String(x), px(x), height - 5, "center");
+    write("epoch", width - right, height - 5, "right");
 
     const twinned = model.get("frame").twin !== null;
     const lines = [["train", 1, TRAIN, 1.5, []], ["test", 2, TEST, 5, []]];
@@ -359,14 +375,13 @@ function render({ model, el }) {
       if (Number.isFinite(y)) context.fillRect(px(curve[5 * (n - 1)]) - 2, py(y) - 2, 4, 4);
     }
     let x = 0;
-    context.textAlign = "left";
     context.fillStyle = INK;
-    context.fillText("loss", x, 12);
+    write("loss", x, 12);
     x += 34;
     for (const [text, , color, thickness, dash] of lines.filter(([text]) => text)) {
       context.strokeStyle = color; context.lineWidth = thickness; context.setLineDash(dash);
       context.beginPath(); context.moveTo(x, 8); context.lineTo(x + 22, 8); context.stroke();
-      context.fillText(text, x + 26, 12);
+      write(text, x + 26, 12);
       x += 36 + context.measureText(text).width;
     }
     context.setLineDash([]);
@@ -379,36 +394,37 @@ function render({ model, el }) {
   }
 
   function drawLayers() {
-    const rows = model.get("frame").layers, row = rows.length > 5 ? 32 : 38;
-    layers.style.height = `${22 + rows.length * row + 18}px`;
-    const { context, width, height } = pen(layers);
-    const left = 98, gap = 14, each = (width - left - gap) / 2, middle = left + each + gap;
+    const rows = model.get("frame").layers, row = rows.length > 5 ? 36 : 44;
+    layers.style.height = `${18 + rows.length * row + 20}px`;
+    const { context, width, height, write, taken } = pen(layers);
+    const left = 62, gap = 14, each = (width - left - gap) / 2, middle = left + each + gap;
+    const long = (text) => context.measureText(text).width;
     context.fillStyle = INK;
-    context.fillText("activations", left, 12);
-    context.fillText("gradients |∂ℓ/∂W|", middle, 12);
+    write("activations", left, 12);
+    write(["gradients |∂ℓ/∂W|", "gradients"].find((text) => long(text) < each) ?? "", middle, 12);
     rows.forEach((layer, i) => {
-      const bottom = 22 + (i + 1) * row - 6, [place, kind] = layer.name.split(", ");
+      const top = 18 + i * row + 12, bottom = top + row - 16, [place, kind] = layer.name.split(", ");
       context.fillStyle = INK;
-      context.fillText(`${place} ${kind}`, 0, bottom - 12);
+      write(place, 0, top);
       context.fillStyle = "#555";
-      context.fillText(zeros(layer.zero_activations), 0, bottom + 1);
-      bars(context, layer.activations, left, bottom, each, row - 10, "#3f8fc9");
-      if (layer.gradients) bars(context, layer.gradients, middle, bottom, each, row - 10, "#b45f8f");
-      const remark = layer.gradients ? zeros(layer.zero_gradients) : "no step yet";
-      Object.assign(context, { fillStyle: "#555", strokeStyle: "#fff", lineWidth: 3 });
-      context.strokeText(remark, middle, bottom - 12);
-      context.fillText(remark, middle, bottom - 12);
+      write(kind, 0, top + 14);
+      write(zeros(layer.zero_activations), left, top);
+      write(layer.gradients ? zeros(layer.zero_gradients) : "no step yet", middle, top);
+      for (const [counts, x, color] of [[layer.activations, left, "#3f8fc9"], [layer.gradients, middle, "#b45f8f"]]) {
+        if (!counts) continue;
+        bars(context, counts, x, bottom, each, bottom - top - 4, color);
+        taken.push([x, x + each, top + 4, bottom]);
+      }
     });
     context.fillStyle = INK;
-    const [low, high] = rows[0].range;
-    const label = (text, x, align) => { context.textAlign = align; context.fillText(text, x, height - 5); };
+    const [low, high] = rows[0].range, y = height - 5;
     const zero = left + each * -low / (high - low);
-    label("0", zero, "center");
-    if (zero - left > 24) label("−1", left, "left");
-    label(String(+high.toPrecision(2)), left + each, "right");
-    for (const [text, power] of [["10⁻⁸", -8], ["10⁻⁴", -4], ["1", 0]]) {
-      label(text, middle + each * (power + 8) / 10, power === -8 ? "left" : "center");
-    }
+    write("0", zero, y, "center");
+    if (zero - left > 24) write("−1", left, y);
+    write(String(+high.toPrecision(2)), left + each, y, "right");
+    write("10⁻⁸", middle, y);
+    if (0.4 * each > 1.5 * long("10⁻⁸") + 6) write("10⁻⁴", middle + 0.4 * each, y, "center");
+    write("1", middle + 0.8 * each, y, "center");
   }
 
   function zeros(share) { return share >= 0.005 ? `${Math.round(100 * share)} % zero` : ""; }
@@ -430,7 +446,6 @@ function render({ model, el }) {
   const percent = (value) => (value === null ? "–" : `${(100 * value).toFixed(1)} %`);
 
   function showFrame() {
-    answered();
     const frame = model.get("frame"), [trainLoss, testLoss, trainError, testError] = frame.now;
     numbers.epoch.textContent = frame.batch ? `${frame.epoch} + ${frame.batch}/${frame.batches}` : frame.epoch;
     numbers.train.textContent = percent(trainError);
@@ -438,7 +453,7 @@ function render({ model, el }) {
     root.dataset.epoch = frame.epoch;
     if (frame.number - seen >= 15) send("seen", seen = frame.number);
     const text = `train ${trainLoss?.toFixed(4) ?? "none"}, test ${testLoss?.toFixed(4) ?? "none"}`;
-    loss.setAttribute("aria-label", `Loss after ${frame.epoch} epochs: ${text}`);
+    loss.setAttribute("aria-label", `Loss after ${numbers.epoch.textContent} epochs: ${text}`);
     layers.setAttribute("aria-label", "Histograms of activations and of gradients, layer by layer");
     if (frame.twin !== null) {
       twinText.textContent = `Its curves and diy's agree within ${frame.twin.toExponential(0)} so far (they round differently, and training amplifies it).`;
@@ -446,18 +461,27 @@ function render({ model, el }) {
     draw();
   }
 
-  function showStatus() {
-    answered();
-    const { text, kind } = model.get("status");
-    status.textContent = text;
+  function showStatus({ text, kind, playing } = model.get("status")) {
+    if (status.textContent !== text) status.textContent = text;  // else it would be read aloud again
     status.className = `status ${kind}`;
-    play.textContent = playing() ? "❚❚ Pause" : "▶ Play";
-    root.dataset.playing = String(playing());
-    root.dataset.kind = kind;
+    play.textContent = playing ? "❚❚ Pause" : "▶ Play";
+    Object.assign(root.dataset, { kind, playing });
+  }
+
+  function showAnswer() {
+    clearTimeout(waiting);
+    root.dataset.waiting = "false";
+    showStatus();
+  }
+
+  function showLost() {
+    clearTimeout(waiting);
+    root.dataset.waiting = "false";
+    const text = "The kernel was restarted: run the first cell and this one again.";
+    showStatus({ text, kind: "trouble", playing: false });
   }
 
   function showSettings() {
-    answered();
     const settings = model.get("settings");
     if (settings.token < token) return;  // an answer to an older change: the control has moved on
     for (const [name, control] of Object.entries(controls)) control.show(settings[name]);
@@ -465,38 +489,41 @@ function render({ model, el }) {
   }
 
   function showPoints() {
-    const { added, drawn: total } = model.get("points");
+    const { added, drawn: total, labels } = model.get("points");
     plane.setAttribute("aria-label",
       "The plane with the training points and what the network makes of it. Arrow keys move a cross, Enter adds a point.");
-    const shown = Math.min(total, 400);
+    const shown = labels.byteLength - added;
     clear.hidden = !added;
-    legend.textContent =
-      `${total ? `${shown} of ${total} training points` : "No points yet"}${added ? ` and ${added} of yours` : ""}. ` +
+    const kinds = [total && `${shown} of ${total} training points`, added && `${added} of your own`].filter(Boolean);
+    legend.textContent = `${kinds.join(" and ") || "No points yet"}. ` +
       "Background: the prediction, stronger where surer; black line: undecided.";
     draw();
   }
 
   function showCode() {
-    answered();
     code.textContent = model.get("code");
   }
 
   const twinText = element("span", { "data-number": "twin" });
   codeButton.after(twinText);
-  const listeners = { frame: showFrame, status: showStatus, settings: showSettings, points: showPoints, code: showCode };
-  for (const [name, listener] of Object.entries(listeners)) {
-    model.on(`change:${name}`, listener);
+  const listeners = {
+    "change:frame": showFrame, "change:settings": showSettings, "change:points": showPoints, "change:code": showCode,
+    "change:status": () => showStatus(), "change:answer": showAnswer,
+  };
+  for (const [event, listener] of Object.entries(listeners)) {
+    model.on(event, listener);
     listener();
   }
+  model.on("comm_live_update", showLost);  // Jupyter's word that the kernel is gone
   const resized = new ResizeObserver(draw);
   resized.observe(root);
 
   return () => {
     resized.disconnect();
     clearTimeout(waiting);
-    for (const [name, listener] of Object.entries(listeners)) model.off(`change:${name}`, listener);
-    send("closed");
-    clearTimeout(waiting);
+    for (const [event, listener] of Object.entries(listeners)) model.off(event, listener);
+    model.off("comm_live_update", showLost);
+    if (!--views) send("closed");
   };
 }
 

@@ -17,7 +17,7 @@ import traitlets
 
 from playground import still
 from playground.data import DATA_SETS
-from playground.lab import ACTIVATIONS, EDGE, OPTIMIZERS, OWN, Lab
+from playground.lab import ACTIVATIONS, EDGE, NOTHING, OPTIMIZERS, OWN, Lab
 
 BUDGET = 0.02
 """Seconds of training between two looks at the kernel's other work, unless a single step takes longer."""
@@ -45,10 +45,10 @@ CHOICES = {
     "init_scale": [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0],
     "speed": [*SPEEDS],
 }
-"""What the controls offer. A lab that starts with another value adds it."""
+"""What the controls offer. A lab that has another value adds it."""
 
 LABELS = {
-    "data": ("data set", "what is to be learnt"),
+    "data": ("data set", "what is to be learned"),
     "noise": ("noise", "standard deviation of what is added to each point"),
     "depth": ("hidden layers", "number of hidden layers; with 0 the network is a single linear layer"),
     "width": ("width", "units in each hidden layer"),
@@ -62,8 +62,7 @@ LABELS = {
 }
 """What each control is called, and what it does."""
 
-SHOWN = 400
-"""How many of the training points are drawn; a learner's own are drawn all."""
+LOST = "The run on screen is lost: press Play to begin a new one."
 
 
 class Playground(anywidget.AnyWidget):
@@ -75,21 +74,28 @@ class Playground(anywidget.AnyWidget):
         lab: the `Lab` to show; without one, a new one is made from `arguments`.
         arguments: those of `Lab`.
 
-    A cell may use `lab` while it plays: cells and training take turns.
+    A cell may use `lab` while it plays: cells and training take turns. Settings and points that it
+    changes are shown at once.
+
+    Raises:
+        TypeError: both a lab and arguments are given.
     """
 
     _esm = Path(__file__).with_name("view.js")
     _css = Path(__file__).with_name("view.css")
 
-    choices = traitlets.Dict().tag(sync=True)
+    choices = traitlets.Dict(CHOICES).tag(sync=True)
     labels = traitlets.Dict(LABELS).tag(sync=True)
     settings = traitlets.Dict().tag(sync=True)
     points = traitlets.Dict().tag(sync=True)
     frame = traitlets.Dict().tag(sync=True)
     status = traitlets.Dict().tag(sync=True)
     code = traitlets.Unicode().tag(sync=True)
+    answer = traitlets.Int().tag(sync=True)
 
     def __init__(self, lab: Lab | None = None, **arguments):
+        if lab is not None and arguments:
+            raise TypeError(f"give a lab or the arguments of a new one, not both: got a lab and {sorted(arguments)}")
         super().__init__()
         self.lab = lab or Lab(**arguments)
         self.speed = "1 epoch per frame"
@@ -100,15 +106,9 @@ class Playground(anywidget.AnyWidget):
             self._loop = asyncio.get_running_loop()
         except RuntimeError:
             self._loop = None
-        own = asdict(self.lab.settings)
-        self.choices = {
-            name: values if name == "speed" or own[name] in values else sorted([*values, own[name]])
-            for name, values in CHOICES.items()
-        }
-        self._show_points()
-        self._show_settings()
-        self._show()
-        self._say("Ready. Press Play and watch the picture on the left.")
+        self._show_all()
+        self._say("Ready. Press Play and watch the picture on the left." if len(self.lab.x) else NOTHING)
+        self.lab.watchers.append(self._show_all)
         self.on_msg(self._receive)
 
     def __repr__(self) -> str:
@@ -130,7 +130,7 @@ class Playground(anywidget.AnyWidget):
         if self._loop is None:
             raise RuntimeError("playing needs Jupyter's event loop: make the Playground in a notebook cell")
         if not len(self.lab.x):
-            raise RuntimeError("There is nothing to learn yet: click on the plane to add some points.")
+            raise RuntimeError(NOTHING)
         self._leave_trouble()
         self.playing, self._seen = True, self._sent
         self._say("Playing.")
@@ -146,30 +146,37 @@ class Playground(anywidget.AnyWidget):
         """Pause and take one step."""
         self._leave_trouble()
         self.lab.step()
-        self.pause("One step on one mini-batch.")
+        self.pause(self.lab.trouble or "One step on one mini-batch.")
         self._show()
 
     def epoch(self) -> None:
         """Pause and finish the epoch."""
         self._leave_trouble()
         self.lab.run_epoch()
-        self.pause("One epoch: every training point was used once.")
+        self.pause(self.lab.trouble or "One epoch: every training point was used once.")
         self._show()
 
     def reset(self) -> None:
         """Pause and go back to the initial weights."""
         self.lab.reset()
         self.pause("Back at the initial weights.")
-        self._show()
 
     def set(self, name: str, value, token: int = 0) -> None:
         """Change one setting of the lab, or the speed. The browser knows by the token which answer is its newest."""
         self._token = token
         if name == "speed":
-            if value not in SPEEDS:
-                raise ValueError(f"speed must be one of {', '.join(SPEEDS)}, got {value!r}")
-            self.speed = value
-            return self._show_settings()
+            self._set_speed(value)
+        else:
+            self._set(name, value)
+        self._show_settings()
+
+    def _set_speed(self, value: str) -> None:
+        if value not in SPEEDS:
+            raise ValueError(f"speed must be one of {', '.join(SPEEDS)}, got {value!r}")
+        self.speed = value
+        self._say(f"Speed: {value}.")
+
+    def _set(self, name: str, value) -> None:
         steps = self.lab.steps
         self.lab.change(**{name: value})
         text = f"{LABELS.get(name, (name,))[0].capitalize()}: {value}."
@@ -180,16 +187,11 @@ class Playground(anywidget.AnyWidget):
         if steps and not self.lab.steps:
             text += " A new run has begun."
         self._say(text)
-        self._show_points()
-        self._show_settings()
-        return self._show()
 
     def add(self, x: float, y: float, label: int) -> None:
         """Add a training point."""
         self.lab.add_point(x, y, label)
         self._say(f"Added a point of class {label} at ({x:.2f}, {y:.2f}).")
-        self._show_points()
-        self._show()
 
     def clear(self) -> None:
         """Remove the added points."""
@@ -197,8 +199,6 @@ class Playground(anywidget.AnyWidget):
         if not len(self.lab.x):
             self.playing = False
         self._say("Your points are removed.")
-        self._show_points()
-        self._show()
 
     def twin(self, wanted: bool) -> None:
         """Begin a new run with or without a PyTorch twin."""
@@ -208,8 +208,6 @@ class Playground(anywidget.AnyWidget):
             if wanted
             else "A new run, without the twin."
         )
-        self._show_settings()
-        self._show()
 
     def write_code(self) -> None:
         """Put the program of the run on screen."""
@@ -244,6 +242,8 @@ class Playground(anywidget.AnyWidget):
             self._show_settings()
             self.playing = False
             self._say(str(error), kind="trouble")
+        if action not in ("seen", "closed"):
+            self.answer += 1  # the same words twice would send nothing, and the browser would wait
 
     # The loop
 
@@ -268,7 +268,7 @@ class Playground(anywidget.AnyWidget):
             lab.step()
             if lab.trouble:
                 self.playing = False
-                self._say(lab.trouble, kind="trouble")
+                self._say(lab.trouble)
             done = lab.steps >= last_step if steps else lab.epoch >= last_epoch
             if done or lab.trouble or time.perf_counter() > until:
                 return
@@ -291,40 +291,55 @@ class Playground(anywidget.AnyWidget):
     # What is sent to the browser
 
     def _say(self, text: str, kind: str = "fine") -> None:
+        if self.lab.trouble and kind == "fine":
+            text, kind = text if text == self.lab.trouble else f"{text} {LOST}", "trouble"
         self.status = {"text": text, "kind": kind, "playing": self.playing}
+        self._show_code()
+
+    def _show_all(self) -> None:
+        self._show_points()
+        self._show_settings()
+        self._show_code()
+        self._show()
+
+    def _show_code(self) -> None:
         if self.code and not self.playing:
             self.code = self.lab.snippet()
 
     def _show_settings(self) -> None:
-        self.settings = asdict(self.lab.settings) | {
+        now = asdict(self.lab.settings)
+        self.choices = {
+            name: values if name == "speed" or now[name] in values else sorted([*values, now[name]])
+            for name, values in self.choices.items()
+        }
+        self.settings = now | {
             "speed": self.speed,
             "twin": self.lab.twin is not None,
             "token": self._token,
         }
 
     def _show_points(self) -> None:
-        drawn = len(self.lab.x) - len(self.lab.points)
-        shown = torch.cat([torch.arange(min(drawn, SHOWN)), torch.arange(drawn, len(self.lab.x))])
+        shown = still.shown(self.lab)
         self.points = {
             "places": self.lab.x[shown].numpy().tobytes(),
             "labels": self.lab.labels[shown].to(torch.uint8).numpy().tobytes(),
             "added": len(self.lab.points),
-            "drawn": drawn,
+            "drawn": len(self.lab.x) - len(self.lab.points),
             "edge": EDGE,
         }
 
     def _show(self) -> None:
         lab = self.lab
         self._sent += 1
-        now = lab.measure()
+        now, distance = lab.measure(), lab.twin_distance()
         surface = lab.surface(50).clamp(-1, 1).mul(32767).nan_to_num(0).to(torch.int16)
         self.frame = {
             "number": self._sent,
             "epoch": lab.epoch,
             "batch": lab.steps_in_epoch,
-            "batches": math.ceil(len(lab.x) / lab.settings.batch_size),
+            "batches": lab.steps_per_epoch,
             "now": [None if math.isnan(value) else value for value in now[1:]],
-            "twin": None if lab.twin is None else lab.twin_distance(),
+            "twin": None if math.isnan(distance) else distance,
             "surface": surface.numpy().tobytes(),
             "size": 50,
             "curve": still.curve(lab).numpy().tobytes(),

@@ -354,7 +354,7 @@ def test_batch_norm_keeps_its_state(diy):
     again.load_state_dict(counterpart.state_dict())
     assert list(layer.state_dict()) == list(counterpart.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(layer.state_dict().values(), again.state_dict().values()))
-    assert len(list(layer.parameters())) == 2, "statistics are not learnt"
+    assert len(list(layer.parameters())) == 2, "statistics are not learned"
     layer.to(torch.float64)
     assert (layer.running_mean.dtype, layer.num_batches_tracked.dtype) == (torch.float64, torch.int64)
 

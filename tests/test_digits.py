@@ -223,7 +223,7 @@ def test_figures_show_what_the_results_say(tiny):
     assert twin.get_label() == "PyTorch"
     shown = [axes for axes in digit_figures.worst_mistakes(content, data, count=7).axes if axes.images]
     confidence = np.mean([record["diy"]["confidence"] for record in content["rounds"]], axis=0)
-    assert len(shown) == 7 and f"{confidence.min():.0%} sure" in shown[0].get_title()
+    assert len(shown) == 7 and f"{confidence.min():.0%} for " in shown[0].get_title()
     kernels = [axes for axes in digit_figures.filters(content).axes if axes.images]
     np.testing.assert_array_equal(kernels[1].images[0].get_array(), content["rounds"][0]["filters"][1])
 

@@ -131,6 +131,50 @@ def test_the_record_holds_means_and_error_rates_without_dropout():
     assert lab.measure() == pytest.approx(record, nan_ok=True)
 
 
+def test_a_point_added_in_mid_epoch_is_learned_from_the_next_one_on():
+    lab, other = run(small(), 1), run(small(), 1)
+    lab.step()
+    lab.add_point(0, 0, 1)
+    assert (lab.epoch, lab.steps_in_epoch, lab.steps_per_epoch) == (1, 1, 3)
+    lab.run_epoch()
+    assert (lab.epoch, lab.steps_in_epoch, lab.steps_per_epoch) == (2, 0, 4)
+    assert same(weights(lab.model), weights(run(other, 1).model))
+
+
+def test_without_the_added_points_the_epoch_begins_anew():
+    lab = small()
+    lab.add_point(0, 0, 1)
+    lab.step()
+    lab.remove_points()
+    assert (lab.epoch, lab.steps, lab.steps_in_epoch, lab.steps_per_epoch) == (0, 1, 0, 3)
+    lab.run_epoch()
+    assert (lab.epoch, lab.steps, lab.steps_in_epoch) == (1, 4, 0)
+
+
+def test_another_batch_size_counts_from_the_next_epoch_on():
+    lab = small()
+    lab.step()
+    lab.change(batch_size=5)
+    assert (lab.steps_in_epoch, lab.steps_per_epoch) == (1, 3)
+    lab.run_epoch()
+    assert (lab.steps_in_epoch, lab.steps_per_epoch) == (0, 12)
+
+
+def test_watchers_are_told_of_every_change_but_a_step():
+    lab, told = small(), []
+    lab.watchers.append(lambda: told.append(lab.settings.depth))
+    lab.run_epoch()
+    lab.change(lr=0.001)  # as it was
+    assert told == []
+    lab.change(lr=0.002)
+    lab.change(depth=3)
+    lab.add_point(0, 0, 1)
+    lab.remove_points()
+    lab.reset()
+    lab.twin = True
+    assert told == [2, 3, 3, 3, 3, 3]
+
+
 def test_reset_gives_the_same_run_again():
     lab = run(small(dropout=0.3), 3)
     history = lab.history
@@ -278,11 +322,11 @@ def test_layers_give_activations_and_the_gradients_of_the_last_step():
 @pytest.mark.parametrize(
     "settings, words",
     [
-        ({"lr": 0.1}, ["Diverged", "Tanh", "below 0.1", '"mean"', "200 times smaller"]),
+        ({"lr": 0.1}, ["Diverged", "Tanh", "choose a learning rate below 0.1, or", '"mean"', "200 times smaller"]),
         ({"lr": 10.0, "reduction": "mean"}, ["Diverged", "Tanh", "below 10"]),
         ({"lr": 1e38}, ["Diverged in epoch 1", "too large for a number"]),
         ({"lr": 10.0, "optimizer": "Adam"}, ["Diverged", "Tanh", "below 10"]),
-        ({"init_scale": 10.0}, ["Diverged", "smaller initialization"]),
+        ({"init_scale": 10.0}, ["Diverged", "choose a smaller initialization, or a learning rate below 0.001, or"]),
     ],
 )
 def test_a_run_that_diverged_is_explained(settings, words):
@@ -295,11 +339,21 @@ def test_a_run_that_diverged_is_explained(settings, words):
     assert lab.trouble is None
 
 
+def test_a_white_plane_is_explained():
+    for biases, white in (((9.0, 9.0), True), ((9.0, -9.0), False)):
+        lab = small(lr=1e-6)
+        lab.model[-2].bias.copy_(torch.tensor(biases))
+        lab.run_epoch()
+        assert lab.trouble.startswith("Diverged") and ("so the plane is white" in lab.trouble) == white
+        assert (lab.surface().abs().max() < 0.05) == white
+
+
 def test_relus_that_are_all_dead_are_explained():
     lab = small()
     lab.model[2].bias.fill_(-1000.0)
     lab.run_epoch()
     assert lab.trouble.startswith("Stuck in epoch 1: every ReLU of layer 2 gives 0 for every point.")
+    assert lab.trouble.endswith("or more units.")
 
 
 @pytest.mark.parametrize("data", DATA_SETS)
@@ -310,7 +364,7 @@ def test_a_healthy_run_has_no_trouble(data):
         assert lab.trouble is None
 
 
-def test_added_points_are_learnt_and_survive_a_reset():
+def test_added_points_are_learned_and_survive_a_reset():
     lab = run(small(), 1)
     lab.add_point(0.12345, -0.5, 1)
     lab.add_point(-1, 1, 0)
@@ -375,6 +429,21 @@ def test_the_program_of_a_run_gives_its_losses(settings):
     assert f"test loss {lab.history[-1].test_loss:.4f}" in printed
 
 
+@pytest.mark.parametrize("epochs, steps", [(0, 1), (2, 3)])
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_the_program_ends_in_mid_epoch_where_the_run_does(epochs, steps, dropout):
+    lab = run(small(batch_size=10, lr=0.01, dropout=dropout), epochs)
+    for _ in range(steps):
+        lab.step()
+    assert (lab.epoch, lab.steps_in_epoch) == (epochs, steps)
+    assert execute(lab.snippet())[0]["train_loss"] == lab.measure().train_loss != lab.history[-1].train_loss
+
+
+def test_the_program_of_nothing_says_so():
+    program = Lab(data=OWN).snippet()
+    assert "There is nothing to learn yet" in program and execute(program)[1] == ""
+
+
 def test_the_program_has_the_learners_points():
     lab = Lab(data=OWN, lr=0.01)
     for x, label in ((-0.5, 0), (0.5, 1), (0.25, 1)):
@@ -405,11 +474,13 @@ def _again(lab):
     return again
 
 
-def test_the_program_runs_on_its_own(tmp_path):
+def test_the_program_runs_where_it_says_in_the_folder_of_diy(tmp_path):
+    for path in (*ROOT.glob("*.py"), ROOT / "playground"):
+        (tmp_path / path.name).symlink_to(path)
     program = tmp_path / "program.py"
     program.write_text(run(small(), 3).snippet())
-    command = [sys.executable, str(program)]
-    done = subprocess.run(command, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, cwd=tmp_path)
+    assert program.read_text().startswith("# Save this in the folder of diy.py, or")
+    done = subprocess.run([sys.executable, str(program)], env={}, capture_output=True, text=True, cwd="/")
     assert done.returncode == 0 and done.stdout.startswith("train loss ") and not done.stderr
 
 
@@ -460,6 +531,27 @@ def test_a_recording_has_a_slider_over_its_pictures_and_needs_nothing_else():
     assert "http" not in page and "<script" not in page
 
 
+@pytest.mark.parametrize("epochs", [(0,), (0, 3)])
+def test_a_recording_of_own_points_has_no_test_error(epochs):
+    lab = small(data=OWN)
+    if epochs[-1]:
+        lab.add_point(0, 0, 1)
+    captions = [caption for caption, _ in still.Recording(lab, epochs).frames]
+    assert captions == [f"Epoch {epoch}: test loss –, test error – %." for epoch in epochs]
+
+
+def test_a_picture_shows_some_of_the_points_and_all_of_the_learners():
+    lab = Lab()
+    lab.add_point(0.5, 1.2, 0)
+    indices = still.shown(lab).tolist()
+    assert indices == [*range(still.SHOWN), 1000]
+    dots = [tuple(dot) for marks in still.figure(lab).axes[0].collections for dot in marks.get_offsets().tolist()]
+    assert {tuple(place) for place in lab.x[indices].tolist()} <= set(dots)
+    assert tuple(lab.x[still.SHOWN].tolist()) not in dots
+    shown = torch.frombuffer(bytearray(view.Playground(lab).points["places"]), dtype=torch.float32)
+    assert torch.equal(shown.reshape(-1, 2), lab.x[indices])
+
+
 # The view, without a browser
 
 
@@ -477,6 +569,9 @@ def test_the_view_shows_the_lab():
     assert json.dumps({k: v for k, v in playground.frame.items() if not isinstance(v, bytes)}, allow_nan=False)
     act(playground, "step")
     assert (playground.frame["batch"], playground.frame["batches"]) == (1, 3)
+    act(playground, "add", 0, 0, 1)
+    act(playground, "set", "batch_size", 2)
+    assert (playground.frame["batch"], playground.frame["batches"]) == (1, 3)
     act(playground, "reset")
     assert playground.frame["epoch"] == 0
 
@@ -485,6 +580,31 @@ def test_a_value_that_the_controls_do_not_offer_is_added():
     playground = view.Playground(lr=0.003)
     assert 0.003 in playground.choices["lr"] and playground.choices["lr"] == sorted(playground.choices["lr"])
     assert 0.003 not in view.Playground().choices["lr"]
+
+
+def test_what_a_cell_changes_is_shown():
+    playground = view.Playground(small())
+    playground.lab.change(lr=0.003, data=OWN)
+    assert playground.settings["lr"] == 0.003 in playground.choices["lr"]
+    assert playground.points["drawn"] == 0
+    playground.lab.add_point(0, 0, 1)
+    assert playground.points["added"] == 1
+    playground.lab.run_epoch()
+    playground.lab.reset()
+    assert playground.frame["epoch"] == 0
+
+
+def test_a_lab_and_arguments_of_another_are_refused():
+    with pytest.raises(TypeError, match=r"not both: got a lab and \['lr'\]"):
+        view.Playground(small(), lr=1)
+
+
+@pytest.mark.parametrize("action", ["step", "play", "write_code", "pause"])
+def test_the_same_answer_twice_is_two_answers(action):
+    playground, answers = view.Playground(data=OWN), []
+    playground.observe(lambda change: answers.append(change["new"]), "answer")
+    first = act(playground, action)
+    assert act(playground, action) == first and len(set(answers)) == 2
 
 
 def test_every_choice_is_one_that_the_lab_takes():
@@ -513,17 +633,21 @@ def test_a_change_says_what_it_did():
     act(playground, "epoch")
     assert act(playground, "set", "lr", 0.2)["text"] == "Learning rate: 0.2."
     assert act(playground, "set", "depth", 2)["text"] == "Hidden layers: 2. A new run has begun."
+    assert act(playground, "set", "speed", "1 step per frame")["text"] == "Speed: 1 step per frame."
     assert "PyTorch" in act(playground, "twin", True)["text"] and playground.settings["twin"]
     assert playground.frame["twin"] == pytest.approx(0, abs=1e-6)
 
 
 def test_points_come_and_go():
     playground = view.Playground(data=OWN)
+    assert playground.status["text"].startswith("There is nothing to learn yet")
     assert act(playground, "step")["text"].startswith("There is nothing to learn yet: click on the plane")
     assert "class 1 at (0.25, -0.50)" in act(playground, "add", 0.25, -0.5, 1)["text"]
     assert playground.points["added"] == 1 and playground.points["labels"] == b"\1"
+    act(playground, "twin", True)
+    assert playground.frame["twin"] < 1e-6
     act(playground, "clear")
-    assert playground.points["added"] == 0
+    assert playground.points["added"] == 0 and playground.frame["twin"] is None
 
 
 def test_the_program_on_screen_follows_the_run():
@@ -536,11 +660,14 @@ def test_the_program_on_screen_follows_the_run():
     assert playground.code == playground.lab.snippet() and "range(2)" in playground.code
 
 
-def test_without_a_kernel_a_picture_stands_for_the_widget():
-    data, metadata = view.Playground(small())._repr_mimebundle_()
-    assert data["text/plain"] == "Playground(Lab(circle, 2-6-6-2 ReLU, SGD, lr=0.001, sum, epoch 0))"
+@pytest.mark.parametrize("name", [*DATA_SETS, OWN])
+def test_without_a_kernel_a_picture_stands_for_the_widget(name):
+    data, metadata = view.Playground(small(data=name))._repr_mimebundle_()
+    assert data["text/plain"] == f"Playground(Lab({name}, 2-6-6-2 ReLU, SGD, lr=0.001, sum, epoch 0))"
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
-    assert "Decision surface" in metadata["image/png"]["alt"]
+    alt = metadata["image/png"]["alt"]
+    assert "Decision surface" in alt and "nan" not in alt
+    assert ("train error – %, test error – %" in alt) == (name == OWN)
 
 
 def in_a_notebook(story, **settings):
@@ -611,13 +738,23 @@ def test_trouble_stops_it_and_play_starts_anew():
         playground.play()
         await until(lambda: not playground.status["playing"])
         assert playground.status["kind"] == "trouble" and playground.status["text"].startswith("Diverged")
-        act(playground, "set", "lr", 0.001)
+        status = act(playground, "set", "lr", 0.001)
+        assert status["text"] == f"Learning rate: 0.001. {view.LOST}" and status["kind"] == "trouble"
         assert playground.frame["epoch"] == playground.lab.epoch > 0
         act(playground, "play")
         assert playground.lab.epoch == 0 and playground.playing
         await until(lambda: playground.frame["epoch"] >= 5)
 
     in_a_notebook(story, lr=1.0)
+
+
+@pytest.mark.parametrize("action", ["step", "epoch"])
+def test_a_single_step_into_trouble_is_explained(action):
+    playground = view.Playground(small(lr=10.0, batch_size=60))
+    status = act(playground, action)
+    while not playground.lab.trouble:
+        status = act(playground, action)
+    assert status["text"] == playground.lab.trouble and status["kind"] == "trouble"
 
 
 def test_closing_the_output_stops_it():

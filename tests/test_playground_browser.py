@@ -12,6 +12,8 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -58,24 +60,33 @@ ALL_RAN = f"""async () => {{ {HELPERS}
     await until(() => failures().length || (code().every(done) && idle()));
     return failures().map((failure) => failure.evalue);
 }}"""
-RUN_IN_NEW_CELL = f"""async (source) => {{ {HELPERS}
+START = f"""{HELPERS}
     panel.content.activeCellIndex = panel.content.widgets.length - 1;
     await app.commands.execute("notebook:insert-cell-below");
     const cell = panel.content.activeCell.model;
     cell.sharedModel.setSource(source);
     app.commands.execute("notebook:run-cell");
+"""
+START_NEW_CELL = f"""async (source) => {{ {START} await until(() => !idle()); }}"""
+RUN_IN_NEW_CELL = f"""async (source) => {{ {START}
     await until(() => done(cell));
     return cell.outputs.toJSON().map((output) => output.text || "").join("");
+}}"""
+CLEAR_OUTPUT = f"""async () => {{ {HELPERS}
+    await app.commands.execute("notebook:clear-cell-output");
 }}"""
 CLEAR_OUTPUTS = f"""async () => {{ {HELPERS}
     await app.commands.execute("notebook:clear-all-cell-outputs");
 }}"""
+RESTART = f"""async () => {{ {HELPERS}
+    await panel.sessionContext.session.kernel.restart();
+    await until(idle);
+}}"""
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A JupyterLab of its own on loopback, with a copy of what the notebook needs."""
-    folder = tmp_path_factory.mktemp("jupyter")
+@contextmanager
+def serve(folder: Path) -> Iterator[str]:
+    """Run a JupyterLab of its own on loopback, with a copy of what the notebook needs, and yield its address."""
     work = folder / "work"
     (work / "notebooks").mkdir(parents=True)
     for path in (*ROOT.glob("*.py"), *ROOT.glob("notebooks/*.py"), ROOT / NOTEBOOK):
@@ -130,9 +141,9 @@ def server(tmp_path_factory):
             os.killpg(process.pid, signal.SIGKILL)
 
 
-@pytest.fixture(scope="module")
-def page(server):
-    """The notebook, open and with a kernel, 1024 px wide; `page.elsewhere` lists what was asked of other hosts."""
+@contextmanager
+def open_notebook(address: str) -> Iterator:
+    """Yield the notebook's page, with a kernel, 1024 px wide; `page.elsewhere` lists what was asked of other hosts."""
     assert BROWSER, "where CI is set this test is required, but there is no Chromium: install it"
     from playwright.sync_api import sync_playwright
 
@@ -141,15 +152,21 @@ def page(server):
         browser = playwright.chromium.launch(executable_path=BROWSER, args=flags)
         page = browser.new_page(viewport={"width": 1024, "height": 900})
         page.set_default_timeout(PATIENCE)
-        own = (server, "data:", "blob:", "about:")
+        own = (address, "data:", "blob:", "about:")
         page.elsewhere, page.errors = [], []
         page.on("request", lambda request: request.url.startswith(own) or page.elsewhere.append(request.url))
         page.on("pageerror", lambda error: page.errors.append(str(error)))
-        page.goto(f"{server}/lab/tree/{NOTEBOOK}?token={TOKEN}")
+        page.goto(f"{address}/lab/tree/{NOTEBOOK}?token={TOKEN}")
         page.wait_for_function("window.jupyterapp")
         page.evaluate(READY)
         yield page
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    with serve(tmp_path_factory.mktemp("jupyter")) as address, open_notebook(address) as page:
+        yield page
 
 
 class Lab:
@@ -180,6 +197,10 @@ class Lab:
     def part(self, name):
         return self.root.locator(f"[data-part={name}]")
 
+    def cut(self):
+        """The texts in the pictures that do not fit."""
+        return self.part("loss").get_attribute("data-cut") + self.part("layers").get_attribute("data-cut")
+
     def picture(self, part):
         return self.part(part).evaluate("(canvas) => canvas.toDataURL()")
 
@@ -204,6 +225,9 @@ def test_it_fits_into_1024_pixels_and_every_control_has_a_name(page, lab):
     assert lab.root.evaluate("(lab) => lab.scrollWidth <= lab.clientWidth")
     cut = "[...lab.querySelectorAll('button, select, .name')].filter((part) => part.scrollWidth > part.clientWidth)"
     assert lab.root.evaluate(f"(lab) => {cut}.map((part) => part.textContent)") == []
+    assert lab.cut() == ""
+    tops = [radio.bounding_box()["y"] for radio in lab.root.get_by_role("radio").all()]
+    assert tops[0] == tops[1]
     snapshot = lab.root.aria_snapshot()
     for name in ("Play", "Step", "Epoch", "Reset", "Show the code"):
         assert f'button "{name}"' in snapshot or f'button "▶ {name}"' in snapshot, snapshot
@@ -221,6 +245,7 @@ def test_playing_moves_epochs_and_pictures_while_another_cell_runs(page, lab):
     lab.until("data.playing === 'true' && +data.epoch >= 5")
     for part, old in before.items():
         assert lab.picture(part) != old
+    assert lab.cut() == ""
     assert page.evaluate(RUN_IN_NEW_CELL, "print(6 * 7)").strip() == "42"
     lab.until(f"+data.epoch > {lab.epoch}")
 
@@ -239,6 +264,13 @@ def test_another_architecture_restarts_and_plays_on(lab):
     lab.until("+data.epoch >= 30")
     lab.setting("depth").press("ArrowLeft")
     lab.until("text.startsWith('Hidden layers: 2.') && data.playing === 'true' && +data.epoch >= 3")
+    lab.setting("depth").press("End")
+    lab.until("text.startsWith('Hidden layers: 6.') && +data.epoch >= 3")
+    assert lab.cut() == ""
+    lab.setting("depth").press("Home")
+    for _ in range(2):
+        lab.setting("depth").press("ArrowRight")
+    lab.until("text.startsWith('Hidden layers: 2.')")
 
 
 def test_pause_and_step(lab):
@@ -276,7 +308,7 @@ def test_a_diverged_run_stops_and_says_why(page, lab):
     lab.until("data.playing === 'false' && data.kind === 'trouble' && text.startsWith('Diverged')")
     for _ in range(7):
         lab.setting("lr").press("ArrowLeft")
-    lab.until("text === 'Learning rate: 0.001.'")
+    lab.until("text === 'Learning rate: 0.001. The run on screen is lost: press Play to begin a new one.'")
     lab.press("play")
     lab.until("data.playing === 'true' && data.kind === 'fine' && +data.epoch >= 3")
 
@@ -287,27 +319,77 @@ def test_the_twin_lies_on_the_curve(lab):
     assert "agree within" in lab.root.locator("[data-number=twin]").inner_text()
 
 
-def test_the_code_is_one_click_away(lab):
+def test_the_code_is_one_click_away(page, lab):
     lab.press("play")
     lab.until("data.playing === 'false'")
     lab.press("code")
     lab.until("lab.querySelector('pre').textContent.includes('model.backward(criterion.backward())')")
-    assert "diy.Linear(2, 25), diy.ReLU()," in lab.root.locator("pre").inner_text()
+    program = lab.root.locator("pre").inner_text()
+    assert "diy.Linear(2, 25), diy.ReLU()," in program
+    assert page.evaluate(RUN_IN_NEW_CELL, program).startswith("train loss 0.")
+
+
+def test_an_answer_ends_the_waiting_even_if_it_is_the_same_again(page, lab):
+    for _ in range(3):
+        lab.press("code")
+        lab.until("data.waiting === 'false'")
+    lab.setting("data").select_option("own points")
+    lab.until("text.startsWith('Data set: own points.')")
+    for action in ("step", "step", "play", "play"):
+        lab.press(action)
+        lab.until("data.waiting === 'false' && text.startsWith('There is nothing to learn yet')")
+    lab.setting("data").select_option("circle")
+    lab.until("text.startsWith('Data set: circle.')")
+    page.evaluate(START_NEW_CELL, "import time; time.sleep(4)")
+    lab.press("epoch")
+    lab.press("epoch")
+    lab.until("text === 'Waiting for the kernel: another cell is running.'")
+    lab.until("data.waiting === 'false' && text.startsWith('One epoch') && data.epoch === '2'")
+
+
+def test_what_a_cell_changes_moves_the_controls(page, lab):
+    page.evaluate(RUN_IN_NEW_CELL, "playground.lab.change(lr=0.003)")
+    page.wait_for_function("document.querySelector('[data-setting=lr]').getAttribute('aria-valuetext') === '0.003'")
+    lab.setting("lr").press("ArrowLeft")
+    lab.until("text === 'Learning rate: 0.002.'")
 
 
 def test_two_labs_live_in_one_notebook_and_closing_the_output_stops_them(page, lab):
-    assert page.evaluate(RUN_IN_NEW_CELL, "second = Playground(data='xor')\nsecond") is not None
+    lab.root.get_by_role("radio", name="class 1").check()
+    page.evaluate(RUN_IN_NEW_CELL, "second = Playground(data='xor')\nsecond")
     second = Lab(page, 1)
     second.root.scroll_into_view_if_needed()
     second.until("data.epoch === '0'")
+    for each in (lab, second):
+        assert each.root.get_by_role("radio", checked=True).count() == 1
+    lab.part("plane").click()
+    lab.until("text.startsWith('Added a point of class 1')")
     epoch = lab.epoch
     second.press("play")
     second.until("+data.epoch >= 3")
     assert lab.epoch == epoch and lab.root.get_attribute("data-playing") == "false"
+    page.evaluate(RUN_IN_NEW_CELL, "second")
+    Lab(page, 2).until("data.playing === 'true'")
+    page.evaluate(CLEAR_OUTPUT)
+    page.wait_for_function("document.querySelectorAll('.diy-lab').length === 2")
+    second.until(f"+data.epoch > {second.epoch + 30}")  # its other view was closed, and it plays on
     page.evaluate(CLEAR_OUTPUTS)
     page.wait_for_function("!document.querySelector('.diy-lab')")
     stopped = "import asyncio\nwhile second.playing:\n    await asyncio.sleep(0.01)\nprint('stopped')"
     assert page.evaluate(RUN_IN_NEW_CELL, stopped) == "stopped\n"
+
+
+def test_a_restart_of_the_kernel_is_explained(page, lab):
+    page.evaluate(RUN_IN_NEW_CELL, "Playground()")
+    lab.root.scroll_into_view_if_needed()
+    lab.press("play")
+    lab.until("+data.epoch >= 3")
+    page.evaluate(RESTART)
+    explained = "text === 'The kernel was restarted: run the first cell and this one again.'"
+    for press in (lambda: None, lambda: lab.press("step"), lambda: lab.press("play")):
+        press()
+        lab.until(f"data.playing === 'false' && {explained}")
+        assert lab.root.locator("[data-action=play]").inner_text() == "▶ Play"
 
 
 def test_without_a_kernel_a_slider_moves_through_the_recorded_run(page):

@@ -111,7 +111,7 @@ CATALOGUE = [
         title="A parameter is missing from parameters()",
         story="The bias has its gradient, but nobody hands it to the optimizer.",
         symptom=(
-            "The biases never move. On digits nothing shows. The disk cannot be learnt at all: without biases, a ReLU "
+            "The biases never move. On digits nothing shows. The disk cannot be learned at all: without biases, a ReLU "
             "network gives all points of a ray from the origin the same label."
         ),
         seen_by=(*GRADIENTS, "training"),
