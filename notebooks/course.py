@@ -6,6 +6,7 @@ number of cores.
 
 import ast
 import base64
+import dis
 import importlib
 import inspect
 import io
@@ -47,11 +48,15 @@ sns.set_theme(
 # Figures and tables
 
 
-def show(figure: plt.Figure, description: str) -> None:
-    """Display a figure with a caption that also says in words what is to be seen: it is the alternative text, too."""
+def show(figure: plt.Figure, description: str, scale: float = 1.0) -> None:
+    """Display a figure with a caption that also says in words what is to be seen.
+
+    Args:
+        scale: how much larger than drawn it is displayed, lettering included.
+    """
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
-    width = round(figure.get_figwidth() * 100)
+    width = round(figure.get_figwidth() * 100 * scale)
     plt.close(figure)
     display(Image(png.getvalue(), width=width, alt=description))
     display(Caption(description))
@@ -152,7 +157,9 @@ def code(*functions: Callable) -> None:
     for function in functions:
         source = textwrap.dedent(inspect.getsource(function))
         body = ast.parse(source).body[0].body
-        hidden = [node for node in body if isinstance(node, ast.If) and isinstance(node.body[-1], ast.Raise)]
+        # An else stays, and its if with it: without the if it would not say when it holds.
+        refusals = [node for node in body if isinstance(node, ast.If) and not node.orelse]
+        hidden = [node for node in refusals if isinstance(node.body[-1], ast.Raise)]
         if function.__doc__:
             hidden.append(body[0])
         numbers = {number for node in hidden for number in range(node.lineno, node.end_lineno + 1)}
@@ -175,8 +182,9 @@ def agree(formula: str, value, /, *, tolerance: float = 1e-12, **oracles) -> Non
         oracles: the same quantity by other ways: finite_differences=..., autograd=..., diy=...
 
     Raises:
-        AssertionError: one of them differs.
+        AssertionError: one of them differs, or there is none.
     """
+    assert oracles, f"{formula}: nothing to compare with"
     value = torch.as_tensor(value, dtype=torch.float64)
     print(formula)
     for oracle, other in oracles.items():
@@ -229,17 +237,26 @@ def call(function: Callable, *arguments, name: str | None = None):
     """Return function(*arguments) for a checker.
 
     Raises:
-        NoAnswerError: the function returns nothing: its body is still "...".
-        AnswerError: it raises an exception.
+        NoAnswerError: its body is still "...".
+        AnswerError: it raises an exception, or returns nothing.
     """
+    what = name or getattr(function, "__qualname__", repr(function))
     try:
         result = function(*arguments)
     except Exception as error:
-        what = name or getattr(function, "__qualname__", repr(function))
         raise AnswerError(f"{what} raised {type(error).__name__}: {error}") from error
-    if result is None or result is ...:
+    if result is ... or (result is None and _is_open(function)):
         raise NoAnswerError
+    if result is None:
+        raise AnswerError(f"{what} returns nothing: is `return` missing?")
     return result
+
+
+def _is_open(function: Callable) -> bool:
+    """Whether dots are left in a function's body. The compiler drops a line of dots; what is left then does nothing."""
+    body = getattr(getattr(function, "forward", function), "__code__", None)
+    nothing = {"RESUME", "NOP", "LOAD_CONST", "RETURN_CONST", "RETURN_VALUE"}
+    return body and (... in body.co_consts or {step.opname for step in dis.get_instructions(body)} <= nothing)
 
 
 def expect(what: str, got, expected, mistakes: Mapping[str, object] | None = None, tolerance: float = 1e-6) -> None:

@@ -8,6 +8,7 @@ The figure of the cell tagged "picture" is also written to docs/pictures/, under
 """
 
 import argparse
+import ast
 import base64
 import hashlib
 import re
@@ -30,9 +31,37 @@ def notebooks() -> list[Path]:
 
 
 def code_hash(notebook: NotebookNode) -> str:
-    """Return the hash of all code cells, in order. It is kept beside the outputs and tells whether they are theirs."""
-    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    return hashlib.sha256("\0".join(sources).encode()).hexdigest()
+    """Return the hash of what the outputs follow from. It is kept beside them and tells whether they are up to date.
+
+    That is: all code cells, in order; diy.py and the project's modules that they import themselves; where they show
+    the kept results, these.
+    """
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    parts = [code, *(without_docstrings(path.read_text()) for path in modules(code))]
+    if '"report"' in code:
+        parts.append((FOLDER.parent / "report" / "results.json").read_text())
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def modules(code: str) -> list[Path]:
+    """Return the files of diy.py and of the project's modules that a program imports itself."""
+    names = {"diy"}
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    files = [folder / f"{name.replace('.', '/')}.py" for folder in (FOLDER, FOLDER.parent) for name in sorted(names)]
+    return [path for path in files if path.is_file()]
+
+
+def without_docstrings(source: str) -> str:
+    """Return the lines of a program that hold more than documentation, which no output shows."""
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
+    return "\n".join(line for line in lines if line.strip())
 
 
 def execute(notebook: NotebookNode) -> None:

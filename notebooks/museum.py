@@ -8,8 +8,10 @@ import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from html import escape
 from types import ModuleType
+from typing import NamedTuple
 
 import torch
 from course import BLUE, ORANGE, VERMILION, WIDTH, plt, show
@@ -76,36 +78,49 @@ EXHIBITS = dict(
 """The exhibits, by number: first what nobody overlooks, at the end what nobody notices."""
 
 
-def exhibit(number: int, description: str, epochs: int = 100) -> None:
-    """Train the right framework and the one with the mistake, on the same data, and show losses and labels of both."""
+class Run(NamedTuple):
+    """A training: the losses of all epochs, the labels on a grid, and the test error."""
+
+    losses: list[float]
+    labels: Tensor
+    error: float
+
+
+def runs(number: int) -> tuple[Run, Run]:
+    """Train the right framework and the one of an exhibit, with the same data and settings."""
     item = EXHIBITS[number]
-    losses, labels, errors = zip(*(_train(item, bug, epochs) for bug in (None, item.bug)))
+    right, wrong = (_train(bug, item.dropout, item.reduction, item.lr) for bug in (None, item.bug))
+    return right, wrong
+
+
+def exhibit(number: int, description: str) -> None:
+    """Show losses and labels of the right framework and of the one with the mistake."""
     figure, (left, *squares) = plt.subplots(1, 3, figsize=(WIDTH, 2.7), width_ratios=[1.25, 1, 1])
-    for values, color, style, name in zip(losses, (BLUE, VERMILION), ("-", "--"), ("right", "exhibit")):
-        left.plot(range(1, epochs + 1), values, style, color=color, label=name)
-    left.set(xlabel="epoch", ylabel="mean squared error", ylim=(0, None))
-    left.legend(frameon=False, fontsize="small")
-    for axes, image, error, name in zip(squares, labels, errors, ("right", "exhibit")):
-        axes.contourf(image, levels=[-0.5, 0.5, 1.5], colors=[ORANGE, BLUE], extent=(-1, 1, -1, 1), alpha=0.6)
+    looks = zip(runs(number), squares, (BLUE, VERMILION), ("-", "--"), ("right", "exhibit"))
+    for run, axes, color, style, name in looks:
+        left.plot(range(1, len(run.losses) + 1), run.losses, style, color=color, label=name)
+        axes.contourf(run.labels, levels=[-0.5, 0.5, 1.5], colors=[ORANGE, BLUE], extent=(-1, 1, -1, 1), alpha=0.6)
         axes.add_patch(plt.Circle((0, 0), (2 / torch.pi) ** 0.5, fill=False, linewidth=1.5))
         axes.set(aspect="equal", xticks=[], yticks=[])
-        axes.set_title(f"{name}: {100 * error:.1f} %", fontsize="medium")
+        axes.set_title(f"{name}: {100 * run.error:.1f} %", fontsize="medium")
+    left.set(xlabel="epoch", ylabel="mean squared error", ylim=(0, None))
+    left.legend(frameon=False, fontsize="small")
     show(figure, description)
 
 
-def _train(item: Exhibit, bug: str | None, epochs: int) -> tuple[list[float], Tensor, float]:
-    """Return the losses of all epochs, the labels on a grid, and the test error."""
+@cache  # most exhibits stand beside the same right network
+def _train(bug: str | None, dropout: float | None, reduction: str, lr: float, epochs: int = 100) -> Run:
     experiment = load_experiment(load(bug), bug)
-    recipe = replace(experiment.MODELS["diy-sgd"], reduction=item.reduction, lr=item.lr)
+    recipe = replace(experiment.MODELS["diy-sgd"], reduction=reduction, lr=lr)
     torch.manual_seed(2)
     generator = torch.Generator().manual_seed(2)
     (points, labels), test = experiment.disk_data(1000, generator), experiment.disk_data(1000, generator)
-    model = experiment.build_network("diy", dropout=item.dropout)
+    model = experiment.build_network("diy", dropout=dropout)
     targets = experiment.one_hot(labels)
     _, losses = experiment.train(model, recipe, experiment.Protocol(epochs=epochs), points, targets, generator)
     axis = torch.linspace(-1, 1, 101)
     grid = experiment.predict(model, torch.cartesian_prod(axis, axis)).reshape(101, 101).T
-    return losses, grid, experiment.error_rate(model, *test)
+    return Run(losses, grid, experiment.error_rate(model, *test))
 
 
 def check_exhibit(number: int) -> GradientCheck:

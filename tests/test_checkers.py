@@ -31,6 +31,9 @@ NOTEBOOK_1 = {
         (lambda s: (1 - torch.tanh(s / 2)) / 2, "the sign of s"),
         (lambda s: 1 + torch.tanh(s / 2), "halve it"),
         (lambda s: s.exp() / (1 + s.exp()), "but is nan"),
+        (lambda s: 1 / (1 + torch.exp(-s)), "without exp"),
+        (lambda s: s.sigmoid(), "without torch.sigmoid"),
+        (torch.sigmoid, "without torch.sigmoid"),
     ],
     "1.4": [
         (lambda size_in: 2 / size_in, "that is the variance"),
@@ -240,6 +243,20 @@ def in_chunks(weight, zero_grad_inside=False):
     return accumulate
 
 
+class WithoutBackward(Loss):
+    def forward(self, prediction, target):
+        return (prediction - target).square().mean()
+
+
+def without_network(model, criterion, chunks):
+    for x, target in chunks:
+        criterion(model(x), target)
+
+
+def without_return(framework):
+    framework.Dropout(0.5).eval()
+
+
 NOTEBOOK_4 = {
     "4.1": [
         (0.3 / 40, "you counted the samples only"),
@@ -257,6 +274,8 @@ NOTEBOOK_4 = {
         (loss(sample_mean, lambda d: d / 5), "the factor 2"),
         (loss(sample_mean, lambda d: -2 * d / 5), "its sign is wrong"),
         (loss(sample_mean, lambda d: (2 * d / 5).sum(0)), "should have shape (5, 3)"),
+        (WithoutBackward, "raised TypeError"),
+        (loss(sample_mean, lambda d: None), "backward returns nothing: is `return` missing?"),
     ],
     "4.3": [
         (lambda decay, M: decay, "M times less weight"),
@@ -269,6 +288,7 @@ NOTEBOOK_4 = {
         (in_chunks(lambda part, total, count: 1, zero_grad_inside=True), "the last chunk alone: call zero_grad once"),
         (in_chunks(lambda part, total, count: part / total, zero_grad_inside=True), "the last chunk alone, weighted"),
         (in_chunks(lambda part, total, count: part), "it is the gradient of the sum"),
+        (without_network, "no parameter has a gradient"),
         (in_chunks(lambda part, total, count: "one"), "accumulate raised TypeError"),
         (lambda model, criterion, chunks: [layer for layer in model][2].weight.grad.add_(1), "accumulate raised"),
     ],
@@ -290,6 +310,8 @@ NOTEBOOK_5 = {
         (seen(missing_two=False), "by a factor of 2"),
         (seen(no_mean_at_all=True), "by the same factor"),
         (seen(eval_is_shallow=True), "still a function with a right gradient"),
+        (seen(uphill=..., missing_two=...), "no answer yet for uphill, missing-two."),
+        ({"uphill": False}, "no answer yet for tanh-at-the-input"),
         (True, "should be the dictionary"),
     ],
     "5.2": [
@@ -297,13 +319,16 @@ NOTEBOOK_5 = {
         (module(torch.tanh, lambda g, x, y: g * (1 - y * y)), "still tanh within 0.1"),
         (module(lambda s: (s / 2).tanh(), lambda g, x, y: g * (1 - y * y)), "there is a factor 2 too many"),
         (module(lambda s: s.sum(0), lambda g, x, y: g), "the shape of its input"),
-        (module(torch.sigmoid, lambda g, x, y: g @ y), "check_gradients sees it"),
+        (module(torch.sigmoid, lambda g, x, y: g @ y), "backward raised RuntimeError"),
+        (module(torch.sigmoid, lambda g, x, y: g), "check_gradients sees it"),
+        (module(torch.sigmoid, lambda g, x, y: None), "backward returns nothing"),
     ],
     "5.3": [
         (lambda framework: False, "does not see the framework with the bug dropout-in-eval"),
         (lambda framework: True, "complains about the right framework"),
         (lambda framework: random_in_eval(framework.Dropout(0.5)), "does not see the framework with the bug eval-is-"),
         (lambda framework: "no", "should return True or False"),
+        (without_return, "without_return returns nothing: is `return` missing?"),
         (
             lambda framework: (
                 random_in_eval(framework.Sequential(framework.Dropout(0.5)))

@@ -29,6 +29,11 @@ def test_agree_is_strict_with_all_but_finite_differences():
         agree("(F2)", 1.0, diy=1 + 5e-8)
 
 
+def test_agree_wants_something_to_compare_with():
+    with pytest.raises(AssertionError, match="nothing to compare with"):
+        agree("(F2)", 1.0)
+
+
 def test_shapes_compares_letters_with_tensors():
     sizes = {"N": 4, "in": 3}
     table = shapes(sizes, [("X", torch.zeros(4, 3), "N in", "a batch")])
@@ -50,6 +55,25 @@ def test_code_is_that_of_the_file_without_docstring_and_refusals(capsys):
     assert '"""' not in linear and "raise" not in linear and "self.weight.mT" in linear
 
 
+def half(x):
+    if x < 0:
+        raise ValueError(x)
+    if x % 2:
+        raise ValueError(x)
+    else:
+        return x // 2
+
+
+def test_code_keeps_an_else_and_its_if(capsys):
+    code(half)
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "    if x % 2:",
+        "        raise ValueError(x)",
+        "    else:",
+        "        return x // 2",
+    ]
+
+
 def test_a_figure_carries_its_description_and_no_trace_of_the_software(monkeypatch):
     shown = []
     monkeypatch.setattr("course.display", shown.append)
@@ -63,13 +87,32 @@ def test_a_figure_carries_its_description_and_no_trace_of_the_software(monkeypat
 
 
 def test_call_tells_an_open_answer_from_a_wrong_one():
+    def untouched(x):
+        """The docstring of a task is no answer."""
+        ...
+
+    def partly(x):
+        result = ...  # noqa: F841
+
     with pytest.raises(NoAnswerError):
         call(lambda: ...)
     with pytest.raises(NoAnswerError):
-        call(lambda: None)
+        call(untouched, 1)
+    with pytest.raises(NoAnswerError):
+        call(partly, 1)
     with pytest.raises(AnswerError, match="forward raised ZeroDivisionError: division by zero"):
         call(lambda: 1 / 0, name="forward")
     assert call(max, 1, 2) == 2
+
+
+def test_call_notices_a_forgotten_return():
+    def double(x):
+        2 * x
+
+    with pytest.raises(AnswerError, match="double returns nothing: is `return` missing"):
+        call(double, 1)
+    with pytest.raises(AnswerError, match="append returns nothing"):
+        call([].append, 1)
 
 
 def test_expect_names_the_mistake_the_shape_or_the_component():

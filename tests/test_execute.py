@@ -44,6 +44,26 @@ def test_the_hash_follows_the_code_and_nothing_else():
     assert len({execute.code_hash(n) for n in (before, code, order)}) == 3
 
 
+def test_the_hash_follows_what_is_imported(tmp_path, monkeypatch):
+    monkeypatch.setattr(execute, "FOLDER", tmp_path / "notebooks")
+    for name in ("notebooks/helper.py", "diy.py", "pack/part.py", "pack/other.py", "report/results.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+
+    def changes(name, content, program="import math, helper\nfrom pack import part"):
+        before = execute.code_hash(notebook(program))
+        (tmp_path / name).write_text(content)
+        return execute.code_hash(notebook(program)) != before
+
+    assert changes("notebooks/helper.py", "a = 1")
+    assert changes("pack/part.py", "a = 1")
+    assert not changes("pack/part.py", '"""What it is about."""\n\na = 1')
+    assert not changes("pack/other.py", "a = 1")
+    assert changes("diy.py", "a = 1")
+    assert not changes("report/results.json", "[]")
+    assert changes("report/results.json", "{}", program='load("report")')
+
+
 def test_check_writes_nothing_and_reports_a_difference(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(execute, "FOLDER", tmp_path)
     monkeypatch.setattr(execute, "PICTURES", tmp_path / "pictures")

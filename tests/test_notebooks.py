@@ -17,6 +17,7 @@ from notebooks.execute import FOLDER, PICTURES, code_hash, notebooks, picture
 
 SKELETON = ["The question", "The algebra", "The code", "The check", "A picture", "Exercises"]
 LONGEST_CELL = 30
+LONGEST_LINE = 100  # a window of 1300 pixels cuts what is longer
 FOLDED = r"<details><summary>{}</summary>\n\n(.*?)\n\n</details>"
 
 every_notebook = pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
@@ -110,6 +111,12 @@ def test_no_cell_is_a_wall_of_code(path):
 
 
 @every_notebook
+def test_no_line_of_code_is_cut(path):
+    lines = [line for cell in code_cells(read(path)) for line in cell.source.splitlines()]
+    assert [line for line in lines if len(line) > LONGEST_LINE] == []
+
+
+@every_notebook
 def test_every_figure_says_what_it_shows(path):
     for cell in code_cells(read(path)):
         for output in cell.outputs:
@@ -148,6 +155,15 @@ def test_an_exercise_has_heading_hint_and_solution_and_is_unsolved(path, exercis
     assert re.search(FOLDED.format("Hint"), before, flags=re.DOTALL)
     assert re.search(FOLDED.format("Solution"), after, flags=re.DOTALL)
     assert cell.outputs[-1].text.splitlines()[-1].startswith(f"Exercise {number}: open.")
+
+
+def test_binder_installs_the_versions_of_the_project():
+    asked, project = (
+        {line for line in (FOLDER.parent / name).read_text().splitlines() if not line.startswith("#")}
+        for name in ("binder/requirements.txt", "requirements.txt")
+    )
+    assert "torch" in {line.split("==")[0] for line in asked}
+    assert asked <= project
 
 
 @pytest.fixture

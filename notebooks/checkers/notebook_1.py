@@ -42,7 +42,10 @@ def exercise_3(sigmoid) -> str:
         "it goes from 0 to 2: halve it.": 1 + (s / 2).tanh(),
     }
     expect("sigmoid(s)", call(sigmoid, s.clone()), torch.sigmoid(s), mistakes)
-    return "It holds for s = -1000 as well."
+    code = getattr(sigmoid, "__code__", None)  # what PyTorch brings along has none
+    if code is None or {"exp", "sigmoid"} & {*code.co_names}:
+        raise AnswerError("the numbers are right. Now without exp and without torch.sigmoid: take tanh.")
+    return "It holds for s = 1000 and s = -1000 as well."
 
 
 def exercise_4(relu_std) -> str:

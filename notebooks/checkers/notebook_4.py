@@ -27,7 +27,7 @@ def exercise_1(rate):
 def exercise_2(loss):
     prediction, target = _numbers(1, 5, 3), _numbers(2, 5, 3)
     expected = (prediction - target).square().sum() / 5
-    criterion = loss()
+    criterion = call(loss)
     expect(
         "the loss of 5 samples with 3 outputs",
         call(criterion.forward, prediction, target, name="forward"),
@@ -66,7 +66,8 @@ def exercise_3(decay_for_sum):
     trained = []
     for reduction, lr, weight_decay in (("mean", rate, decay), ("sum", rate / M, float(answer))):
         model = _model()
-        criterion, optimizer = diy.MSELoss(reduction), diy.SGD(model.parameters(), lr=lr, weight_decay=weight_decay)
+        criterion = diy.MSELoss(reduction=reduction)
+        optimizer = diy.SGD(model.parameters(), lr=lr, weight_decay=weight_decay)
         for step in range(50):
             criterion(model(_numbers(step, 12, 2)), _numbers(step + 100, 12, 2))
             optimizer.zero_grad()
@@ -78,17 +79,19 @@ def exercise_3(decay_for_sum):
 
 
 def exercise_4(accumulate):
-    model, criterion = _model(), diy.MSELoss()
+    model = _model()
     x, target = _numbers(1, 10, 2), _numbers(2, 10, 2)
     for sizes in ((5, 5), (4, 4, 2)):
         chunks = [*zip(x.split(sizes), target.split(sizes))]
-        learner = copy.deepcopy(model)
+        learner, criterion = copy.deepcopy(model), _Watched()
         try:
             accumulate(learner, criterion, chunks)
         except Exception as error:
             raise AnswerError(f"accumulate raised {type(error).__name__}: {error}") from error
-        if all(parameter.grad is None for parameter in learner.parameters()):
+        if not criterion.used:
             raise NoAnswerError
+        if all(parameter.grad is None for parameter in learner.parameters()):
+            raise AnswerError("no parameter has a gradient: hand criterion.backward() to model.backward.")
         if any(parameter.grad is None for parameter in learner.parameters()):
             raise AnswerError("some parameters have no gradient: send each chunk through the whole model and back.")
         sums = [_gradient(model, *chunk) for chunk in chunks]
@@ -113,6 +116,16 @@ def exercise_4(accumulate):
             tolerance=1e-9,
         )
     return "The same gradient as from the whole batch, for equal and for unequal chunks."
+
+
+class _Watched(diy.MSELoss):
+    """The mean squared error that knows whether anybody asked for it."""
+
+    used = False
+
+    def forward(self, prediction, target):
+        self.used = True
+        return super().forward(prediction, target)
 
 
 def _numbers(seed: int, *shape: int) -> torch.Tensor:
