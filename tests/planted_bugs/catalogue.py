@@ -61,7 +61,8 @@ CATALOGUE = [
         title="The gradient goes back through Wᵀ instead of W",
         story=(
             "∂ℓ/∂X = G W. The transpose of forward is carried over to backward; with a square W the shapes fit, "
-            "and here a test for squareness keeps the others right."
+            "and here a test for squareness keeps the others right. The networks that train side by side have no "
+            "square layer, and so do not show it."
         ),
         symptom=(
             "The last layers learn, the first ones get gradients that have little to do with the loss: a test error "
@@ -157,7 +158,10 @@ CATALOGUE = [
     Bug(
         name="changed-input",
         title="ReLU overwrites the caller's input",
-        story="`relu_` saves memory, and the caller's tensor with it.",
+        story=(
+            "`relu_` saves memory, and the caller's tensor with it. The oracles hand in copies, and so have nothing "
+            "to lose."
+        ),
         symptom=(
             "Everything works until somebody uses the input again: the data of the next epoch have lost their "
             "negative numbers."
@@ -186,7 +190,7 @@ CATALOGUE = [
     Bug(
         name="sigmoid-without-output",
         title="A factor of sigmoid's derivative is forgotten",
-        story="σ' = σ (1 − σ); here it is 1 − σ.",
+        story="σ' = σ (1 − σ); here it is 1 − σ. No network that is trained side by side has a Sigmoid.",
         symptom="Units that are off learn too fast.",
         seen_by=("finite differences", "autograd"),
         check="test_convolution.test_sigmoid_by_hand",
