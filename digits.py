@@ -25,7 +25,7 @@ import diy
 from distributed import compute
 from experiment import DivergenceError, counted, environment, one_thread
 from images import DataError, Images, digits_images, hold_out, mnist_images
-from storage import Record, ResultsError, Store
+from storage import Record, Store, reading
 
 LIBRARIES = ("diy", "torch")
 AGREEMENT = 1e-9
@@ -252,7 +252,7 @@ def load(directory: str | os.PathLike) -> Record:
         ResultsError: it is damaged, or of another program or version.
     """
     path = Path(directory) / FILES[0]
-    try:
+    with reading(path):
         content = json.loads(path.read_text())
         if (content["program"], content["version"]) != ("digits.py", 1):
             raise ValueError(f"{content['program']}, version {content['version']}; expected digits.py, version 1")
@@ -263,13 +263,6 @@ def load(directory: str | os.PathLike) -> Record:
         if content["environment"]["torch"] != content["torch"]:
             raise ValueError("two versions of torch")
         return content
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise ResultsError(
-            f"{path} is no result of this program, or a damaged one ({type(error).__name__}: {error}): "
-            "choose another directory or remove the file"
-        ) from error
 
 
 def _finished(directory: Path) -> tuple[Record, dict[str, Record]]:

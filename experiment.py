@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import diy
 from distributed import compute
-from storage import Record, ResultsError, Store
+from storage import Record, ResultsError, Store, reading
 
 RADIUS = math.sqrt(2 / math.pi)
 """Of the disk on [-1, 1]²: it covers half of the square."""
@@ -397,32 +397,26 @@ def load(directory: str | os.PathLike) -> Results:
         ResultsError: a file is damaged, or of another kind or version.
     """
     directory = Path(directory)
-    try:
-        content = json.loads((directory / "results.json").read_text())
+    with reading(directory / FILES[0]):
+        content = json.loads((directory / FILES[0]).read_text())
         kind = content.get("program", "test.py"), content["version"]
         if kind != ("test.py", 1):
             raise ValueError(f"{kind[0]}, version {kind[1]}; expected test.py, version 1")
+        with reading(directory / FILES[1]), np.load(directory / FILES[1], allow_pickle=False) as archive:
+            predictions = dict(archive)
         protocol = Protocol(**content["protocol"])
         names = {f.name for f in fields(Round)} - {"predictions"}
-        with np.load(directory / "predictions.npz", allow_pickle=False) as archive:
-            models = {
-                name: [
-                    _checked(Round(**{key: entry[key] for key in names}, predictions=archive[name][index]), protocol)
-                    for index, entry in enumerate(model["rounds"])
-                ]
-                for name, model in content["models"].items()
-            }
+        models = {
+            name: [
+                _checked(Round(**{key: entry[key] for key in names}, predictions=predictions[name][index]), protocol)
+                for index, entry in enumerate(model["rounds"])
+            ]
+            for name, model in content["models"].items()
+        }
         if any(len(rounds) != protocol.rounds for rounds in models.values()):
             raise ValueError("rounds are missing")
         _header(protocol, models, content["environment"])
         return Results(protocol, content["environment"], models)
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise ResultsError(
-            f"{directory} holds no results of this program, or damaged ones ({type(error).__name__}: {error}): "
-            "choose another directory or remove the files"
-        ) from error
 
 
 def _finished(directory: Path) -> tuple[Record, dict[str, Record]]:

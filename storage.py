@@ -4,7 +4,8 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -105,20 +106,31 @@ class Store:
             found.append((results, _plain(header), records))
         # Without pieces, no interrupted write can have left the other files.
         elif not pieces and (alone := [name for name in self.files if (self.directory / name).exists()]):
-            raise _refusal(self.directory / alone[0], f"{results.name} is missing beside it")
+            with reading(self.directory / alone[0]):
+                raise ValueError(f"{results.name} is missing beside it")
         for path in pieces:
-            try:
+            with reading(path):
                 content = json.loads(path.read_text())
                 found.append((path, dict(content["header"]), {path.stem: content["record"]}))
-            except (ValueError, LookupError, TypeError) as error:
-                raise _refusal(path, error) from error
         for path, header, records in found:
             for name, record in records.items() if not difference(header, self.header) else ():
-                try:
+                with reading(path):
                     self.check(name, record)
-                except Exception as error:
-                    raise _refusal(path, error) from error
         return found
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong inside, except that a file is missing, into a ResultsError that names `path`."""
+    try:
+        yield
+    except (FileNotFoundError, ResultsError):
+        raise
+    except Exception as error:
+        raise ResultsError(
+            f"{path} is damaged, or no file of this program ({type(error).__name__}: {error}): "
+            "choose another directory, or remove it"
+        ) from error
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
@@ -148,13 +160,6 @@ def difference(there: Any, here: Any, name: str = "") -> str:
         parts = (difference(there.get(key), here.get(key), f"{name}.{key}".lstrip(".")) for key in keys)
         return ", ".join(part for part in parts if part)
     return "" if there == here else f"{name or 'the header'} is {there} there and {here} here"
-
-
-def _refusal(path: Path, reason: Exception | str) -> ResultsError:
-    why = f"{type(reason).__name__}: {reason}" if isinstance(reason, Exception) else reason
-    return ResultsError(
-        f"{path} is damaged, or no file of this program ({why}): choose another directory, or remove it"
-    )
 
 
 def _plain(header: Record) -> Record:

@@ -27,7 +27,7 @@ from tqdm import tqdm
 import diy
 from distributed import compute
 from experiment import Protocol, build_network, counted, data_sets, environment, one_hot, one_thread, seeds
-from storage import Record, ResultsError, Store
+from storage import Record, Store, reading
 
 EXAMPLES = """examples:
   python sweep.py                                              20 learning rates, 2 reductions, 10 rounds
@@ -175,7 +175,7 @@ def load(directory: str | os.PathLike) -> Sweep:
         ResultsError: it is damaged, or of another kind or version.
     """
     path = Path(directory) / FILES[0]
-    try:
+    with reading(path):
         content = json.loads(path.read_text())
         if (content["program"], content["version"]) != ("sweep.py", 1):
             raise ValueError(f"{content['program']}, version {content['version']}; expected sweep.py, version 1")
@@ -187,13 +187,6 @@ def load(directory: str | os.PathLike) -> Sweep:
             _check(run, grid)
         _header(grid, content["environment"])
         return Sweep(grid, content["environment"], runs)
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise ResultsError(
-            f"{path} is no result of this program, or a damaged one ({type(error).__name__}: {error}): "
-            "choose another directory or remove the file"
-        ) from error
 
 
 def table(sweep: Sweep) -> str:

@@ -207,7 +207,7 @@ def test_both_libraries_build_the_same_network():
 def test_results_of_another_program_are_refused(tmp_path):
     for content in ("{", '{"program": "test.py", "version": 1}', "[]"):
         (tmp_path / "digits.json").write_text(content)
-        with pytest.raises(ResultsError, match="no result of this program, or a damaged one"):
+        with pytest.raises(ResultsError, match="is damaged, or no file of this program"):
             digits.load(tmp_path)
 
 

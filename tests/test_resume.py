@@ -369,10 +369,10 @@ def test_a_full_disk_leaves_the_old_figures_whole(launcher, tmp_path):
 def test_results_of_one_program_are_refused_by_the_other(tmp_path):
     sweep.save(sweep.run(sweep.Grid(SMALL, rates=(1e-3,))), tmp_path)
     (tmp_path / "sweep.json").rename(tmp_path / "results.json")
-    with pytest.raises(ResultsError, match="holds no results of this program"):
+    with pytest.raises(ResultsError, match=r"results\.json is damaged, or no file of this program"):
         experiment.run(SMALL, MODELS, directory=tmp_path)
     (tmp_path / "results.json").rename(tmp_path / "sweep.json")
     experiment.save(experiment.run(SMALL, MODELS), tmp_path)
     (tmp_path / "results.json").replace(tmp_path / "sweep.json")
-    with pytest.raises(ResultsError, match="no result of this program"):
+    with pytest.raises(ResultsError, match="no file of this program"):
         sweep.load(tmp_path)

@@ -90,7 +90,7 @@ def test_saved_results_come_back(small, tmp_path):
 def test_other_files_are_refused(small, tmp_path, change):
     path = sweep.save(small, tmp_path)[0]
     path.write_text(change(path.read_text()))
-    with pytest.raises(ResultsError, match=r"sweep\.json is no result of this program, or a damaged one"):
+    with pytest.raises(ResultsError, match=r"sweep\.json is damaged, or no file of this program"):
         sweep.load(tmp_path)
 
 
