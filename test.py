@@ -26,8 +26,8 @@ EXAMPLES = """examples:
 
 WHY = """\
 Why PyTorch's SGD stalls: its loss is the mean over {components} components (batch x outputs), so that its gradient is
-{components} times smaller than that of the sum, which the mini-framework of 2019 descended. With reduction="sum" and
-the same learning rate it learns as well: see torch-sgd-sum, and notebooks/04_factor_200.ipynb."""
+{components} times smaller than that of the sum, which the mini-framework of 2019 descended, and which PyTorch descends
+as well with reduction="sum" (see torch-sgd-sum, and notebooks/04_factor_200.ipynb)."""
 
 
 def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, Protocol]:

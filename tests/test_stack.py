@@ -8,7 +8,7 @@ import torch
 import diy
 from experiment import build_network, disk_data, one_hot
 
-EPOCHS, SIZE, BATCH = 30, 1000, 100
+EPOCHS, SIZE, BATCH = 100, 1000, 100
 
 
 def network_and_data(seed, dropout=None):
@@ -67,12 +67,12 @@ def sgd_momentum(parameters, lr):
     ids=["sgd", "dropout", "mean", "adam", "momentum"],
 )
 def test_every_network_of_a_stack_goes_the_way_it_goes_alone(dropout, reduction, optimizer):
-    seeds, rates = [3, 1, 4, 2], [1e-3, 2e-3, 5e-4, 1e-3]
+    seeds, rates = [3, 1], [1e-3, 5e-4]
     losses, stacked = together(seeds, dropout, reduction, optimizer, rates)
     assert losses.shape == (EPOCHS * SIZE // BATCH, len(seeds))
     for index, (seed, rate, single) in enumerate(zip(seeds, rates, diy.unstack(stacked))):
         expected_losses, expected = alone(seed, dropout, reduction, optimizer, rate)
-        # float64: 300 steps amplify the rounding of 1e-16 by less than 1e3 in these recipes
+        # float64: the report's 1000 steps amplify the rounding of 1e-16 by less than 1e3 in these recipes
         torch.testing.assert_close(losses[:, index], expected_losses, rtol=1e-12, atol=1e-12)
         for got, wanted in zip(single.parameters(), expected):
             torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
