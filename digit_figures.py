@@ -131,4 +131,4 @@ def save_all(
 def _style():
     sizes = dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize"), 9)
     small = dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 8)
-    return mpl.rc_context({**STYLE, **sizes, **small})
+    return mpl.style.context(["default", {**STYLE, **sizes, **small}])

@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 
 import matplotlib as mpl
+import matplotlib.style
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -172,7 +173,7 @@ def _style(width: float = 5.5):
     size = 9 if width > 4 else 7.5  # a column of print is about 3.4 inches wide
     sizes = {"font.size": size, "axes.labelsize": size, "axes.titlesize": size, "legend.title_fontsize": size - 1}
     small = dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), size - 1)
-    return mpl.rc_context({**STYLE, **sizes, **small})
+    return mpl.style.context(["default", {**STYLE, **sizes, **small}])  # whatever the caller has set
 
 
 def _canvas(width: float, height: float):

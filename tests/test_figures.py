@@ -1,5 +1,6 @@
 """Figures 2 to 5: what they show, and that equal results give equal files."""
 
+import matplotlib
 import numpy as np
 import pytest
 
@@ -33,6 +34,14 @@ def test_there_is_one_named_box_per_model(results, draw):
     (axes,) = draw(results).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == [MODELS[name].title for name in MODELS]
     assert "3 rounds" in axes.get_xlabel()
+
+
+def test_the_callers_theme_does_not_show(results, tmp_path):
+    plain = figures.save_all(results, tmp_path / "plain")
+    with matplotlib.rc_context({"axes.facecolor": "red", "lines.linewidth": 9, "axes.spines.top": False}):
+        themed = figures.save_all(results, tmp_path / "themed")
+    for path, other in zip(plain, themed):
+        assert path.read_bytes() == other.read_bytes(), path.name
 
 
 def test_every_error_has_its_place_on_the_axis(results):

@@ -1,6 +1,6 @@
 """How smoothly the playground plays: the pictures per second that a real browser draws while the report's model learns.
 
-    python benchmarks/playground.py
+    python benchmarks/frames.py
 
 JupyterLab, the kernel and the browser run on this machine, as in the browser test, whose helpers these are. A load
 above 1 before the start means that something else took time too.
