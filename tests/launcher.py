@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 PROGRAM = """
 import json, os, resource, runpy, sys, traceback
-import checkpoint, commandline, distributed, experiment, sweep
+import checkpoint, digits, figures, sweep
+from sklearn import datasets, model_selection
 
 print("ready", flush=True)
 for line in sys.stdin:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from digits import LIBRARIES, Recipe, build_network, shifted, train_round
 from experiment import DivergenceError
 from images import MNIST_MD5, digits_images
 from storage import ResultsError
+from tests.launcher import Launcher
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ["--rounds", "2", "--epochs", "1", "--channels", "2", "--batch-size", "200"]
@@ -27,6 +29,15 @@ TINY = ["--rounds", "2", "--epochs", "1", "--channels", "2", "--batch-size", "20
 def run(*arguments, **options):
     options = {"capture_output": True, "text": True, "timeout": 120, "cwd": ROOT, "encoding": "utf-8", **options}
     return subprocess.run([sys.executable, ROOT / "digits.py", *map(str, arguments)], **options)
+
+
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory):
+    if os.name != "posix":
+        pytest.skip("processes of POSIX")
+    launcher = Launcher(tmp_path_factory.mktemp("outputs"))
+    yield launcher
+    launcher.close()
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +76,14 @@ def test_results_say_what_they_depend_on(tiny):
         assert sum(a != b for a, b in zip(record["diy"]["predictions"], record["torch"]["predictions"])) <= 3
 
 
-def test_a_finished_run_resumes_without_training(tiny, tmp_path):
+def test_a_finished_run_resumes_without_training(launcher, tiny, tmp_path):
     (tmp_path / "digits.json").write_bytes((tiny[1] / "digits.json").read_bytes())
-    done = run(*TINY, "--output", tmp_path, "--resume", "--quiet", "--no-figures")
+    command = ["digits.py", *TINY, "--output", tmp_path, "--resume", "--quiet", "--no-figures"]
+    done = launcher.run(*command)
     assert done.returncode == 0 and digits.load(tmp_path)["rounds"] == digits.load(tiny[1])["rounds"]
-    other = run(*TINY, "--lr", "0.01", "--output", tmp_path, "--resume", "--no-figures")
-    assert other.returncode == 2 and "belongs to another run (protocol.lr is 0.05 there and 0.01 here)" in other.stderr
-    assert len(other.stderr.strip().splitlines()) == 1
+    other = launcher.run(*command, "--lr", "0.01")
+    assert other.returncode == 2 and "belongs to another run (protocol.lr is 0.05 there and 0.01 here)" in other.output
+    assert len(other.output.strip().splitlines()) == 1
 
 
 def test_validation_leaves_the_test_images_alone(tmp_path, capsys):
@@ -125,10 +137,10 @@ def test_a_bad_argument_ends_with_2_and_one_line(arguments, capsys, monkeypatch,
     assert error.startswith("digits.py: ") and len(error.strip().splitlines()) == 1
 
 
-def test_divergence_ends_with_one_line(tmp_path):
-    done = run(*TINY, "--epochs", "5", "--lr", "1e30", "--output", tmp_path)
-    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1
-    assert "the loss is not finite; lower --lr" in done.stderr
+def test_divergence_ends_with_one_line(launcher, tmp_path):
+    done = launcher.run("digits.py", *TINY, "--epochs", "5", "--lr", "1e30", "--quiet", "--output", tmp_path)
+    assert done.returncode == 1 and len(done.output.strip().splitlines()) == 1
+    assert "the loss is not finite; lower --lr" in done.output
     with pytest.raises(DivergenceError, match="round 1"):
         train_round(Recipe(epochs=5, channels=2, batch_size=200, lr=1e30), digits_images(), 0)
 
