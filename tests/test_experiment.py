@@ -2,10 +2,7 @@
 
 import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -291,9 +288,3 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     with pytest.raises(OSError):
         storage.write_atomically(path, b"new")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
-
-
-def test_plotting_is_not_imported():
-    code = "import sys, experiment; sys.exit(any(m in sys.modules for m in ('matplotlib', 'seaborn', 'pandas')))"
-    root = Path(experiment.__file__).parent
-    assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from experiment import MODELS, Protocol, Results, Round
+from tests.launcher import Launcher
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ["--rounds", "1", "--epochs", "2", "--train-size", "40", "--test-size", "30"]
@@ -22,6 +23,15 @@ TINY = ["--rounds", "1", "--epochs", "2", "--train-size", "40", "--test-size", "
 def run(*arguments, **options):
     options = {"capture_output": True, "text": True, "timeout": 120, "cwd": ROOT, "encoding": "utf-8", **options}
     return subprocess.run([sys.executable, ROOT / "test.py", *map(str, arguments)], **options)
+
+
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory):
+    if os.name != "posix":
+        pytest.skip("processes of POSIX")
+    launcher = Launcher(tmp_path_factory.mktemp("outputs"))
+    yield launcher
+    launcher.close()
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +60,10 @@ def test_prints_protocol_losses_table_reason_and_paths(tmp_path):
     assert f"{rounds[0]['loss'][-1]:.4f}" in line and f"{rounds[0]['test_error']:.2%}" in line
 
 
-def test_quiet_prints_the_table_alone(tmp_path):
-    done = run(*TINY, "--models", "diy-sgd", "torch-adam", "--quiet", "--no-figures", "--output", tmp_path)
-    lines = done.stdout.strip().splitlines()
+def test_quiet_prints_the_table_alone(launcher, tmp_path):
+    models = ["--models", "diy-sgd", "torch-adam"]
+    done = launcher.run("test.py", *TINY, *models, "--quiet", "--no-figures", "--output", tmp_path)
+    lines = done.output.strip().splitlines()
     assert done.returncode == 0 and len(lines) == 5
     assert [line.split()[0] for line in lines[2:4]] == ["diy-sgd", "torch-adam"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.npz", "results.json"]
@@ -83,10 +94,10 @@ def test_a_bad_argument_ends_with_2_and_one_line(arguments, graded_run, capsys, 
     assert printed.err.count("\n") == 1 and printed.err.startswith("test.py: ")
 
 
-def test_divergence_ends_with_one_line(tmp_path):
-    done = run(*TINY, "--lr", "1e38", "--models", "diy-sgd", "--output", tmp_path)
-    assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert "diy-sgd" in done.stderr and "round 1" in done.stderr and "1e+38" in done.stderr
+def test_divergence_ends_with_one_line(launcher, tmp_path):
+    done = launcher.run("test.py", *TINY, "--lr", "1e38", "--models", "diy-sgd", "--quiet", "--output", tmp_path)
+    assert done.returncode == 1 and done.output.count("\n") == 1
+    assert "diy-sgd" in done.output and "round 1" in done.output and "1e+38" in done.output
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
