@@ -1,10 +1,13 @@
 """What all tests share: one seed, printed at the head of each run, and the framework under test."""
 
+import os
 import signal
 
 import hypothesis
 import pytest
 import torch
+
+from tests.launcher import Launcher
 
 # The examples that Hypothesis draws follow from the seed alone, so that a run can be repeated anywhere.
 hypothesis.settings.register_profile("suite", max_examples=40, deadline=None, print_blob=True, database=None)
@@ -50,3 +53,13 @@ def diy():
     import diy
 
     return diy
+
+
+@pytest.fixture(scope="session")
+def launcher(tmp_path_factory):
+    """Starts commands of this project as processes of their own, see tests/launcher.py."""
+    if os.name != "posix":
+        pytest.skip("processes of POSIX")
+    launcher = Launcher(tmp_path_factory.mktemp("outputs"))
+    yield launcher
+    launcher.close()

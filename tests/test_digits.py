@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -20,19 +19,9 @@ from digits import LIBRARIES, Recipe, build_network, shifted, train_round
 from experiment import DivergenceError
 from images import MNIST_MD5, digits_images
 from storage import ResultsError
-from tests.launcher import Launcher
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ["--rounds", "2", "--epochs", "1", "--channels", "2", "--batch-size", "200"]
-
-
-@pytest.fixture(scope="module")
-def launcher(tmp_path_factory):
-    if os.name != "posix":
-        pytest.skip("processes of POSIX")
-    launcher = Launcher(tmp_path_factory.mktemp("outputs"))
-    yield launcher
-    launcher.close()
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ import diy
 import experiment
 import sweep
 from experiment import build_network
-from tests.launcher import Launcher
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="processes and signals of POSIX")
 
@@ -25,13 +24,6 @@ ROOT = Path(__file__).resolve().parent.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 TINY = ["--rounds", "3", "--epochs", "3", "--train-size", "200", "--test-size", "50"]
 TEST = ["test.py", *TINY, "--models", "diy-sgd", "diy-dropout", "--no-figures"]
-
-
-@pytest.fixture(scope="module")
-def launcher(tmp_path_factory):
-    launcher = Launcher(tmp_path_factory.mktemp("outputs"))
-    yield launcher
-    launcher.close()
 
 
 @pytest.fixture(scope="module")

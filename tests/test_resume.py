@@ -15,7 +15,6 @@ import storage
 import sweep
 from experiment import Protocol
 from storage import ResultsError
-from tests.launcher import Launcher
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="processes and signals of POSIX")
 
@@ -23,13 +22,6 @@ MODELS = ["diy-sgd", "diy-dropout"]
 TINY = ["--rounds", "4", "--epochs", "4", "--train-size", "400", "--test-size", "50"]
 TEST = ["test.py", *TINY, "--models", *MODELS, "--no-figures"]
 SMALL = Protocol(rounds=2, epochs=1, train_size=20, test_size=10, hidden=(3,))
-
-
-@pytest.fixture(scope="module")
-def launcher(tmp_path_factory):
-    launcher = Launcher(tmp_path_factory.mktemp("outputs"))
-    yield launcher
-    launcher.close()
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from experiment import MODELS, Protocol, Results, Round
-from tests.launcher import Launcher
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ["--rounds", "1", "--epochs", "2", "--train-size", "40", "--test-size", "30"]
@@ -23,15 +22,6 @@ TINY = ["--rounds", "1", "--epochs", "2", "--train-size", "40", "--test-size", "
 def run(*arguments, **options):
     options = {"capture_output": True, "text": True, "timeout": 120, "cwd": ROOT, "encoding": "utf-8", **options}
     return subprocess.run([sys.executable, ROOT / "test.py", *map(str, arguments)], **options)
-
-
-@pytest.fixture(scope="module")
-def launcher(tmp_path_factory):
-    if os.name != "posix":
-        pytest.skip("processes of POSIX")
-    launcher = Launcher(tmp_path_factory.mktemp("outputs"))
-    yield launcher
-    launcher.close()
 
 
 @pytest.fixture(scope="module")
