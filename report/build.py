@@ -97,7 +97,9 @@ def build(folder: Path, root: Path = ROOT) -> list[Path]:
         BuildError: see the message.
     """
     results = collect(folder, root)
-    return [*draw(results, folder / "figures"), compile_pdf(folder, results)]
+    drawings = folder / "figures"
+    drawings.mkdir()
+    return [draw_classes(drawings), *draw_results(results, drawings), compile_pdf(folder, results)]
 
 
 def collect(folder: Path, root: Path = ROOT) -> experiment.Results:
@@ -130,9 +132,12 @@ def read(folder: Path) -> experiment.Results:
     return results
 
 
-def draw(results: experiment.Results, folder: Path) -> list[Path]:
-    """Draw the five figures at the width of a column."""
-    folder.mkdir()
+def draw_classes(folder: Path) -> Path:
+    """Draw figure 1 into `folder`.
+
+    Raises:
+        BuildError: Graphviz or pylint failed.
+    """
     classes = folder / "figure1-classes.svg"
     # Graphviz must measure text with the font that will be printed.
     with tempfile.TemporaryDirectory() as settings:
@@ -145,16 +150,18 @@ def draw(results: experiment.Results, folder: Path) -> list[Path]:
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode != 0:
         raise BuildError(f"figure 1 could not be drawn: {done.stderr.strip()}")
+    return classes
+
+
+def draw_results(results: experiment.Results, folder: Path) -> list[Path]:
+    """Draw figures 2 to 5 into `folder`, at the width of a column."""
     plots = {
         "figure2-time": figures.training_time(results, COLUMN, 1.9),
         "figure3-loss": figures.loss_curves(results, COLUMN, 2.9),
         "figure4-error": figures.test_errors(results, COLUMN, 1.9),
         "figure5-labels": figures.predicted_labels(results, width=3.1, height=3.4),
     }
-    return [
-        classes,
-        *(p for name, plot in plots.items() for p in figures.save_figure(plot, folder / name, ("pdf", "png"))),
-    ]
+    return [path for name, plot in plots.items() for path in figures.save_figure(plot, folder / name, ("pdf", "png"))]
 
 
 def compile_pdf(folder: Path, results: experiment.Results) -> Path:

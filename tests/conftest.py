@@ -43,7 +43,7 @@ def seed(request) -> int:
         number = int(request.config.option.hypothesis_seed)
     except ValueError:  # --hypothesis-seed=random
         number = 0
-    torch.manual_seed(number)
+    torch.default_generator.manual_seed(number)
     return number
 
 

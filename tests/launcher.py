@@ -8,14 +8,17 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
 PROGRAM = """
 import json, os, resource, runpy, sys, traceback
-import checkpoint, digits, figures, sweep
+import checkpoint, digits, figures, sweep, torch
 from sklearn import datasets, model_selection
+
+torch.optim.SGD([torch.zeros(1)])  # the first optimizer of a process loads hundreds of modules
 
 print("ready", flush=True)
 for line in sys.stdin:
@@ -25,8 +28,8 @@ for line in sys.stdin:
         continue
     child = os.fork()
     if child == 0:
-        os.dup2(os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 1)
-        os.dup2(1, 2)
+        for stream, path in enumerate(request["streams"], start=1):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), stream)
         os.environ.update(request["environment"])
         if request["largest_file"]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (request["largest_file"],) * 2)
@@ -46,6 +49,7 @@ for line in sys.stdin:
         sys.stderr.flush()
         os._exit(code)  # tearing down PyTorch takes ten times as long as the run
     print(child, flush=True)
+os._exit(0)
 """
 
 
@@ -60,14 +64,14 @@ class Launcher:
     def start(self, *arguments, largest_file: int | None = None, **environment) -> "Child":
         """Start `python ARGUMENTS` and return at once; writing a file beyond `largest_file` bytes fails in it."""
         self.count += 1
-        output = self.directory / f"output-{self.count}.txt"
+        streams = [self.directory / f"{self.count}-{name}.txt" for name in ("stdout", "stderr")]
         request = {
             "arguments": [str(argument) for argument in arguments],
-            "output": str(output),
+            "streams": [str(path) for path in streams],
             "environment": environment,
             "largest_file": largest_file,
         }
-        return Child(self, self.ask(request), output)
+        return Child(self, self.ask(request), streams)
 
     def run(self, *arguments, **options) -> "Child":
         """Run `python ARGUMENTS` to its end."""
@@ -84,10 +88,17 @@ class Launcher:
 
 
 class Child:
-    """A running command; after `wait`, its `returncode` (negative: the signal) and `output` (both streams)."""
+    """A running command; after `wait`, its `returncode` (negative: the signal), `stdout`, `stderr` and `output`."""
 
-    def __init__(self, launcher: Launcher, pid: int, path: Path):
-        self.launcher, self.pid, self.path, self.returncode = launcher, pid, path, None
+    def __init__(self, launcher: Launcher, pid: int, streams: list[Path]):
+        self.launcher, self.pid, self.streams, self.returncode = launcher, pid, streams, None
+
+    def wait_for_output(self) -> None:
+        """Wait until the command has printed something."""
+        end = time.monotonic() + 60
+        while not (self.streams[0].exists() and self.stdout):
+            assert time.monotonic() < end, "nothing was printed"
+            time.sleep(0.01)
 
     def kill(self, signal: int) -> None:
         os.kill(self.pid, signal)  # Not waited for yet, so that the number cannot belong to another process
@@ -97,5 +108,14 @@ class Child:
         return self
 
     @property
+    def stdout(self) -> str:
+        return self.streams[0].read_text()
+
+    @property
+    def stderr(self) -> str:
+        return self.streams[1].read_text()
+
+    @property
     def output(self) -> str:
-        return self.path.read_text()
+        """All that was printed, errors last."""
+        return self.stdout + self.stderr

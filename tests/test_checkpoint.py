@@ -3,10 +3,7 @@
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +11,6 @@ import torch
 import checkpoint
 import diy
 from experiment import build_network
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def network(library="diy", dtype=torch.float32):
@@ -137,10 +132,10 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-def test_a_kill_while_saving_leaves_a_whole_file(tmp_path):
-    path = tmp_path / "a.safetensors"
-    writer = (
-        "import sys, torch, diy, checkpoint\n"
+def test_a_kill_while_saving_leaves_a_whole_file(launcher, tmp_path):
+    path, writer = tmp_path / "a.safetensors", tmp_path / "writer.py"
+    writer.write_text(
+        "import sys, diy, checkpoint\n"
         "network = diy.Linear(300, 300)\n"
         "while True:\n"
         "    network.weight.fill_(network.weight[0, 0] + 1)\n"
@@ -148,11 +143,11 @@ def test_a_kill_while_saving_leaves_a_whole_file(tmp_path):
         "    print('saved', flush=True)\n"
     )
     for pause in (0.0, 0.003, 0.006):
-        process = subprocess.Popen([sys.executable, "-c", writer, path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        assert process.stdout.readline() == "saved\n"
+        child = launcher.start(writer, path)
+        child.wait_for_output()
         time.sleep(pause)
-        process.kill()
-        process.communicate(timeout=60)
+        child.kill(signal.SIGKILL)
+        child.wait()
         loaded = diy.Linear(300, 300)
         checkpoint.load(loaded, path)
         assert (loaded.weight == loaded.weight[0, 0]).all()

@@ -1149,19 +1149,21 @@ def test_a_thousand_steps_beside_pytorch(diy, dropout, reduction, lr, options):
     targets = torch.stack([1 - inside, inside], 1)
     # The two sum in different orders, so that they part by a few units in the last place per step; 1e-12 after a
     # thousand steps says that nothing but rounding parts them, while one wrong factor would show in the first digits.
+    generator = torch.default_generator  # torch.manual_seed, which seeds GPUs as well, takes longer than the step
     for step in range(1000):
         rows = torch.randint(1000, (100,))
-        torch.manual_seed(step)
-        loss = ours(a(points[rows]), targets[rows])
+        x, target = points[rows], targets[rows]
+        generator.manual_seed(step)
+        loss = ours(a(x), target)
         step_a.zero_grad()
         a.backward(ours.backward())
         step_a.step()
-        torch.manual_seed(step)
-        expected = theirs(b(points[rows]), targets[rows])
+        generator.manual_seed(step)
+        expected = theirs(b(x), target)
         step_b.zero_grad()
         expected.backward()
         step_b.step()
-        torch.manual_seed(step + 1)
+        generator.manual_seed(step + 1)
         assert abs(loss.item() - expected.item()) <= 1e-12 * max(1, expected.item()), f"step {step}"
         if step % 100 == 99:
             for p, q in zip(a.parameters(), b.parameters(), strict=True):

@@ -340,7 +340,7 @@ def test_an_answer_ends_the_waiting_even_if_it_is_the_same_again(page, lab):
         lab.until("data.waiting === 'false' && text.startsWith('There is nothing to learn yet')")
     lab.setting("data").select_option("circle")
     lab.until("text.startsWith('Data set: circle.')")
-    page.evaluate(START_NEW_CELL, "import time; time.sleep(4)")
+    page.evaluate(START_NEW_CELL, "import time; time.sleep(2)")
     lab.press("epoch")
     lab.press("epoch")
     lab.until("text === 'Waiting for the kernel: another cell is running.'")

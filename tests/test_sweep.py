@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,15 +118,9 @@ def test_the_figure_shows_both_reductions_and_their_spread(small):
     )
 
 
-def test_the_command_writes_results_and_figure(tmp_path):
+def test_the_command_writes_results_and_figure(launcher, tmp_path):
     arguments = ["--rounds", "2", "--epochs", "2", "--train-size", "20", "--test-size", "10", "--rates", "3"]
-    done = subprocess.run(
-        [sys.executable, "sweep.py", *arguments, "--highest", "0.1", "--output", tmp_path],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = launcher.run("sweep.py", *arguments, "--highest", "0.1", "--output", tmp_path)
     assert done.returncode == 0 and done.stderr == ""
     assert "12 networks in" in done.stdout
     assert {path.name for path in tmp_path.iterdir()} == {"sweep.json", "sweep.pdf", "sweep.png"}
