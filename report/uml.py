@@ -29,6 +29,10 @@ LINE_HEIGHT = 10
 """In points; Graphviz alone would set italics closer than the rest."""
 CHARACTERS = 30
 """The longest line in a box of a subclass."""
+PYREVERSE = (
+    "import sys, astroid, pylint; astroid.MANAGER.module_denylist.add('torch'); pylint.run_pyreverse(sys.argv[1:])"
+)
+"""Without reading PyTorch, which would take seconds: it is asked for the types of attributes, which are not drawn."""
 
 
 @dataclass
@@ -57,7 +61,7 @@ def draw(source: Path, target: Path) -> None:
 def class_graph(source: Path) -> pygraphviz.AGraph:
     """Return the graph that pyreverse makes of the classes in `source`: boxes, and edges from subclass to base."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pylint.pyreverse.main", "--output", "dot", "--output-directory", folder]
+        command = [sys.executable, "-c", PYREVERSE, "--output", "dot", "--output-directory", folder]
         done = subprocess.run([*command, str(source)], capture_output=True, text=True)
         graph = Path(folder) / "classes.dot"
         if done.returncode != 0 or not graph.is_file():
