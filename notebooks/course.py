@@ -14,9 +14,9 @@ import math
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 
 import matplotlib.pyplot as plt
-import seaborn as sns
 import torch
 from IPython.display import HTML, Image, display
 from torch import Tensor
@@ -26,23 +26,11 @@ from check import check_gradients
 WIDTH = 8.0
 """The width of every figure, in inches."""
 
-BLUE, ORANGE, GREEN, VERMILION, PURPLE = (sns.color_palette("colorblind").as_hex()[i] for i in (0, 1, 2, 3, 4))
+plt.style.use(Path(__file__).with_suffix(".mplstyle"))
+BLUE, ORANGE, GREEN, VERMILION, PURPLE, *_ = plt.rcParams["axes.prop_cycle"].by_key()["color"]
 GRAY = "#767676"
 
 torch.set_num_threads(1)
-sns.set_theme(
-    context="notebook",
-    style="ticks",
-    palette="colorblind",
-    font_scale=1.15,
-    rc={
-        "figure.dpi": 100,
-        "figure.constrained_layout.use": True,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "svg.hashsalt": "diy",
-    },
-)
 
 
 # Figures and tables

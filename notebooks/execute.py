@@ -33,11 +33,13 @@ def notebooks() -> list[Path]:
 def code_hash(notebook: NotebookNode) -> str:
     """Return the hash of what the outputs follow from. It is kept beside them and tells whether they are up to date.
 
-    That is: all code cells, in order; diy.py and the project's modules that they import themselves; where they show
-    the kept results, these.
+    That is: all code cells, in order; diy.py and the project's modules that they import themselves, with the style
+    sheets of that name; where they show the kept results, these.
     """
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     parts = [code, *(without_docstrings(path.read_text()) for path in modules(code))]
+    sheets = [path.with_suffix(".mplstyle") for path in modules(code)]
+    parts += [sheet.read_text() for sheet in sheets if sheet.is_file()]
     if '"report"' in code:
         parts.append((FOLDER.parent / "report" / "results.json").read_text())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()

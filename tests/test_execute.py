@@ -46,7 +46,14 @@ def test_the_hash_follows_the_code_and_nothing_else():
 
 def test_the_hash_follows_what_is_imported(tmp_path, monkeypatch):
     monkeypatch.setattr(execute, "FOLDER", tmp_path / "notebooks")
-    for name in ("notebooks/helper.py", "diy.py", "pack/part.py", "pack/other.py", "report/results.json"):
+    for name in (
+        "notebooks/helper.py",
+        "notebooks/helper.mplstyle",
+        "diy.py",
+        "pack/part.py",
+        "pack/other.py",
+        "report/results.json",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
 
@@ -56,6 +63,7 @@ def test_the_hash_follows_what_is_imported(tmp_path, monkeypatch):
         return execute.code_hash(notebook(program)) != before
 
     assert changes("notebooks/helper.py", "a = 1")
+    assert changes("notebooks/helper.mplstyle", "font.size: 20")
     assert changes("pack/part.py", "a = 1")
     assert not changes("pack/part.py", '"""What it is about."""\n\na = 1')
     assert not changes("pack/other.py", "a = 1")

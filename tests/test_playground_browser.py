@@ -89,7 +89,7 @@ def serve(folder: Path) -> Iterator[str]:
     """Run a JupyterLab of its own on loopback, with a copy of what the notebook needs, and yield its address."""
     work = folder / "work"
     (work / "notebooks").mkdir(parents=True)
-    for path in (*ROOT.glob("*.py"), *ROOT.glob("notebooks/*.py"), ROOT / NOTEBOOK):
+    for path in (*ROOT.glob("*.py"), *ROOT.glob("notebooks/course.*"), ROOT / NOTEBOOK):
         shutil.copy(path, work / path.relative_to(ROOT))
     for name in ("playground", "notebooks/checkers"):
         shutil.copytree(ROOT / name, work / name, ignore=shutil.ignore_patterns("__pycache__"))
