@@ -5,7 +5,6 @@ import signal
 
 import hypothesis
 import pytest
-import torch
 
 from tests.launcher import Launcher
 
@@ -26,6 +25,23 @@ def pytest_configure(config):
         config.option.hypothesis_seed = "0"
 
 
+COMMANDS = {f"tests/test_{name}.py" for name in ("checkpoint", "digits", "distributed", "resume", "sweep", "test")}
+"""The files whose tests start commands."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Distribute files as --dist=loadfile does, but COMMANDS to one worker, which needs only one launcher for them."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "commands" if file in COMMANDS else file
+
+    return Scheduling(config, log)
+
+
 def pytest_report_header(config):
     return f"seed {config.option.hypothesis_seed}; repeat or vary it with --hypothesis-seed=N"
 
@@ -39,6 +55,8 @@ def pytest_terminal_summary(terminalreporter, config):
 @pytest.fixture(autouse=True)
 def seed(request) -> int:
     """Seed PyTorch's random numbers before each test."""
+    import torch  # not above: the main process of pytest-xdist, which all workers wait for, does without
+
     try:
         number = int(request.config.option.hypothesis_seed)
     except ValueError:  # --hypothesis-seed=random

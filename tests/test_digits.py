@@ -155,9 +155,11 @@ def test_mnist_takes_the_same_path(tmp_path, monkeypatch, capsys):
         sums[name] = hashlib.md5(header + array.tobytes()).hexdigest()
         (tmp_path / f"{name}.gz").write_bytes(gzip.compress(header + array.tobytes()))
     monkeypatch.setattr(images, "MNIST_MD5", sums)
-    assert digits.main([*TINY, "--rounds", "1", "--mnist", str(tmp_path), "--output", str(tmp_path / "results")]) == 0
+    where = ["--mnist", str(tmp_path), "--output", str(tmp_path / "results")]
+    assert digits.main([*TINY, "--rounds", "1", *where, "--no-figures"]) == 0
     assert "1 round of mnist: 60 training and 40 test images of 28 × 28" in capsys.readouterr().out
-    assert (tmp_path / "results" / "digits-mistakes.png").exists()
+    figure = digit_figures.worst_mistakes(digits.load(tmp_path / "results"), images.mnist_images(tmp_path))
+    assert figure.axes[0].images[0].get_array().shape == (28, 28)
 
 
 def test_the_same_seed_gives_the_same_numbers():
