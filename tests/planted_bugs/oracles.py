@@ -5,7 +5,7 @@ as a complaint, because a framework that refuses to work has been found out.
 """
 
 from collections.abc import Callable, Iterator
-from functools import wraps
+from functools import cache, wraps
 from types import ModuleType
 
 import torch
@@ -160,11 +160,18 @@ def side_by_side(diy: ModuleType, experiment: ModuleType) -> Iterator[str]:
             yield from differences(f"{optimizer}, after 20 steps", name, parameter, other)
 
 
+@cache
+def handwritten() -> tuple[Tensor, Tensor]:
+    """Images of handwritten digits, (1797, 1, 8, 8), and what they show."""
+    images, digits = load_digits(return_X_y=True)
+    return torch.as_tensor(images, dtype=torch.float32).view(-1, 1, 8, 8) / 16, torch.as_tensor(digits)
+
+
 @oracle("training")
 def training(diy: ModuleType, experiment: ModuleType) -> Iterator[str]:
     """Two networks learn: the report's, with dropout, the disk; a small convolutional one, handwritten digits.
 
-    The bounds are those of somebody who looks whether it works at all: a right framework gets 3 % and 10 %.
+    The bounds are those of somebody who looks whether it works at all: a right framework gets 3 % and 13 %.
     """
     torch.default_generator.manual_seed(2)
     generator = torch.Generator().manual_seed(2)
@@ -176,12 +183,11 @@ def training(diy: ModuleType, experiment: ModuleType) -> Iterator[str]:
     if not error <= 0.25:
         yield f"the disk: a test error of {error:.1%} after 100 epochs, expected 25 % at most"
 
-    images, digits = (torch.as_tensor(part) for part in load_digits(return_X_y=True))
-    images = (images.float() / 16).view(-1, 1, 8, 8)
+    images, digits = handwritten()
     layers = [diy.Conv2d(1, 8, 3, padding=1), diy.BatchNorm2d(8), diy.ReLU(), diy.MaxPool2d(2)]
     network = diy.Sequential(*layers, diy.Flatten(), diy.Linear(128, 10))
     criterion, optimizer = diy.CrossEntropyLoss(), diy.Adam(network.parameters(), lr=0.01)
-    for _ in range(4):
+    for _ in range(2):
         for rows in torch.randperm(1000, generator=generator).split(50):
             criterion(network(images[rows]), digits[rows])
             optimizer.zero_grad()
@@ -190,7 +196,7 @@ def training(diy: ModuleType, experiment: ModuleType) -> Iterator[str]:
     network.eval()
     error = (network(images[1000:]).argmax(1) != digits[1000:]).double().mean().item()
     if not error <= 0.3:
-        yield f"the digits: a test error of {error:.1%} after 4 epochs, expected 30 % at most"
+        yield f"the digits: a test error of {error:.1%} after 2 epochs, expected 30 % at most"
 
 
 def differences(where: str, what: str, ours: Tensor | None, theirs: Tensor) -> Iterator[str]:
