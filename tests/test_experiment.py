@@ -102,9 +102,9 @@ def test_the_mean_stalls_where_the_sum_learns():
 def test_each_of_the_four_seeds_matters_and_masks_only_with_dropout(what, monkeypatch):
     losses = []
     for other in (0, 1):
-        numbers = {"data": 1, "weights": 2, "order": 3, "masks": 4}
-        numbers[what] += 10 * other
-        monkeypatch.setattr(experiment, "seeds", lambda protocol, round, numbers=numbers: tuple(numbers.values()))
+        four = {"data": 1, "weights": 2, "order": 3, "masks": 4}
+        four[what] += 10 * other
+        monkeypatch.setattr(experiment, "seeds", lambda protocol, round, four=four: tuple(four.values()))
         losses.append([experiment.run_round(SMALL, name, 0).loss for name in ("diy-dropout", "diy-sgd")])
     (dropout, plain), (other_dropout, other_plain) = losses
     assert dropout != other_dropout

@@ -229,6 +229,13 @@ def test_the_sweep_finds_the_factor_by_which_sum_and_mean_differ():
 
 # Figure 1
 
+MODULE = """
+from abc import ABC, abstractmethod
+class Module(ABC):
+    @abstractmethod
+    def forward(self, input): ...
+"""
+
 
 def test_every_public_family_of_classes_stands_in_figure_1(folder):
     drawing = (folder / "figures" / "figure1-classes.svg").read_text(encoding="utf-8")
@@ -240,16 +247,15 @@ def test_every_public_family_of_classes_stands_in_figure_1(folder):
 def test_a_new_module_appears_in_figure_1_by_itself(tmp_path):
     source = tmp_path / "framework.py"
     source.write_text(
-        "from abc import ABC, abstractmethod\n"
-        "class Module(ABC):\n"
-        "    @abstractmethod\n"
-        "    def forward(self, input): ...\n"
-        "class _Scaled(Module):\n"
-        "    def __init__(self):\n"
-        "        self.slope = 1\n"
-        "class Softsign(_Scaled):\n"
-        "    def forward(self, input): ...\n"
-        "class Unrelated: ...\n"
+        MODULE
+        + """
+class _Scaled(Module):
+    def __init__(self):
+        self.slope = 1
+class Softsign(_Scaled):
+    def forward(self, input): ...
+class Unrelated: ...
+"""
     )
     (module, softsign) = uml.class_families(uml.class_graph(source))[0]
     assert (module.name, module.abstract, module.bases) == ("Module", {"forward(input)"}, [])
@@ -265,16 +271,15 @@ def test_a_new_module_appears_in_figure_1_by_itself(tmp_path):
 def test_subclasses_share_one_arrow_and_a_class_that_holds_its_base_has_no_second(tmp_path):
     source = tmp_path / "framework.py"
     source.write_text(
-        "from abc import ABC, abstractmethod\n"
-        "class Module(ABC):\n"
-        "    @abstractmethod\n"
-        "    def forward(self, input): ...\n"
-        "class ReLU(Module):\n"
-        "    def forward(self, input): ...\n"
-        "class Residual(Module):\n"
-        "    def __init__(self, inner: Module):\n"
-        "        self.inner: Module = inner\n"
-        "    def forward(self, input): ...\n"
+        MODULE
+        + """
+class ReLU(Module):
+    def forward(self, input): ...
+class Residual(Module):
+    def __init__(self, inner: Module):
+        self.inner: Module = inner
+    def forward(self, input): ...
+"""
     )
     (family,) = uml.class_families(uml.class_graph(source))
     assert {c.name: c.bases for c in family} == {"Module": [], "ReLU": ["Module"], "Residual": ["Module"]}
