@@ -37,9 +37,9 @@ def code_hash(notebook: NotebookNode) -> str:
     sheets of that name; where they show the kept results, these.
     """
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    parts = [code, *(without_docstrings(path.read_text()) for path in modules(code))]
-    sheets = [path.with_suffix(".mplstyle") for path in modules(code)]
-    parts += [sheet.read_text() for sheet in sheets if sheet.is_file()]
+    parts, paths = [code], modules(code)
+    parts += [without_docstrings(path.read_text()) for path in paths]
+    parts += [sheet.read_text() for path in paths if (sheet := path.with_suffix(".mplstyle")).is_file()]
     if '"report"' in code:
         parts.append((FOLDER.parent / "report" / "results.json").read_text())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -14,6 +14,9 @@ hypothesis.settings.load_profile("suite")
 # For runs that ask only whether a test fails, as mutation testing does: the first failing example will do.
 hypothesis.settings.register_profile("quick", phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate])
 
+COMMANDS = {f"tests/test_{name}.py" for name in ("checkpoint", "digits", "distributed", "resume", "sweep", "test")}
+"""The files whose tests start commands."""
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
@@ -23,10 +26,6 @@ def pytest_configure(config):
     # Before Hypothesis reads its own option. A worker of pytest-xdist gets the option from the main process.
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = "0"
-
-
-COMMANDS = {f"tests/test_{name}.py" for name in ("checkpoint", "digits", "distributed", "resume", "sweep", "test")}
-"""The files whose tests start commands."""
 
 
 @pytest.hookimpl(optionalhook=True)

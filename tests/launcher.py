@@ -6,6 +6,7 @@ will, and runs the same file as `python FILE ARGUMENTS` does.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -94,14 +95,16 @@ class Child:
         self.launcher, self.pid, self.streams, self.returncode = launcher, pid, streams, None
 
     def wait_for_output(self) -> None:
-        """Wait until the command has printed something."""
+        """Wait until the command has printed something, for a minute; then kill it."""
         end = time.monotonic() + 60
         while not (self.streams[0].exists() and self.stdout):
-            assert time.monotonic() < end, "nothing was printed"
+            if time.monotonic() > end:
+                self.kill(signal.SIGKILL)
+                raise AssertionError(f"nothing was printed: {self.wait().stderr}")
             time.sleep(0.01)
 
-    def kill(self, signal: int) -> None:
-        os.kill(self.pid, signal)  # Not waited for yet, so that the number cannot belong to another process
+    def kill(self, number: int) -> None:
+        os.kill(self.pid, number)  # Not waited for yet, so that the number cannot belong to another process
 
     def wait(self) -> "Child":
         self.returncode = self.launcher.ask({"wait": self.pid})

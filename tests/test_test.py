@@ -1,4 +1,4 @@
-"""The graded run, as a user meets it."""
+"""The graded run, as a user meets it, and what it has in common with the other commands."""
 
 import importlib.util
 import json
@@ -82,16 +82,17 @@ def test_a_bad_argument_ends_with_2_and_one_line(arguments, graded_run, capsys, 
 def test_divergence_ends_with_one_line(launcher, tmp_path):
     done = launcher.run("test.py", *TINY, "--lr", "1e38", "--models", "diy-sgd", "--quiet", "--output", tmp_path)
     assert done.returncode == 1 and done.output.count("\n") == 1
-    assert "diy-sgd" in done.output and "round 1" in done.output and "1e+38" in done.output
+    assert "diy-sgd" in done.stderr and "round 1" in done.stderr and "1e+38" in done.stderr
 
 
-def test_interrupt_ends_with_130_and_one_line(launcher, tmp_path):
-    child = launcher.start("test.py", "--epochs", "100000", "--output", tmp_path)
+@pytest.mark.parametrize("command", ["test.py", "digits.py"])
+def test_interrupt_ends_with_130_and_one_line(launcher, command, tmp_path):
+    child = launcher.start(command, "--epochs", "100000", "--output", tmp_path)
     child.wait_for_output()  # training starts right after the first lines
     time.sleep(0.3)
     child.kill(signal.SIGINT)
     errors = child.wait().stderr
-    assert child.returncode == 130 and errors.startswith("test.py: interrupted") and errors.count("\n") == 1
+    assert child.returncode == 130 and errors.startswith(f"{command}: interrupted") and errors.count("\n") == 1
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
@@ -116,13 +117,14 @@ def test_interrupt_while_libraries_load_ends_with_130_and_one_line(command, tmp_
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
-def test_a_reader_that_leaves_is_no_error_and_costs_no_results(tmp_path):
-    # With --quiet the table alone is printed, and its reader has gone before that.
-    arguments = f"{' '.join(TINY)} --models diy-sgd --quiet --no-figures --output '{tmp_path}'"
-    command = f"'{sys.executable}' test.py {arguments} | true"
+@pytest.mark.parametrize(("quiet", "reader", "lines"), [("", "head -1", 1), ("--quiet", "true", 0)])
+def test_a_reader_that_leaves_is_no_error(tmp_path, quiet, reader, lines):
+    arguments = f"{' '.join(TINY)} --models diy-sgd {quiet} --no-figures --output '{tmp_path}'"
+    command = f"'{sys.executable}' test.py {arguments} | {reader}"
     done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.stdout == "" and done.stderr == ""
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.npz", "results.json"]
+    assert done.stdout.count("\n") == lines and done.stderr == ""
+    if quiet:  # the table alone is printed, and results are written before that
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.npz", "results.json"]
 
 
 def test_plotting_is_not_loaded_before_it_is_needed(tmp_path):
