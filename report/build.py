@@ -197,8 +197,8 @@ def known(results: experiment.Results, swept: sweep.Sweep) -> dict:
     `one_label_rounds` counts the rounds in which "torch-sgd" gives all test points one label. Of the mistakes of
     "diy-dropout", the share `near_share` lies within the distance `near` of the circle. `rates_below` are the learning
     rates, for each reduction, at which the mean test error first falls below `below`. `planted_bugs` counts the
-    mistakes in the catalogue of the tests, `planted_bugs_seen_in_training` those with which training on the disk goes
-    wrong.
+    mistakes in the catalogue of the tests, `planted_bugs_seen_in_training` those with which training, on the disk or on
+    digits, goes wrong.
     """
     one_label = [len({*r.predictions.tolist()}) == 1 for r in results.models["torch-sgd"]]
     points = [experiment.test_points(results.protocol, index) for index in range(results.protocol.rounds)]
