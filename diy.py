@@ -10,7 +10,7 @@ The interface is PyTorch's own, so that what is learned here can be used there. 
 
 Notation, as in the lecture and with rows as samples: a layer turns X, of shape (N, in), into S = X Wᵀ + b, and an
 activation σ turns S into σ(S). ℓ is the loss, and G stands for the gradient that arrives from above, ∂ℓ/∂(output).
-Formulas carry numbers, (F1), (F2) and so on; the same number marks the derivation in the notebooks and the test.
+Formulas carry numbers, (F2), (F3) and so on; the same number marks the derivation in the notebooks and the test.
 
 The handouts cited are those of EE-559, EPFL, 2019 (https://fleuret.org/ee559/): 3-6 back-propagation, 4-3 modules and
 batch processing, 4-4 convolutions, 4-5 pooling, 5-1 cross-entropy, 5-2 stochastic gradient descent, 5-5 initialization,
@@ -126,7 +126,7 @@ class Module(ABC):
 
     @staticmethod
     def accumulate(parameter: Tensor, gradient: Tensor) -> None:
-        """(F18) parameter.grad ← parameter.grad + gradient, where a `.grad` of None counts as zero.
+        """(F1) parameter.grad ← parameter.grad + gradient, where a `.grad` of None counts as zero.
 
         A parameter that is used several times influences the loss along several paths, and the chain rule adds the
         contributions of all paths. Handout 4-3.
@@ -269,7 +269,7 @@ class Sequential(Module):
         self._parts = [part for layer in self.layers for part in layer.modules()]  # to walk through them is slow
 
     def forward(self, input: Tensor) -> Tensor:
-        """(F12) x⁽⁰⁾ = input, x⁽ˡ⁾ = f⁽ˡ⁾(x⁽ˡ⁻¹⁾), output = x⁽ᴸ⁾. Handout 3-6, p. 8/11.
+        """(F11) x⁽⁰⁾ = input, x⁽ˡ⁾ = f⁽ˡ⁾(x⁽ˡ⁻¹⁾), output = x⁽ᴸ⁾. Handout 3-6, p. 8/11.
 
         If a layer refuses, a BatchNorm2d before it has counted the batch already, as in PyTorch.
         """
@@ -285,7 +285,7 @@ class Sequential(Module):
         return input
 
     def backward(self, gradient: Tensor) -> Tensor:
-        """(F13) ∂ℓ/∂x⁽ˡ⁻¹⁾ = (∂f⁽ˡ⁾/∂x⁽ˡ⁻¹⁾)ᵀ ∂ℓ/∂x⁽ˡ⁾, from the last layer to the first. Handout 3-6, p. 8/11.
+        """(F12) ∂ℓ/∂x⁽ˡ⁻¹⁾ = (∂f⁽ˡ⁾/∂x⁽ˡ⁻¹⁾)ᵀ ∂ℓ/∂x⁽ˡ⁾, from the last layer to the first. Handout 3-6, p. 8/11.
 
         If a layer refuses, every parameter's `.grad` is as it was before.
         """
@@ -342,7 +342,7 @@ class Linear(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """(F5) Xavier: Wᵢⱼ ~ N(0, σ²) with σ = √(2 / (in + out)); every bias 0.01. Handout 5-5, p. 13/22.
+        """(F6) Xavier: Wᵢⱼ ~ N(0, σ²) with σ = √(2 / (in + out)); every bias 0.01. Handout 5-5, p. 13/22.
 
         The variance is a compromise: 1/in keeps the size of activations from layer to layer, 1/out that of gradients.
         """
@@ -351,7 +351,7 @@ class Linear(Module):
             self.bias.fill_(0.01)
 
     def forward(self, input: Tensor) -> Tensor:
-        """(F1) S = X Wᵀ + b, for a row: sₖ = Σᵢ Wₖᵢ xᵢ + bₖ. Handout 3-6, p. 8/11.
+        """(F2) S = X Wᵀ + b, for a row: sₖ = Σᵢ Wₖᵢ xᵢ + bₖ. Handout 3-6, p. 8/11.
 
         Args:
             input: X, (..., in_features), of the dtype of the weights. The result is (..., out_features).
@@ -380,9 +380,9 @@ class Linear(Module):
     def backward(self, gradient: Tensor) -> Tensor:
         """Turn G = ∂ℓ/∂S, of shape (..., out_features), into three gradients. Handout 3-6, p. 8/11.
 
-        (F2) ∂ℓ/∂W = Gᵀ X    by index: ∂ℓ/∂Wₖᵢ = Σₙ Gₙₖ Xₙᵢ, summed over the samples n because all of them share W
-        (F3) ∂ℓ/∂b = Σₙ Gₙ   by index: ∂ℓ/∂bₖ = Σₙ Gₙₖ, for the same reason
-        (F4) ∂ℓ/∂X = G W     by index: ∂ℓ/∂Xₙᵢ = Σₖ Gₙₖ Wₖᵢ, summed over the outputs k because xᵢ feeds all of them
+        (F3) ∂ℓ/∂W = Gᵀ X    by index: ∂ℓ/∂Wₖᵢ = Σₙ Gₙₖ Xₙᵢ, summed over the samples n because all of them share W
+        (F4) ∂ℓ/∂b = Σₙ Gₙ   by index: ∂ℓ/∂bₖ = Σₙ Gₙₖ, for the same reason
+        (F5) ∂ℓ/∂X = G W     by index: ∂ℓ/∂Xₙᵢ = Σₖ Gₙₖ Wₖᵢ, summed over the outputs k because xᵢ feeds all of them
         """
         gradient, input, weight = self.recall(gradient)
         rows, row_gradients = input, gradient
@@ -471,7 +471,7 @@ class Conv2d(_Sliding):
         kaiming_normal_(self.weight)
 
     def forward(self, input: Tensor) -> Tensor:
-        """(F22) S[n,o,y,x] = b[o] + Σ W[o,c,i,j] P[n,c,ys+i,xs+j], summed over c, i, j. Handout 4-4.
+        """(F29) S[n,o,y,x] = b[o] + Σ W[o,c,i,j] P[n,c,ys+i,xs+j], summed over c, i, j. Handout 4-4.
 
         P is the input after padding, s the stride. As a matrix product, S = W̃ X̃ + b: each column of X̃ holds the window
         of one output pixel, and each row of W̃ one kernel, both as vectors of length C · kernel height · kernel width.
@@ -495,9 +495,9 @@ class Conv2d(_Sliding):
     def backward(self, gradient: Tensor) -> Tensor:
         """Turn G = ∂ℓ/∂S, of shape (N, out_channels, H, W), into three gradients.
 
-        (F23) ∂ℓ/∂W̃ = G̃ X̃ᵀ    by index: ∂ℓ/∂W[o,c,i,j] = Σ G[n,o,y,x] P[n,c,ys+i,xs+j] over n, y, x, which share W
-        (F24) ∂ℓ/∂b = G̃ 1      by index: ∂ℓ/∂b[o] = Σ G[n,o,y,x] over n, y, x
-        (F25) ∂ℓ/∂X̃ = W̃ᵀ G̃    by index: ∂ℓ/∂P[n,c,u,v] = Σ G[n,o,y,x] W[o,c,i,j] over o and all ys + i = u, xs + j = v
+        (F30) ∂ℓ/∂W̃ = G̃ X̃ᵀ    by index: ∂ℓ/∂W[o,c,i,j] = Σ G[n,o,y,x] P[n,c,ys+i,xs+j] over n, y, x, which share W
+        (F31) ∂ℓ/∂b = G̃ 1      by index: ∂ℓ/∂b[o] = Σ G[n,o,y,x] over n, y, x
+        (F32) ∂ℓ/∂X̃ = W̃ᵀ G̃    by index: ∂ℓ/∂P[n,c,u,v] = Σ G[n,o,y,x] W[o,c,i,j] over o and all ys + i = u, xs + j = v
 
         Each pixel collects what all windows that saw it send back; the border of padding is cut off. With stride 1 this
         is the correlation of G, padded, with the kernel flipped in both directions.
@@ -539,7 +539,7 @@ class MaxPool2d(_Sliding):
             raise ValueError(f"padding must be at most half of the kernel {self.kernel_size}, got {self.padding}")
 
     def forward(self, input: Tensor) -> Tensor:
-        """(F27) S[n,c,y,x] = max P[n,c,ys+i,xs+j] over i, j: P is the input after padding, s the stride. Handout 4-5.
+        """(F34) S[n,c,y,x] = max P[n,c,ys+i,xs+j] over i, j: P is the input after padding, s the stride. Handout 4-5.
 
         Args:
             input: X, (N, C, height, width). The sizes of the result follow the same rule as in `Conv2d`.
@@ -556,7 +556,7 @@ class MaxPool2d(_Sliding):
         return output.permute(3, 0, 1, 2)  # (C, H, W, N) -> (N, C, H, W)
 
     def backward(self, gradient: Tensor) -> Tensor:
-        """(F28) ∂ℓ/∂P[n,c,u,v] = Σ G[n,c,y,x] over the windows y, x whose maximum stands at u, v.
+        """(F35) ∂ℓ/∂P[n,c,u,v] = Σ G[n,c,y,x] over the windows y, x whose maximum stands at u, v.
 
         Where the maximum stands several times, the first place gets all, row by row as in PyTorch. A window with a NaN
         has the maximum NaN and sends nothing back; a gradient that is no finite number spoils its whole window.
@@ -601,11 +601,11 @@ class BatchNorm2d(Module):
         self.num_batches_tracked = torch.tensor(0, device=device)
 
     def forward(self, input: Tensor) -> Tensor:
-        """(F29) x̂ = (x − μ) / √(σ² + ε), output = γ x̂ + β, channel by channel. Handout 6-4.
+        """(F36) x̂ = (x − μ) / √(σ² + ε), output = γ x̂ + β, channel by channel. Handout 6-4.
 
         In training, μ and σ² are mean and variance over the M = N · H · W values of a channel, and
 
-        (F30) mean ← (1 − ρ) mean + ρ μ, variance ← (1 − ρ) variance + ρ σ² M / (M − 1), for the running statistics.
+        (F37) mean ← (1 − ρ) mean + ρ μ, variance ← (1 − ρ) variance + ρ σ² M / (M − 1), for the running statistics.
 
         The factor M / (M − 1) makes the estimate unbiased. In evaluation, μ and σ² are the running statistics.
 
@@ -635,9 +635,9 @@ class BatchNorm2d(Module):
         return output
 
     def backward(self, gradient: Tensor) -> Tensor:
-        """(F31) ∂ℓ/∂γ = Σ G x̂    (F32) ∂ℓ/∂β = Σ G, both summed over the M values of a channel.
+        """(F38) ∂ℓ/∂γ = Σ G x̂    (F39) ∂ℓ/∂β = Σ G, both summed over the M values of a channel.
 
-        (F33) ∂ℓ/∂x = γ / √(σ² + ε) · (G − (1/M) Σ G − x̂ · (1/M) Σ G x̂)
+        (F40) ∂ℓ/∂x = γ / √(σ² + ε) · (G − (1/M) Σ G − x̂ · (1/M) Σ G x̂)
 
         The two means stand for the ways through μ and σ², to which every value of the batch contributes; in evaluation
         the statistics are constants, and both are left out.
@@ -662,7 +662,7 @@ class Flatten(Module):
         self.start_dim, self.end_dim = start_dim, end_dim
 
     def forward(self, input: Tensor) -> Tensor:
-        """(F34) the same numbers in another shape: by default (N, C, H, W) becomes (N, C · H · W).
+        """(F41) the same numbers in another shape: by default (N, C, H, W) becomes (N, C · H · W).
 
         Raises:
             IndexError: the input has no such dimension.
@@ -673,7 +673,7 @@ class Flatten(Module):
         return output
 
     def backward(self, gradient: Tensor) -> Tensor:
-        """(F35) ∂ℓ/∂X is G in the shape of X."""
+        """(F42) ∂ℓ/∂X is G in the shape of X."""
         return self.recall(gradient)[0].reshape(self._shape)
 
     def extra_repr(self) -> str:
@@ -684,13 +684,13 @@ class ReLU(Module):
     """The rectifier, component by component, for inputs of any shape."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """(F6) σ(s) = max(0, s). Handout 3-6, p. 8/11."""
+        """(F7) σ(s) = max(0, s). Handout 3-6, p. 8/11."""
         output = input.relu()
         self.remember(output, output)
         return output
 
     def backward(self, gradient: Tensor) -> Tensor:
-        """(F7) ∂ℓ/∂s = G · σ'(s) with σ'(s) = 1 where s > 0 and 0 elsewhere: at the kink s = 0 as in PyTorch.
+        """(F8) ∂ℓ/∂s = G · σ'(s) with σ'(s) = 1 where s > 0 and 0 elsewhere: at the kink s = 0 as in PyTorch.
 
         The sign of the output is that derivative.
         """
@@ -702,13 +702,13 @@ class Tanh(Module):
     """The hyperbolic tangent, component by component, for inputs of any shape."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """(F8) σ(s) = tanh(s). Handout 3-6, p. 8/11."""
+        """(F9) σ(s) = tanh(s). Handout 3-6, p. 8/11."""
         output = input.tanh()
         self.remember(output, output)
         return output
 
     def backward(self, gradient: Tensor) -> Tensor:
-        """(F9) ∂ℓ/∂s = G · σ'(s) with σ'(s) = 1 − tanh²(s), that is G − G · output²."""
+        """(F10) ∂ℓ/∂s = G · σ'(s) with σ'(s) = 1 − tanh²(s), that is G − G · output²."""
         gradient, output = self.recall(gradient)
         return gradient - output.square().mul_(gradient)
 
@@ -717,13 +717,13 @@ class Sigmoid(Module):
     """The logistic function, component by component, for inputs of any shape."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """(F36) σ(s) = 1 / (1 + e⁻ˢ)."""
+        """(F21) σ(s) = 1 / (1 + e⁻ˢ)."""
         output = input.sigmoid()
         self.remember(output, output)
         return output
 
     def backward(self, gradient: Tensor) -> Tensor:
-        """(F37) ∂ℓ/∂s = G · σ'(s) with σ'(s) = σ(s) (1 − σ(s))."""
+        """(F22) ∂ℓ/∂s = G · σ'(s) with σ'(s) = σ(s) (1 − σ(s))."""
         gradient, output = self.recall(gradient)
         return gradient * output * (1 - output)
 
@@ -742,7 +742,7 @@ class Dropout(Module):
         self.p = _number("p, the probability of zeroing,", p, least=0, most=1)
 
     def forward(self, input: Tensor) -> Tensor:
-        """(F10) output = m · x, with m drawn from Bernoulli(1 − p) / (1 − p) for each component.
+        """(F19) output = m · x, with m drawn from Bernoulli(1 − p) / (1 − p) for each component.
 
         The division keeps the expectation, E[output] = x, so that evaluation needs no correction. The same seed draws
         the same masks as in PyTorch. Handout 6-3, p. 7/12.
@@ -760,7 +760,7 @@ class Dropout(Module):
         return output
 
     def backward(self, gradient: Tensor) -> Tensor:
-        """(F11) ∂ℓ/∂x = m · G, with the mask m of forward."""
+        """(F20) ∂ℓ/∂x = m · G, with the mask m of forward."""
         gradient, *mask = self.recall(gradient)
         return gradient * mask[0] if mask else gradient
 
@@ -821,7 +821,7 @@ class MSELoss(Loss):
     """
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """(F14) mean: ℓ = (1/M) Σ (p − t)²    (F16) sum: ℓ = Σ (p − t)². Handout 4-3.
+        """(F13) mean: ℓ = (1/M) Σ (p − t)²    (F14) sum: ℓ = Σ (p − t)². Handout 4-3.
 
         Args:
             prediction, target: p and t, floating-point, of the same shape and dtype; nothing is broadcast.
@@ -844,7 +844,7 @@ class MSELoss(Loss):
         return squares.mean(dims) if self.reduction == "mean" else squares.sum(dims)
 
     def backward(self) -> Tensor:
-        """(F15) mean: ∂ℓ/∂p = (2/M) (p − t)    (F17) sum: ∂ℓ/∂p = 2 (p − t)."""
+        """(F15) mean: ∂ℓ/∂p = (2/M) (p − t)    (F16) sum: ∂ℓ/∂p = 2 (p − t)."""
         (difference,) = self._recall()
         networks = len(difference) if self.stacked else 1
         return difference * (2 * networks / max(1, difference.numel()) if self.reduction == "mean" else 2)
@@ -860,7 +860,7 @@ class CrossEntropyLoss(Loss):
     """
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """(F38) ℓₙ = −log qₙₜ, with t the target of n and qₙₖ = exp(sₙₖ) / Σⱼ exp(sₙⱼ). Handout 5-1.
+        """(F23) ℓₙ = −log qₙₜ, with t the target of n and qₙₖ = exp(sₙₖ) / Σⱼ exp(sₙⱼ). Handout 5-1.
 
         mean: ℓ = (1/N) Σ ℓₙ    sum: ℓ = Σ ℓₙ. All scores of a sample are first lowered by their maximum: that changes
         no qₙₖ, and no exp can overflow.
@@ -889,7 +889,7 @@ class CrossEntropyLoss(Loss):
         return losses.mean(-1) if self.reduction == "mean" else losses.sum(-1)
 
     def backward(self) -> Tensor:
-        """(F39) sum: ∂ℓ/∂sₙₖ = qₙₖ − 1 for the right class k, qₙₖ for the others    mean: the same, divided by N."""
+        """(F24) sum: ∂ℓ/∂sₙₖ = qₙₖ − 1 for the right class k, qₙₖ for the others    mean: the same, divided by N."""
         log_q, right = self._recall()
         gradient = log_q.exp().scatter_add_(-1, right, torch.full_like(log_q, -1))
         return gradient / max(1, right.shape[-2]) if self.reduction == "mean" else gradient
@@ -948,7 +948,7 @@ class Optimizer(ABC):
 
     @torch.no_grad()
     def step(self) -> None:
-        """(F19) w ← w − η d for every w that has a gradient, in place; here g = ∂ℓ/∂w + λ w. Handout 5-2, p. 12/17."""
+        """(F17) w ← w − η d for every w that has a gradient, in place; here g = ∂ℓ/∂w + λ w. Handout 5-2, p. 12/17."""
         parameters, steps = [], []
         for parameter, memory in zip(self.parameters, self._memory):
             if (gradient := parameter.grad) is not None:
@@ -983,7 +983,7 @@ class SGD(Optimizer):
             raise ValueError(f"nesterov needs momentum > 0 and dampening = 0, got {momentum=}, {dampening=}")
 
     def direction(self, gradient: Tensor, memory: dict) -> Tensor:
-        """(F20) d = g; with momentum d = v, where v ← μ v + (1 − τ) g (at first v = g); with nesterov d = g + μ v."""
+        """(F25) d = g; with momentum d = v, where v ← μ v + (1 − τ) g (at first v = g); with nesterov d = g + μ v."""
         if not self.momentum:
             return gradient
         if not memory:
@@ -1010,7 +1010,7 @@ class Adam(Optimizer):
             raise ValueError(f"betas must be two numbers in [0, 1), got {betas}")
 
     def direction(self, gradient: Tensor, memory: dict) -> Tensor:
-        """(F40) d = m̂ / (√v̂ + ε), with m ← β₁ m + (1 − β₁) g and v ← β₂ v + (1 − β₂) g². Kingma and Ba (2015).
+        """(F27) d = m̂ / (√v̂ + ε), with m ← β₁ m + (1 − β₁) g and v ← β₂ v + (1 − β₂) g². Kingma and Ba (2015).
 
         m and v begin with 0; after t steps, m̂ = m / (1 − β₁ᵗ) and v̂ = v / (1 − β₂ᵗ) undo the pull of that beginning.
         """
@@ -1038,7 +1038,7 @@ class CosineAnnealingLR:
         self.base_lr, self.last_epoch = optimizer.lr, 0
 
     def step(self) -> None:
-        """(F21) η_t = η_min + (η₀ − η_min) (1 + cos(π t / T_max)) / 2 after t steps."""
+        """(F28) η_t = η_min + (η₀ − η_min) (1 + cos(π t / T_max)) / 2 after t steps."""
         self.last_epoch += 1
         share = (1 + math.cos(math.pi * self.last_epoch / self.T_max)) / 2
         self.optimizer.lr = self.eta_min + (self.base_lr - self.eta_min) * share
@@ -1097,7 +1097,7 @@ def _copy_with(network: Module, tensors: list[Tensor], networks=None, generators
 
 
 def kaiming_normal_(tensor: Tensor, *, mode: str = "fan_in") -> Tensor:
-    """(F26) He: Wᵢ ~ N(0, σ²) with σ = √(2 / fan), in place; return the tensor. For layers that a ReLU follows.
+    """(F33) He: Wᵢ ~ N(0, σ²) with σ = √(2 / fan), in place; return the tensor. For layers that a ReLU follows.
 
     A ReLU lets half of the variance through; the 2 makes up for it. He et al. (2015), section 2.2.
 

@@ -163,7 +163,7 @@ def agree(formula: str, value, /, *, tolerance: float = 1e-12, **oracles) -> Non
     """Compare what a formula gives with the same quantity computed in other ways, and print the verdict.
 
     Args:
-        formula: the ledger number and what it gives, "F2, ∂ℓ/∂W".
+        formula: the ledger number and what it gives, "F3, ∂ℓ/∂W".
         value: what the formula gives; a number or a tensor, float64 if the comparison is to mean anything.
         tolerance: the allowed difference, relative to the largest component where that exceeds 1. For the oracle
             `finite_differences` it is 1e-7 at least: their own error is about 1e-10 with the step 1e-5.

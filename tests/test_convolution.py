@@ -48,7 +48,7 @@ def backward_by_autograd(module, formula, input):
 
 
 def convolution_by_index(input, weight, bias, stride, border):
-    """(F22) pixel by pixel, as the index formula says."""
+    """(F29) pixel by pixel, as the index formula says."""
     padded = nn.functional.pad(input, border)
     (rows, columns), (down, right) = weight.shape[2:], stride
     pixels = [
@@ -62,7 +62,7 @@ def convolution_by_index(input, weight, bias, stride, border):
 
 
 def pooling_by_index(input, kernel, stride, padding):
-    """(F27) window by window; autograd's `max` along one dimension picks the first of equal values."""
+    """(F34) window by window; autograd's `max` along one dimension picks the first of equal values."""
     padded = nn.functional.pad(input, (padding[1], padding[1], padding[0], padding[0]), value=-math.inf)
     windows = [
         [
@@ -116,7 +116,7 @@ def poolings(draw):
 # Conv2d
 
 
-@pytest.mark.formula("F22", "F23", "F24", "F25")
+@pytest.mark.formula("F29", "F30", "F31", "F32")
 def test_a_convolution_by_hand(diy):
     layer = diy.Conv2d(1, 1, 2, dtype=torch.float64)
     layer.weight.copy_(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]))
@@ -132,7 +132,7 @@ def test_a_convolution_by_hand(diy):
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # PyTorch's own, about a copy it makes
-@pytest.mark.formula("F22", "F23", "F24", "F25")
+@pytest.mark.formula("F29", "F30", "F31", "F32")
 @given(convolutions())
 def test_convolution_is_pytorchs(diy, case):
     arguments, options, shape = case
@@ -141,7 +141,7 @@ def test_convolution_is_pytorchs(diy, case):
     backward_on_both_sides(ours, theirs, numbers(*shape))
 
 
-@pytest.mark.formula("F22", "F23", "F24", "F25")
+@pytest.mark.formula("F29", "F30", "F31", "F32")
 @given(convolutions())
 def test_convolution_by_autograd(diy, case):
     arguments, options, shape = case
@@ -154,7 +154,7 @@ def test_convolution_by_autograd(diy, case):
     backward_by_autograd(layer, lambda x, w, b: convolution_by_index(x, w, b, stride, border), numbers(*shape))
 
 
-@pytest.mark.formula("F23", "F24", "F25")
+@pytest.mark.formula("F30", "F31", "F32")
 @pytest.mark.parametrize(
     ("kernel", "options"),
     [
@@ -170,7 +170,7 @@ def test_the_slopes_of_a_convolution(diy, kernel, options):
     assert check_gradients(diy.Conv2d(2, 3, kernel, **options), numbers(2, 2, 5, 4), verbose=False)
 
 
-@pytest.mark.formula("F25")
+@pytest.mark.formula("F32")
 def test_the_input_gradient_is_a_correlation_with_the_flipped_kernel(diy):
     layer, flipped = (
         diy.Conv2d(3, 2, (3, 4), dtype=torch.float64),
@@ -182,7 +182,7 @@ def test_the_input_gradient_is_a_correlation_with_the_flipped_kernel(diy):
     close(layer.backward(gradient), flipped(gradient))
 
 
-@pytest.mark.formula("F22", "F25")
+@pytest.mark.formula("F29", "F32")
 def test_padding_gets_no_gradient(diy):
     # An image of one pixel under a 3 × 3 kernel: only the weight in the middle ever sees it.
     layer = diy.Conv2d(1, 1, 3, padding=1, dtype=torch.float64)
@@ -233,7 +233,7 @@ def test_the_layout_in_memory_does_not_matter(diy, name, layout):
 # MaxPool2d
 
 
-@pytest.mark.formula("F27", "F28")
+@pytest.mark.formula("F34", "F35")
 def test_pooling_by_hand(diy):
     layer = diy.MaxPool2d(2)
     image = torch.tensor([[[[1.0, 5.0, 2.0, 2.0], [3.0, 4.0, 2.0, 2.0]]]])
@@ -242,7 +242,7 @@ def test_pooling_by_hand(diy):
     assert layer.backward(torch.tensor([[[[10.0, 20.0]]]])).tolist() == [[[[0, 10, 20, 0], [0, 0, 0, 0]]]]
 
 
-@pytest.mark.formula("F28")
+@pytest.mark.formula("F35")
 def test_windows_that_overlap_add_up(diy):
     layer = diy.MaxPool2d(2, stride=1)
     image = torch.tensor([[[[0.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 0.0]]]])
@@ -250,14 +250,14 @@ def test_windows_that_overlap_add_up(diy):
     assert layer.backward(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])).flatten().tolist() == [0, 0, 0, 0, 10, 0, 0, 0, 0]
 
 
-@pytest.mark.formula("F27", "F28")
+@pytest.mark.formula("F34", "F35")
 @given(poolings())
 def test_pooling_is_pytorchs_with_ties(diy, case):
     *arguments, images = case
     backward_on_both_sides(diy.MaxPool2d(*arguments), nn.MaxPool2d(*arguments), images)
 
 
-@pytest.mark.formula("F27", "F28")
+@pytest.mark.formula("F34", "F35")
 @given(poolings())
 def test_pooling_by_autograd(diy, case):
     kernel, stride, padding, images = case
@@ -267,7 +267,7 @@ def test_pooling_by_autograd(diy, case):
     backward_by_autograd(layer, lambda x: pooling_by_index(x, both(kernel), steps, padding), images)
 
 
-@pytest.mark.formula("F28")
+@pytest.mark.formula("F35")
 @pytest.mark.parametrize("arguments", [(2,), (3, 1), (3, 2, 1), ((1, 2), (2, 1))], ids=str)
 def test_the_slopes_of_pooling(diy, arguments):
     assert check_gradients(diy.MaxPool2d(*arguments), numbers(2, 2, 5, 4), verbose=False)
@@ -283,7 +283,7 @@ def test_a_window_with_nan(diy):
 # BatchNorm2d
 
 
-@pytest.mark.formula("F29", "F30", "F31", "F32")
+@pytest.mark.formula("F36", "F37", "F38", "F39")
 def test_batch_norm_by_hand(diy):
     layer = diy.BatchNorm2d(1, eps=0, momentum=0.5, dtype=torch.float64)
     layer.weight.fill_(10)
@@ -296,7 +296,7 @@ def test_batch_norm_by_hand(diy):
     assert (layer.weight.grad.item(), layer.bias.grad.item()) == (2, 8)
 
 
-@pytest.mark.formula("F29", "F30", "F31", "F32", "F33")
+@pytest.mark.formula("F36", "F37", "F38", "F39", "F40")
 @given(
     shape=st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4)),
     momentum=st.floats(0, 1),
@@ -324,7 +324,7 @@ def test_batch_norm_is_pytorchs(diy, shape, momentum, eps, steps):
     assert ours.num_batches_tracked == steps, "evaluation leaves the statistics alone"
 
 
-@pytest.mark.formula("F29", "F33")
+@pytest.mark.formula("F36", "F40")
 def test_batch_norm_by_autograd(diy):
     def formula(x, weight, bias):
         centred = x - x.mean((0, 2, 3), keepdim=True)
@@ -336,7 +336,7 @@ def test_batch_norm_by_autograd(diy):
     backward_by_autograd(layer, formula, numbers(4, 3, 3, 2))
 
 
-@pytest.mark.formula("F31", "F32", "F33")
+@pytest.mark.formula("F38", "F39", "F40")
 @pytest.mark.parametrize("training", [True, False])
 def test_the_slopes_of_batch_norm(diy, training):
     layer = diy.BatchNorm2d(2)
@@ -403,7 +403,7 @@ def test_options_of_batch_norm_out_of_range(diy, options, error, words):
 # Flatten and Sigmoid
 
 
-@pytest.mark.formula("F34", "F35")
+@pytest.mark.formula("F41", "F42")
 @pytest.mark.parametrize("arguments", [(), (0,), (1, 2), (-2, -1), (2, 2)], ids=str)
 def test_flatten_is_pytorchs(diy, arguments):
     backward_on_both_sides(diy.Flatten(*arguments), nn.Flatten(*arguments), numbers(2, 3, 4, 5))
@@ -415,7 +415,7 @@ def test_a_dimension_that_cannot_be_flattened_names_the_layer(diy):
         diy.Sequential(diy.ReLU(), diy.Flatten())(torch.zeros(3))
 
 
-@pytest.mark.formula("F36", "F37")
+@pytest.mark.formula("F21", "F22")
 def test_sigmoid_by_hand(diy):
     layer = diy.Sigmoid()
     close(layer(torch.tensor([0.0, math.log(3), -math.log(3)])), torch.tensor([0.5, 0.75, 0.25]), rtol=1e-6, atol=0)
@@ -423,7 +423,7 @@ def test_sigmoid_by_hand(diy):
     close(layer.backward(torch.ones(3)), expected, rtol=1e-6, atol=0)
 
 
-@pytest.mark.formula("F36", "F37")
+@pytest.mark.formula("F21", "F22")
 def test_sigmoid_is_pytorchs_and_has_the_right_slopes(diy):
     backward_on_both_sides(diy.Sigmoid(), nn.Sigmoid(), 5 * numbers(3, 4))
     backward_by_autograd(diy.Sigmoid(), lambda x: 1 / (1 + torch.exp(-x)), numbers(3, 4))
@@ -434,7 +434,7 @@ def test_sigmoid_is_pytorchs_and_has_the_right_slopes(diy):
 # CrossEntropyLoss
 
 
-@pytest.mark.formula("F38", "F39")
+@pytest.mark.formula("F23", "F24")
 def test_cross_entropy_by_hand(diy):
     criterion = diy.CrossEntropyLoss()
     scores = torch.tensor([[0.0, math.log(3)], [0.0, 0.0]], dtype=torch.float64)  # q = 1/4, 3/4 and 1/2, 1/2
@@ -443,7 +443,7 @@ def test_cross_entropy_by_hand(diy):
     close(criterion.backward(), torch.tensor([[-0.375, 0.375], [0.25, -0.25]], dtype=torch.float64))
 
 
-@pytest.mark.formula("F38", "F39")
+@pytest.mark.formula("F23", "F24")
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @given(samples=st.integers(1, 5), classes=st.integers(1, 6), size=st.sampled_from([0.0, 1.0, 1e3, 1e30]))
 def test_cross_entropy_is_pytorchs(diy, reduction, samples, classes, size):
@@ -456,7 +456,7 @@ def test_cross_entropy_is_pytorchs(diy, reduction, samples, classes, size):
     close(ours.backward(), scores.grad)
 
 
-@pytest.mark.formula("F39")
+@pytest.mark.formula("F24")
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_cross_entropy_by_autograd_and_its_slopes(diy, reduction):
     scores, target = numbers(4, 3).requires_grad_(), torch.tensor([2, 0, 1, 1])
@@ -469,7 +469,7 @@ def test_cross_entropy_by_autograd_and_its_slopes(diy, reduction):
     assert check_gradients(criterion, scores.detach(), target, verbose=False)
 
 
-@pytest.mark.formula("F38")
+@pytest.mark.formula("F23")
 def test_large_scores_neither_overflow_nor_vanish(diy):
     criterion = diy.CrossEntropyLoss(reduction="sum")
     for dtype in (torch.float32, torch.float64):
@@ -536,7 +536,7 @@ def test_cross_entropy_of_a_stack(diy):
 # Adam
 
 
-@pytest.mark.formula("F40")
+@pytest.mark.formula("F27")
 def test_adam_by_hand(diy):
     # After the bias correction the first step is lr · g / (|g| + ε), whatever the size of the gradient.
     weight = torch.tensor([1.0, 1.0, 1.0], dtype=torch.float64)
@@ -551,7 +551,7 @@ def test_adam_by_hand(diy):
     close(weight, torch.tensor([0.9 - share, 1.1 + share, 0.9 - share], dtype=torch.float64))
 
 
-@pytest.mark.formula("F40")
+@pytest.mark.formula("F27")
 @pytest.mark.parametrize(
     "options",
     [{}, {"lr": 0.1}, {"betas": (0.5, 0.9)}, {"betas": (0.0, 0.0)}, {"eps": 0.1}, {"weight_decay": 0.1}],
@@ -610,7 +610,7 @@ def test_options_of_adam_out_of_range(diy, options, error, words):
 # Initialization
 
 
-@pytest.mark.formula("F26")
+@pytest.mark.formula("F33")
 @pytest.mark.parametrize(("mode", "fan"), [("fan_in", 100 * 9), ("fan_out", 200 * 9)])
 def test_he_initialization(diy, mode, fan):
     torch.manual_seed(3)
@@ -621,7 +621,7 @@ def test_he_initialization(diy, mode, fan):
     assert abs(weight.std() / sigma - 1) < 5 / math.sqrt(2 * 180_000)
 
 
-@pytest.mark.formula("F26")
+@pytest.mark.formula("F33")
 @pytest.mark.parametrize("shape", [(4, 3), (4, 3, 2, 5)], ids=str)
 @pytest.mark.parametrize("mode", ["fan_in", "fan_out"])
 def test_he_initialization_is_pytorchs(diy, shape, mode):
@@ -632,7 +632,7 @@ def test_he_initialization_is_pytorchs(diy, shape, mode):
     assert torch.equal(*drawn)
 
 
-@pytest.mark.formula("F26")
+@pytest.mark.formula("F33")
 def test_a_convolution_begins_with_he(diy):
     torch.manual_seed(0)
     layer = diy.Conv2d(3, 4, 5)
@@ -872,7 +872,7 @@ def networks(diy):
     return [model.to(torch.float64) for model in pair]
 
 
-@pytest.mark.formula("F20", "F40")
+@pytest.mark.formula("F25", "F27")
 @pytest.mark.parametrize(
     ("optimizer", "options"),
     [("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3}), ("Adam", {"lr": 3e-3, "weight_decay": 1e-3})],
