@@ -21,7 +21,7 @@ import torch
 from IPython.display import HTML, Image, display
 from torch import Tensor
 
-from check import check_gradients
+from gradcheck import check_gradients
 
 WIDTH = 8.0
 """The width of every figure, in inches."""

@@ -17,7 +17,7 @@ import torch
 from course import BLUE, ORANGE, VERMILION, WIDTH, plt, show
 from torch import Tensor
 
-from check import GradientCheck, check_gradients
+from gradcheck import GradientCheck, check_gradients
 from tests.planted_bugs import BUGS, ORACLES, Bug, load, load_experiment
 from tests.planted_bugs.bugs import ROOT
 

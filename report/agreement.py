@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import diy
-from check import check_gradients
+from gradcheck import check_gradients
 from experiment import MODELS, Protocol, build_network, disk_data, one_hot
 
 

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import nn
 
-from check import check_gradients
+from gradcheck import check_gradients
 
 # In float64 both sides round at 1e-16 per operation; sums of some hundred terms of size 1 stay far below this.
 EXACT = {"rtol": 1e-11, "atol": 1e-11}

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
 
-from check import check_gradients
+from gradcheck import check_gradients
 
 SEEDS = st.integers(0, 2**31)
 DTYPES = st.sampled_from([torch.float32, torch.float64])

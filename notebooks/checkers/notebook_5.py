@@ -6,7 +6,7 @@ import torch
 from course import AnswerError, NoAnswerError, call
 
 import diy
-from check import check_gradients
+from gradcheck import check_gradients
 from tests.planted_bugs import BUGS, load
 
 ASKED = {

@@ -12,7 +12,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from check import check_gradients
+from gradcheck import check_gradients
 
 from .bugs import load_experiment
 

@@ -1,6 +1,6 @@
 """A gradient checker: compares a hand-written backward with what the forward really does.
 
-    from check import check_gradients
+    from gradcheck import check_gradients
 
     check_gradients(Linear(3, 2), torch.randn(5, 3))             # a module and an input
     check_gradients(MSELoss(), torch.randn(5, 2), torch.randn(5, 2))  # a loss, a prediction and a target

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import diy
-from check import check_gradients
+from gradcheck import check_gradients
 
 NAN = float("nan")
 
