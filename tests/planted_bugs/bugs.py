@@ -1,5 +1,6 @@
 """What a planted bug is, and how it gets into a copy of the code."""
 
+import ast
 import linecache
 import sys
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class PatchError(Exception):
-    """A patch does not fit the file as it is now."""
+    """What a bug changes is not there, or more than once."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Bug:
         symptom: what a user of the framework would notice.
         seen_by: the names of the oracles that see it; all the others do not.
         check: the test of the suite that fails, as "test_diy.test_name".
-        edits: pairs (old text, new text); each old text stands exactly once in the file.
+        edits: triples (where, old, new): in the function or class `where`, such as "Linear.backward", the expression or
+            statement `old` becomes `new`. How the code is laid out, and what its comments say, does not matter.
         file: what is patched.
     """
 
@@ -34,23 +36,43 @@ class Bug:
     symptom: str
     seen_by: tuple[str, ...]
     check: str
-    edits: tuple[tuple[str, str], ...]
+    edits: tuple[tuple[str, str, str], ...]
     file: str = "diy.py"
 
     def apply(self, source: str) -> str:
         """Return `source` with the mistake in it.
 
         Raises:
-            PatchError: an old text does not stand exactly once in `source`.
+            PatchError: there is no such function, or it does not have the old expression or statement exactly once.
         """
-        for old, new in self.edits:
-            if (count := source.count(old)) != 1:
+        for where, old, new in self.edits:
+            try:
+                source = _replace(source, where, old, new)
+            except PatchError as error:
                 raise PatchError(
-                    f"the patch {self.name!r} no longer fits {self.file}: the text below stands there {count} times "
-                    f"instead of once. Bring the patch in tests/planted_bugs/catalogue.py up to date.\n{old}"
-                )
-            source = source.replace(old, new)
+                    f"the bug {self.name!r} no longer fits {self.file}: {error}. Bring its edits in the catalogue "
+                    f"up to date with the code:\n{old}"
+                ) from None
         return source
+
+
+def _replace(source: str, where: str, old: str, new: str) -> str:
+    owner: ast.AST = ast.parse(source)
+    for name in where.split("."):
+        inside = [node for node in ast.iter_child_nodes(owner) if getattr(node, "name", None) == name]
+        if len(inside) != 1:
+            raise PatchError(f"there is no {where}")
+        owner = inside[0]
+    wanted = ast.parse(old).body[0]
+    if isinstance(wanted, ast.Expr):
+        wanted = wanted.value
+    found = [node for node in ast.walk(owner) if ast.dump(node) == ast.dump(wanted)]
+    if len(found) != 1:
+        raise PatchError(f"{where} has the following {len(found)} times instead of once")
+    lines = source.encode().splitlines(keepends=True)  # columns are counted in bytes
+    start = sum(map(len, lines[: found[0].lineno - 1])) + found[0].col_offset
+    end = sum(map(len, lines[: found[0].end_lineno - 1])) + found[0].end_col_offset
+    return (source.encode()[:start] + new.encode() + source.encode()[end:]).decode()
 
 
 def load(name: str | None = None) -> ModuleType:

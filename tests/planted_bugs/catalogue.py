@@ -18,12 +18,7 @@ CATALOGUE = [
         ),
         seen_by=(*GRADIENTS, "training"),
         check="test_diy.test_linear_by_hand",
-        edits=(
-            (
-                "self.accumulate(weight, row_gradients.mT @ rows)",
-                "self.accumulate(weight, (rows.mT @ row_gradients).reshape(weight.shape))",
-            ),
-        ),
+        edits=(("Linear.backward", "rows.mT @ _rows(X)", "(_rows(X).mT @ rows).reshape(W.shape)"),),
     ),
     Bug(
         name="bias-not-summed",
@@ -35,7 +30,7 @@ CATALOGUE = [
         symptom="A test error of 6 to 9 % where 2 % is possible, and nothing else to show for it.",
         seen_by=GRADIENTS,
         check="test_diy.test_linear_by_hand",
-        edits=(("self.accumulate(self.bias, row_gradients.sum(-2))", "self.accumulate(self.bias, row_gradients[0])"),),
+        edits=(("Linear.backward", "rows.sum(0)", "rows[0]"),),
     ),
     Bug(
         name="averaged-twice",
@@ -49,12 +44,7 @@ CATALOGUE = [
         ),
         seen_by=GRADIENTS,
         check="test_diy.test_linear_by_hand",
-        edits=(
-            (
-                "self.accumulate(weight, row_gradients.mT @ rows)",
-                "self.accumulate(weight, row_gradients.mT @ rows / max(1, rows.shape[-2]))",
-            ),
-        ),
+        edits=(("Linear.backward", "rows.mT @ _rows(X)", "rows.mT @ _rows(X) / max(1, len(rows))"),),
     ),
     Bug(
         name="transposed-way-back",
@@ -72,8 +62,9 @@ CATALOGUE = [
         check="test_diy.test_linear_by_hand",
         edits=(
             (
-                "return gradient @ weight if self.needs_input_grad else None",
-                "return gradient @ (weight.mT if weight.shape[-1] == weight.shape[-2] else weight)",
+                "Linear.backward",
+                "return G @ W if self.needs_input_grad else None",
+                "return G @ (W.mT if W.shape[0] == W.shape[1] else W)",
             ),
         ),
     ),
@@ -88,8 +79,9 @@ CATALOGUE = [
         check="test_diy.test_xavier_normal_initialization",
         edits=(
             (
-                "self.weight.normal_(0, math.sqrt(2 / (self.in_features + self.out_features)))",
-                "self.weight.normal_(0, 2 / (self.in_features + self.out_features))",
+                "Linear.reset_parameters",
+                "math.sqrt(2 / (self.in_features + self.out_features))",
+                "2 / (self.in_features + self.out_features)",
             ),
         ),
     ),
@@ -102,6 +94,7 @@ CATALOGUE = [
         check="test_diy.test_xavier_normal_initialization",
         edits=(
             (
+                "Linear.reset_parameters",
                 "self.weight.normal_(0, math.sqrt(2 / (self.in_features + self.out_features)))",
                 "self.weight.fill_(math.sqrt(2 / (self.in_features + self.out_features)))",
             ),
@@ -117,12 +110,7 @@ CATALOGUE = [
         ),
         seen_by=(*GRADIENTS, "training"),
         check="test_diy.test_summary_counts_parameters",
-        edits=(
-            (
-                'input, (R, N, in_features).\n    """\n\n    parameter_names = ("weight", "bias")',
-                'input, (R, N, in_features).\n    """\n\n    parameter_names = ("weight",)',
-            ),
-        ),
+        edits=(("Linear", 'parameter_names = ("weight", "bias")', 'parameter_names = ("weight",)'),),
     ),
     # Activations
     Bug(
@@ -132,7 +120,7 @@ CATALOGUE = [
         symptom="Training stalls: whatever should make a unit larger is thrown away.",
         seen_by=(*GRADIENTS, "training"),
         check="test_gradients.test_relu",
-        edits=(("return output.sign().mul_(gradient)", "return gradient.relu()"),),
+        edits=(("ReLU.backward", "torch.where(X.bool(), G, 0)", "G.relu()"),),
     ),
     Bug(
         name="relu-kink",
@@ -145,14 +133,8 @@ CATALOGUE = [
         seen_by=(),
         check="test_diy.test_relu_by_hand",
         edits=(
-            (
-                "output = input.relu()\n        self.remember(output, output)",
-                "output = input.relu()\n        self.remember(output, input)",
-            ),
-            (
-                "gradient, output = self.recall(gradient)\n        return output.sign().mul_(gradient)",
-                "gradient, input = self.recall(gradient)\n        return (input >= 0).to(input.dtype).mul_(gradient)",
-            ),
+            ("ReLU.forward", "self.remember(X, X)", "self.remember(X, S)"),
+            ("ReLU.backward", "X.bool()", "X >= 0"),
         ),
     ),
     Bug(
@@ -168,7 +150,7 @@ CATALOGUE = [
         ),
         seen_by=(),
         check="test_diy.test_nothing_that_is_handed_in_is_changed",
-        edits=(("output = input.relu()", "output = input.relu_()"),),
+        edits=(("ReLU.forward", "S.relu()", "S.relu_()"),),
     ),
     Bug(
         name="tanh-at-the-input",
@@ -180,12 +162,7 @@ CATALOGUE = [
         ),
         seen_by=GRADIENTS,
         check="test_gradients.test_tanh",
-        edits=(
-            (
-                "output = input.tanh()\n        self.remember(output, output)",
-                "output = input.tanh()\n        self.remember(output, input)",
-            ),
-        ),
+        edits=(("Tanh.forward", "self.remember(X, X)", "self.remember(X, S)"),),
     ),
     Bug(
         name="sigmoid-without-output",
@@ -194,7 +171,7 @@ CATALOGUE = [
         symptom="Units that are off learn too fast.",
         seen_by=("finite differences", "autograd"),
         check="test_convolution.test_sigmoid_by_hand",
-        edits=(("return gradient * output * (1 - output)", "return gradient * (1 - output)"),),
+        edits=(("Sigmoid.backward", "G * (1 - X) * X", "G * (1 - X)"),),
     ),
     # Dropout
     Bug(
@@ -204,12 +181,7 @@ CATALOGUE = [
         symptom="Training works, with more noise than it should have.",
         seen_by=GRADIENTS,
         check="test_diy.test_dropout_by_hand",
-        edits=(
-            (
-                "return gradient * mask[0] if mask else gradient",
-                "return self.forward(gradient) if mask else gradient",
-            ),
-        ),
+        edits=(("Dropout.backward", "G * m", "G * (self.mask(G) if self.training else 1.0)"),),
     ),
     Bug(
         name="dropout-not-rescaled",
@@ -221,7 +193,7 @@ CATALOGUE = [
         symptom="In evaluation all sums are larger than in training: a test error of 5 to 9 % where 2 % is possible.",
         seen_by=("autograd", "side by side"),
         check="test_diy.test_dropout_by_hand",
-        edits=(("            mask /= 1 - self.p\n", ""),),
+        edits=(("Dropout.mask", "m.bernoulli_(1 - self.p).div_(1 - self.p)", "m.bernoulli_(1 - self.p)"),),
     ),
     Bug(
         name="dropout-keeps-p",
@@ -230,7 +202,7 @@ CATALOGUE = [
         symptom="With p = 0.2, four units of five are dropped, and training suffers.",
         seen_by=("autograd", "side by side", "training"),
         check="test_diy.test_dropout_by_hand",
-        edits=(("part.bernoulli_(1 - self.p, generator=generator)", "part.bernoulli_(self.p, generator=generator)"),),
+        edits=(("Dropout.mask", "m.bernoulli_(1 - self.p)", "m.bernoulli_(self.p)"),),
     ),
     Bug(
         name="dropout-in-eval",
@@ -239,7 +211,7 @@ CATALOGUE = [
         symptom="The same network gives another answer at each call, and its test error is twice what it should be.",
         seen_by=(),
         check="test_diy.test_dropout_is_off_in_eval",
-        edits=(("if not self.training or self.p == 0 or", "if self.p == 0 or"),),
+        edits=(("Dropout.forward", "self.mask(X) if self.training else 1.0", "self.mask(X)"),),
     ),
     Bug(
         name="eval-is-shallow",
@@ -248,12 +220,7 @@ CATALOGUE = [
         symptom="As with dropout in evaluation: answers differ from call to call.",
         seen_by=(),
         check="test_diy.test_train_and_eval_reach_all_modules",
-        edits=(
-            (
-                "for module in self.modules():\n            module.training = bool(mode)",
-                "self.training = bool(mode)",
-            ),
-        ),
+        edits=(("Housekeeping.train", "self.modules()", "[self]"),),
     ),
     # Modules together
     Bug(
@@ -263,7 +230,7 @@ CATALOGUE = [
         symptom="Weights shared by two layers, or batches split in parts, get the last contribution alone.",
         seen_by=("finite differences",),
         check="test_diy.test_gradients_accumulate_until_they_are_forgotten",
-        edits=((" if parameter.grad is None else parameter.grad + gradient", ""),),
+        edits=(("Module.accumulate", "gradient if parameter.grad is None else parameter.grad + gradient", "gradient"),),
     ),
     Bug(
         name="layers-backward-in-order",
@@ -272,19 +239,21 @@ CATALOGUE = [
         symptom="An error about shapes, if the shapes differ; nonsense, if they do not.",
         seen_by=(*GRADIENTS, "training"),
         check="test_diy.test_the_same_module_twice_remembers_both_inputs",
-        edits=(("for layer in reversed(self.layers):", "for layer in self.layers:"),),
+        edits=(("Sequential.backward", "reversed(self.layers)", "self.layers"),),
     ),
     Bug(
         name="stale-cache",
         title="A module keeps its first input until backward",
         story="A second forward does not replace what the first one remembered: only an empty place is filled.",
         symptom="Whoever looks at the loss of one more batch before backward gets gradients of the wrong batch.",
-        seen_by=(),
+        seen_by=("finite differences",),
         check="test_diy.test_a_forward_replaces_what_the_one_before_remembered",
         edits=(
+            ("_forget", "memory.enabled = memory.disabled = None", "pass"),
             (
-                "keep = not torch.is_inference_mode_enabled()",
-                "if self._memory:\n            return\n        keep = not torch.is_inference_mode_enabled()",
+                "_keep",
+                'setattr(run.module._memory, "enabled" if run.recorded else "disabled", run)',
+                "run.module._memory.enabled = run.module._memory.enabled or run",
             ),
         ),
     ),
@@ -297,8 +266,9 @@ CATALOGUE = [
         check="test_diy.test_the_same_module_twice_remembers_both_inputs",
         edits=(
             (
-                "module = copy.deepcopy(module, {id(tensor): tensor for tensor in _tensors(module)})",
-                "module = copy.deepcopy(module)",
+                "Sequential.append",
+                "self.layers.append(module)",
+                "self.layers.append(copy.deepcopy(module) if module in self.layers else module)",
             ),
         ),
     ),
@@ -312,7 +282,7 @@ CATALOGUE = [
         symptom="Wrong gradients, without a word, in code that looks harmless.",
         seen_by=(),
         check="test_diy.test_what_backward_needs_must_not_change_in_between",
-        edits=(("if _versions(tensors) != versions:", "if False:"),),
+        edits=(("Function.recall", "_versions(values) != versions", "False"),),
     ),
     # Losses
     Bug(
@@ -325,12 +295,7 @@ CATALOGUE = [
         symptom="Learning rates that work elsewhere diverge here, and those that work here do nothing elsewhere.",
         seen_by=GRADIENTS,
         check="test_diy.test_mse_by_hand",
-        edits=(
-            (
-                'return difference * (2 * networks / max(1, difference.numel()) if self.reduction == "mean" else 2)',
-                "return difference * 2",
-            ),
-        ),
+        edits=(("MSELoss.backward", "D * (2 * self.share(D))", "D * 2"),),
     ),
     Bug(
         name="no-mean-at-all",
@@ -340,14 +305,8 @@ CATALOGUE = [
         seen_by=("autograd", "side by side"),
         check="test_diy.test_mse_by_hand",
         edits=(
-            (
-                'return squares.mean(dims) if self.reduction == "mean" else squares.sum(dims)',
-                "return squares.sum(dims)",
-            ),
-            (
-                'return difference * (2 * networks / max(1, difference.numel()) if self.reduction == "mean" else 2)',
-                "return difference * 2",
-            ),
+            ("MSELoss.forward", "self.reduce(D.square())", "D.square().sum()"),
+            ("MSELoss.backward", "D * (2 * self.share(D))", "D * 2"),
         ),
     ),
     Bug(
@@ -357,12 +316,7 @@ CATALOGUE = [
         symptom="None: half of the gradient is as good a direction, at twice the learning rate.",
         seen_by=GRADIENTS,
         check="test_diy.test_mse_by_hand",
-        edits=(
-            (
-                'return difference * (2 * networks / max(1, difference.numel()) if self.reduction == "mean" else 2)',
-                'return difference * (networks / max(1, difference.numel()) if self.reduction == "mean" else 1)',
-            ),
-        ),
+        edits=(("MSELoss.backward", "2 * self.share(D)", "self.share(D)"),),
     ),
     Bug(
         name="broadcast-loss",
@@ -371,7 +325,7 @@ CATALOGUE = [
         symptom="The network learns to answer with the mean of all targets, and the loss looks plausible.",
         seen_by=(),
         check="test_diy.test_prediction_and_target_that_do_not_fit",
-        edits=(("if prediction.shape != target.shape:", "if False:"),),
+        edits=(("MSELoss.check", "P.shape != T.shape", "False"),),
     ),
     Bug(
         name="softmax-overflow",
@@ -380,12 +334,7 @@ CATALOGUE = [
         symptom="Training runs well and then, once a score is large, the loss is nan and stays so.",
         seen_by=(),
         check="test_convolution.test_large_scores_neither_overflow_nor_vanish",
-        edits=(
-            (
-                "shifted = prediction.detach() - prediction.detach().amax(-1, keepdim=True)",
-                "shifted = prediction.detach()",
-            ),
-        ),
+        edits=(("CrossEntropyLoss.forward", "S - S.amax(-1, keepdim=True)", "S"),),
     ),
     # Optimizers
     Bug(
@@ -395,12 +344,7 @@ CATALOGUE = [
         symptom="The loss falls for some steps, then the network runs away.",
         seen_by=("side by side", "training"),
         check="test_diy.test_the_optimizer_forgets_gradients",
-        edits=(
-            (
-                "for parameter in self.parameters:\n            parameter.grad = None",
-                "for parameter in self.parameters:\n            parameter = None",
-            ),
-        ),
+        edits=(("Optimizer.zero_grad", "parameter.grad = None", "pass"),),
     ),
     Bug(
         name="uphill",
@@ -409,12 +353,7 @@ CATALOGUE = [
         symptom="The loss grows.",
         seen_by=("side by side", "training"),
         check="test_diy.test_sgd_by_hand",
-        edits=(
-            (
-                "torch._foreach_add_(parameters, steps, alpha=-self._lr)",
-                "torch._foreach_add_(parameters, steps, alpha=self._lr)",
-            ),
-        ),
+        edits=(("Optimizer.step", "-lr", "lr"),),
     ),
     Bug(
         name="velocity-is-the-gradient",
@@ -423,7 +362,7 @@ CATALOGUE = [
         symptom="None as long as each step gets gradients of its own; wrong steps where they are accumulated.",
         seen_by=(),
         check="test_diy.test_momentum_keeps_its_own_memory",
-        edits=(('memory["velocity"] = gradient.clone()', 'memory["velocity"] = gradient'),),
+        edits=(("momentum_direction", "g.clone()", "g"),),
     ),
     Bug(
         name="weight-decay-grows",
@@ -432,7 +371,7 @@ CATALOGUE = [
         symptom="Weights grow instead of shrinking; for a small λ nobody notices.",
         seen_by=("side by side",),
         check="test_diy.test_sgd_takes_pytorchs_steps",
-        edits=(("(parameter, alpha=self.weight_decay)", "(parameter, alpha=-self.weight_decay)"),),
+        edits=(("Optimizer.step", "g.add(w, alpha=self.weight_decay)", "g.add(w, alpha=-self.weight_decay)"),),
     ),
     Bug(
         name="adam-without-correction",
@@ -443,8 +382,9 @@ CATALOGUE = [
         check="test_convolution.test_adam_by_hand",
         edits=(
             (
-                "return mean / (square / (1 - beta2**count)).sqrt_().add_(self.eps).mul_(1 - beta1**count)",
-                "return mean / square.sqrt().add_(self.eps)",
+                "Adam.direction",
+                "m / (v / (1 - beta2**t)).sqrt_().add_(self.eps).mul_(1 - beta1**t)",
+                "m / v.sqrt().add_(self.eps)",
             ),
         ),
     ),
@@ -455,7 +395,13 @@ CATALOGUE = [
         symptom="The learning rate ends at three quarters of its first value instead of at 0.",
         seen_by=(),
         check="test_diy.test_the_cosine_schedule_is_pytorchs",
-        edits=(("math.cos(math.pi * self.last_epoch / self.T_max)", "math.cos(self.last_epoch / self.T_max)"),),
+        edits=(
+            (
+                "CosineAnnealingLR.step",
+                "(1 + math.cos(math.pi * t / T)) / (1 + math.cos(math.pi * (t - 1) / T))",
+                "(1 + math.cos(t / T)) / (1 + math.cos((t - 1) / T))",
+            ),
+        ),
     ),
     # Convolutions
     Bug(
@@ -468,7 +414,13 @@ CATALOGUE = [
         symptom="The last convolution learns, those before it get scrambled gradients.",
         seen_by=("finite differences", "autograd"),
         check="test_convolution.test_the_input_gradient_is_a_correlation_with_the_flipped_kernel",
-        edits=(("targets[:, i, j] += sent_back[:, i, j]", "targets[:, -1 - i, -1 - j] += sent_back[:, i, j]"),),
+        edits=(
+            (
+                "Conv2d.backward",
+                "targets[:, i, j] += sent_back[:, i, j]",
+                "targets[:, -1 - i, -1 - j] += sent_back[:, i, j]",
+            ),
+        ),
     ),
     Bug(
         name="padding-not-cropped",
@@ -479,10 +431,9 @@ CATALOGUE = [
         check="test_convolution.test_padding_gets_no_gradient",
         edits=(
             (
-                "        for i, j in self._offsets:\n            targets[:, i, j] += sent_back[:, i, j]\n"
-                "        return self._inside(collected, input.shape)",
-                "        for i, j in self._offsets:\n            targets[:, i, j] += sent_back[:, i, j]\n"
-                "        return collected[:, : input.shape[2], : input.shape[3]].permute(3, 0, 1, 2)",
+                "Conv2d.backward",
+                "self.inside(collected, X.shape)",
+                "collected[:, : X.shape[2], : X.shape[3]].permute(3, 0, 1, 2)",
             ),
         ),
     ),
@@ -496,7 +447,7 @@ CATALOGUE = [
         symptom="Gradients grow in flat parts of an image, such as a white background.",
         seen_by=(),
         check="test_convolution.test_pooling_by_hand",
-        edits=(("            rest = rest - part  # what one place has taken is not left for the later ones\n", ""),),
+        edits=(("MaxPool2d.backward", "found |= here", "pass"),),
     ),
     Bug(
         name="pooling-over-zeros",
@@ -505,7 +456,7 @@ CATALOGUE = [
         symptom="Pooling of negative numbers loses them at the border; after a ReLU nobody can tell.",
         seen_by=("autograd",),
         check="test_convolution.test_pooling_by_autograd",
-        edits=(("self._windows(self._frame(input, -math.inf))", "self._windows(self._frame(input, 0.0))"),),
+        edits=(("MaxPool2d.forward", "-math.inf", "0.0"),),
     ),
     Bug(
         name="batch-statistics-in-eval",
@@ -515,8 +466,9 @@ CATALOGUE = [
         seen_by=(),
         check="test_convolution.test_batch_norm_needs_two_values_per_channel",
         edits=(
-            ("mean, variance = self.running_mean, self.running_var\n        if self.training:", "if True:"),
-            ("self._used_batch = self.training", "self._used_batch = True"),
+            ("BatchNorm2d.forward", "self.training and M", "M"),
+            ("BatchNorm2d.forward", "1 / max(1, M) if self.training else 0", "1 / max(1, M)"),
+            ("BatchNorm2d.check", "self.training and X.numel() == self.num_features", "X.numel() == self.num_features"),
         ),
     ),
     Bug(
@@ -526,7 +478,7 @@ CATALOGUE = [
         symptom="Training works, with gradients that point a little off.",
         seen_by=GRADIENTS,
         check="test_convolution.test_batch_norm_by_autograd",
-        edits=(("if self._used_batch:", "if False:"),),
+        edits=(("BatchNorm2d.forward", "1 / max(1, M) if self.training else 0", "0"),),
     ),
     # Around the framework
     Bug(
@@ -536,7 +488,7 @@ CATALOGUE = [
         symptom="The network learns that half of the points are inside, and no more. The framework is innocent.",
         seen_by=("training",),
         check="test_planted_bugs.test_inputs_and_targets_are_shuffled_together",
-        edits=(("targets[order].split(batch_size)", "targets.split(batch_size)"),),
+        edits=(("train", "targets[order].split(batch_size)", "targets.split(batch_size)"),),
         file="experiment.py",
     ),
 ]
