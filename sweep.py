@@ -80,7 +80,8 @@ class Sweep:
 def train_together(grid: Grid, reduction: str, round: int) -> Record:
     """Train and test one network for every learning rate, all at once, on the data of `round` (from 0).
 
-    Each network goes the way that `experiment.run_round` takes with its learning rate alone. The Tanh at the end keeps
+    Each network goes the way that `experiment.run_round` takes with its learning rate alone, but for the masks of
+    Dropout, which are drawn for all networks together. The Tanh at the end keeps
     the loss finite even where the weights run away: a network counts as diverged if it ends with an output that is not
     a number, or that is saturated on all training points, so that no gradient passes it any more.
 
@@ -94,8 +95,7 @@ def train_together(grid: Grid, reduction: str, round: int) -> Record:
     with one_thread(), torch.random.fork_rng():
         torch.manual_seed(weights)
         network = build_network("diy", protocol.hidden, protocol.dropout or None)
-        mask_generators = [torch.Generator().manual_seed(masks) for _ in grid.rates]
-        network = diy.stack([network] * networks, mask_generators)
+        network = diy.stack([network] * networks)
         criterion = diy.MSELoss(reduction=reduction, stacked=True)
         optimizer = diy.SGD(network.parameters(), torch.tensor(grid.rates, dtype=torch.float64))
 
@@ -103,6 +103,7 @@ def train_together(grid: Grid, reduction: str, round: int) -> Record:
             return tensor.expand(networks, *tensor.shape)  # one copy of the data serves all networks
 
         network.train()
+        torch.manual_seed(masks)
         start = time.perf_counter()
         for _ in range(protocol.epochs):
             shuffled, total = torch.randperm(len(points), generator=rows), torch.zeros(networks)

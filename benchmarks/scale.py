@@ -56,9 +56,9 @@ def epoch_alone(dropout, reduction, optimizer) -> Callable[[], None]:
 
 
 def epoch_together(networks, dropout, reduction, optimizer) -> Callable[[], None]:
-    """Return a function that trains a stack for an epoch; each network has its own data, order, masks and rate."""
-    masks, orders = ([torch.Generator().manual_seed(seed) for seed in range(networks)] for _ in range(2))
-    stacked = diy.stack([build_network("diy", dropout=dropout) for _ in range(networks)], masks)
+    """Return a function that trains a stack for an epoch; each network has its own data, order and rate."""
+    orders = [torch.Generator().manual_seed(seed) for seed in range(networks)]
+    stacked = diy.stack([build_network("diy", dropout=dropout) for _ in range(networks)])
     stacked[0].needs_input_grad = False
     criterion, optimizer = diy.MSELoss(reduction=reduction, stacked=True), optimizer(stacked.parameters())
     optimizer.lr = torch.full((networks,), optimizer.lr)
