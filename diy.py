@@ -8,9 +8,12 @@ The interface is PyTorch's own, so that what is learned here can be used there. 
     model.backward(criterion.backward())
     optimizer.step()
 
-Notation, as in the lecture and with rows as samples: a layer turns X, of shape (N, in), into S = X Wᵀ + b, and an
-activation σ turns S into σ(S). ℓ is the loss, and G stands for the gradient that arrives from above, ∂ℓ/∂(output).
-Formulas carry numbers, (F2), (F3) and so on; the same number marks the derivation in the notebooks and the test.
+Notation, as in the lecture and with samples as rows: a layer turns X, of shape (N, in), into S = X Wᵀ + b, and an
+activation σ turns S into σ(S). ℓ is the loss, and G is the gradient that arrives from above, ∂ℓ/∂(output). Formulas are
+numbered, (F1), (F2) and so on; the same number marks the derivation in the notebooks and the test.
+
+Read the file from top to bottom: I. a network that learns, II. what helps it to learn, III. images, IV. many networks
+at once, V. behind the scenes: what refuses wrong input, what remembers, saves, moves and prints.
 
 The handouts cited are those of EE-559, EPFL, 2019 (https://fleuret.org/ee559/): 3-6 back-propagation, 4-3 modules and
 batch processing, 4-4 convolutions, 4-5 pooling, 5-1 cross-entropy, 5-2 stochastic gradient descent, 5-5 initialization,
@@ -18,11 +21,16 @@ batch processing, 4-4 convolutions, 4-5 pooling, 5-1 cross-entropy, 5-2 stochast
 """
 
 import copy
+import functools
 import itertools
 import math
 import numbers
+import operator
+import threading
+import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -31,45 +39,96 @@ __all__ = ["Module", "Sequential", "Linear", "Conv2d", "MaxPool2d", "BatchNorm2d
 __all__ += ["ReLU", "Tanh", "Sigmoid", "Loss", "MSELoss", "LossMSE", "CrossEntropyLoss"]
 __all__ += ["Optimizer", "SGD", "Adam", "CosineAnnealingLR", "kaiming_normal_", "stack", "unstack"]
 
-# One integer for both directions of an image, or two: (vertical, horizontal).
-Pair = int | tuple[int, int]
+# ----------------------------------------------------------------------------------------------------------------------
+# I. A network that learns
 
 
-class Module(ABC):
-    """A function that can be differentiated: `forward` computes it, `backward` applies the chain rule to it.
+class Function(ABC):
+    """What a module and a loss have in common: `forward` computes, `backward` applies the chain rule.
 
-    To write a module, define `forward` and `backward`, name its parameters in `parameter_names`, and use
-    `remember` in forward, `recall` and `accumulate` in backward. Modules kept as attributes are found by themselves,
-    those in a list are not: keep a Sequential of them.
+    Both hold their formula and nothing else. What runs around them is in part V: it refuses what cannot be right, and
+    brings to each `backward` what its own `forward` has remembered.
+    """
+
+    guarded: bool = True
+    chain: bool = False
+    check: Callable[..., None]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.__module__ != __name__:
+            cls.guarded, cls.chain = True, False
+            _guard(cls)
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        self = super().__new__(cls)
+        vars(self)["_memory"] = _Memory()
+        return self
+
+    def remember(self, output: Tensor, *values: Any) -> None:
+        """Keep `values` for backward; called by forward, whose result is `output`. Nobody may change them meanwhile."""
+        run = _thread.run
+        if run is None or not (run.chain or run.module is self):
+            run = _start(self, run, output)
+        if run.recorded is not None:
+            run.entries.append((self, values, _versions(values)))
+
+    def recall(self, *gradient: Tensor) -> tuple[Tensor, ...]:
+        """Return the gradient from above and what `remember` kept; called by backward.
+
+        Raises:
+            RuntimeError: forward remembered nothing, or a remembered tensor was changed in place since.
+        """
+        run = _thread.run
+        if run is None or not (run.chain or run.module is self):
+            run = _find(self, run, gradient)
+        owner, values, versions = run.entries.pop() if run.entries else (None, (), None)
+        if owner is not self or versions is None:
+            values, versions = _search(run, self, (owner, values, versions))
+        if _versions(values) != versions:
+            _refuse_changed(self, values, versions)
+        return *gradient, *values
+
+
+if TYPE_CHECKING:
+
+    class _Base(Function, Housekeeping): ...  # noqa: F821
+
+else:
+    _Base = Function
+
+
+class Module(_Base):
+    """A layer or a network.
+
+    To write one, define `forward` and `backward`, and name the parameters in `parameter_names`. Modules kept as
+    attributes are found; those in a list are not, and a Sequential of them is the way.
 
     Attributes:
-        parameter_names: the attributes that are learned: plain tensors (or None), each with its gradient in its own
-            `.grad`.
+        parameter_names: the attributes that are learned: plain tensors (or None), each with its gradient in `.grad`.
         buffer_names: the attributes that belong to the state but are not learned.
         training: whether the module is in training mode, as at first, or in evaluation mode.
-        needs_input_grad: set to False in a first layer, Linear or Conv2d, it spares the work for ∂ℓ/∂(input), as
-            PyTorch does, and backward returns None.
-        networks, generators: in a network made by `stack`, R and what Dropout draws from; otherwise None.
+        needs_input_grad: set to False in a first layer, it saves the work for ∂ℓ/∂(input), as PyTorch does; backward
+            then returns None.
+        stackable: whether `stack` may take it as it is; a class derived from it has to say so anew.
+        stack_size: the number of networks in a network made by `stack`, otherwise None.
     """
 
     parameter_names: tuple[str, ...] = ()
     buffer_names: tuple[str, ...] = ()
-    training = True
-    needs_input_grad = True
-    networks: int | None = None
-    generators: list[torch.Generator] | None = None
-    _memory: tuple | None = None
+    training: bool = True
+    needs_input_grad: bool = True
+    stackable: bool = False
+    stack_size: int | None = None
+    guarded: bool = False
 
     @abstractmethod
     def forward(self, input: Tensor) -> Tensor:
-        """Return the output for `input` and remember what backward will need.
-
-        Called as `module(input)`, which checks the input first.
-        """
+        """Return the output for `input`, and `remember` what backward will need. Called as `module(input)`."""
 
     @abstractmethod
-    def backward(self, gradient: Tensor) -> Tensor:
-        """Take ∂ℓ/∂(output), add ∂ℓ/∂(parameter) to each parameter's `.grad`, return ∂ℓ/∂(input).
+    def backward(self, gradient: Tensor) -> Tensor | None:
+        """Take G = ∂ℓ/∂(output), `accumulate` ∂ℓ/∂(parameter) for each parameter, and return ∂ℓ/∂(input).
 
         It belongs to the last forward and uses it up, as in PyTorch: one forward, then at most one backward.
 
@@ -79,241 +138,33 @@ class Module(ABC):
         """
 
     def __call__(self, input: Tensor) -> Tensor:
-        """Check that `input` is a tensor of floating-point numbers and return `forward(input)`.
-
-        Raises:
-            TypeError: `input` is not a tensor, or holds integers, booleans or complex numbers.
-        """
-        _check_floating("input", input)
-        return self.forward(input.detach())
-
-    # What forward leaves for backward
-
-    def remember(self, output: Tensor, *tensors: Tensor) -> None:
-        """Keep `tensors` for the next backward, whose gradient must look like `output`.
-
-        Under `torch.inference_mode()` nothing is kept: there, no backward follows.
-        """
-        keep = not torch.is_inference_mode_enabled()
-        self._memory = (output.shape, output.dtype, tensors, _versions(tensors)) if keep else None
-
-    def recall(self, gradient: Tensor) -> tuple[Tensor, ...]:
-        """Check `gradient` against the last output; return it and what `remember` kept, and forget the latter.
-
-        Raises:
-            RuntimeError: nothing is remembered, or a remembered tensor was changed in place since.
-            TypeError, ValueError: the gradient is no tensor of the output's dtype, or has another shape.
-        """
-        if self._memory is None:
-            raise RuntimeError(
-                f"{type(self).__name__}.backward was called before forward: call the module on an input first "
-                "(each backward uses up one forward, and under torch.inference_mode() nothing is kept)"
-            )
-        shape, dtype, tensors, versions = self._memory
-        matches = isinstance(gradient, Tensor) and gradient.dtype == dtype
-        if not matches or gradient.shape != shape:
-            must = f"the gradient given to {type(self).__name__}.backward must"
-            if not matches:
-                raise TypeError(f"{must} be a tensor of {dtype}, got {_kind(gradient)}")
-            raise ValueError(f"{must} have the shape of the output, {tuple(shape)}, got {tuple(gradient.shape)}")
-        if _versions(tensors) != versions:
-            changed = next(t for t, now, then in zip(tensors, _versions(tensors), versions) if now != then)
-            what = f"a tensor of shape {tuple(changed.shape)} that {type(self).__name__}.backward needs"
-            hint = "change a copy (tensor.clone()), or call forward again"
-            raise RuntimeError(f"{what} was changed in place after forward: {hint}")
-        self._memory = None
-        return gradient.detach(), *tensors
+        """Return `forward(input)`."""
+        if not self.guarded:
+            self.check(input)
+            input = input.detach()
+        return self.forward(input)
 
     @staticmethod
-    def accumulate(parameter: Tensor, gradient: Tensor) -> None:
-        """(F1) parameter.grad ← parameter.grad + gradient, where a `.grad` of None counts as zero.
+    def accumulate(parameter: Tensor | None, gradient: Tensor) -> None:
+        """(F1) ∂ℓ/∂w = Σ over all paths from w to ℓ: add what came along one path to `parameter.grad`.
 
-        A parameter that is used several times influences the loss along several paths, and the chain rule adds the
-        contributions of all paths. Handout 4-3.
+        A parameter that is used several times, by several samples or in several batches, influences the loss along
+        several paths, and the chain rule adds them all. A `.grad` of None counts as zero. Handout 4-3.
         """
-        # Not in place: `gradient`, or the sum so far, may be in use elsewhere.
-        parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        run = _thread.run
+        if run is not None and run.guarded:
+            _check_owner(run.module, parameter)
+        if parameter is not None and not getattr(parameter, "frozen", False):
+            # A new tensor, as `gradient` and the sum so far may be in use elsewhere.
+            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
-    # Parameters and state
-
-    def named_children(self) -> Iterable[tuple[str, "Module"]]:
-        """Yield (name, module) for the modules directly inside this one."""
-        return ((name, value) for name, value in vars(self).items() if isinstance(value, Module))
-
-    def modules(self) -> Iterable["Module"]:
-        """Yield this module and all modules inside it."""
-        yield self
-        for _, child in self.named_children():
-            yield from child.modules()
-
-    def _named_tensors(self, *kinds: str, prefix: str = "") -> Iterable[tuple[str, Tensor]]:
-        for name in itertools.chain(*(getattr(self, kind) for kind in kinds)):
-            if (tensor := getattr(self, name)) is not None:
-                yield prefix + name, tensor
-        for name, child in self.named_children():
-            yield from child._named_tensors(*kinds, prefix=f"{prefix}{name}.")
-
-    def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
-        """Yield (name, parameter), each parameter once, in the order of forward; names as in PyTorch: "0.weight"."""
-        seen = set()
-        for name, parameter in self._named_tensors("parameter_names"):
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield name, parameter
-
-    def parameters(self) -> Iterable[Tensor]:
+    def parameters(self) -> Iterator[Tensor]:
         """Yield each parameter once."""
         return (parameter for _, parameter in self.named_parameters())
 
     def param(self) -> list[tuple[Tensor, Tensor | None]]:
         """Return the assignment's list of (parameter, gradient) pairs; a gradient is None before the first backward."""
         return [(parameter, parameter.grad) for parameter in self.parameters()]
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return all parameters and buffers by name, in PyTorch's order. They share memory with the module's."""
-        return {name: tensor.detach() for name, tensor in self._named_tensors("parameter_names", "buffer_names")}
-
-    def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
-        """Copy the values of `state_dict` into the parameters and buffers. A refused dictionary changes nothing.
-
-        Raises:
-            KeyError: a name is missing or unknown.
-            TypeError: a value is not a tensor.
-            ValueError: a tensor has another shape.
-        """
-        own = self.state_dict()
-        missing, unknown = [n for n in own if n not in state_dict], [n for n in state_dict if n not in own]
-        if missing or unknown:
-            raise KeyError(f"the state dict does not fit: missing {missing}, unknown {unknown}; expected {list(own)}")
-        for name, tensor in own.items():
-            if not isinstance(state_dict[name], Tensor):
-                raise TypeError(f"{name} must be a tensor, got {type(state_dict[name]).__name__}")
-            if state_dict[name].shape != tensor.shape:
-                raise ValueError(f"{name} must have shape {tuple(tensor.shape)}, got {tuple(state_dict[name].shape)}")
-        values = {name: torch.empty_like(tensor).copy_(state_dict[name].detach()) for name, tensor in own.items()}
-        for name, tensor in own.items():
-            tensor.copy_(values[name])
-
-    def to(self, *args, **kwargs) -> "Module":
-        """Move parameters, gradients and buffers to a device or a floating-point dtype, in place; return self.
-
-        Raises:
-            TypeError: the dtype is not a floating-point one.
-        """
-        if not torch.empty(0).to(*args, **kwargs).is_floating_point():
-            raise TypeError("modules can be moved to floating-point dtypes alone, such as torch.float64")
-        for module in self.modules():
-            for name in (*module.parameter_names, *module.buffer_names):
-                tensor = getattr(module, name)
-                for part in () if tensor is None else (tensor, tensor.grad):
-                    if part is not None:
-                        moved = part.data.to(*args, **kwargs)
-                        part.data = moved if part.is_floating_point() else part.data.to(moved.device)
-        return self
-
-    def zero_grad(self) -> None:
-        """Forget all gradients: set each parameter's `.grad` to None."""
-        for parameter in self.parameters():
-            parameter.grad = None
-
-    def train(self, mode: bool = True) -> "Module":
-        """Put this module and all inside it into training mode (or, with False, into evaluation mode); return self."""
-        for module in self.modules():
-            module.training = bool(mode)
-        return self
-
-    def eval(self) -> "Module":
-        """Put this module and all inside it into evaluation mode; return self."""
-        return self.train(False)
-
-    # What is printed
-
-    def summary(self) -> str:
-        """Return a table of all parameters, with shape and number of elements, and their total."""
-        rows = [(name, str(tuple(p.shape)), p.numel()) for name, p in self.named_parameters()]
-        rows.append(("total", "", sum(row[2] for row in rows)))
-        return "\n".join(f"{name:<16} {shape:>16} {count:>10,}" for name, shape, count in rows)
-
-    def extra_repr(self) -> str:
-        """Return the arguments that `repr` shows."""
-        return ""
-
-    def __repr__(self) -> str:
-        children = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
-        inside = "\n  ".join(["", *children]) + "\n" if children else self.extra_repr()
-        return f"{type(self).__name__}({inside})"
-
-
-class Sequential(Module):
-    """Modules one after the other: the output of each is the input of the next.
-
-    A module that appears twice is used twice with the same parameters: further appearances are copies that share its
-    parameters and buffers, so that each remembers its own input.
-
-    Raises:
-        TypeError: an argument is not a Module.
-    """
-
-    def __init__(self, *modules: Module):
-        self.layers: list[Module] = []
-        seen: set[int] = set()
-        for index, module in enumerate(modules):
-            if not isinstance(module, Module):
-                hint = "a list is unpacked with Sequential(*modules)"
-                raise TypeError(f"argument {index} of Sequential must be a diy Module, got {_kind(module)}; {hint}")
-            inside = {id(part) for part in module.modules()}
-            if inside & seen:
-                module = copy.deepcopy(module, {id(tensor): tensor for tensor in _tensors(module)})
-            seen |= inside
-            self.layers.append(module)
-        self._parts = [part for layer in self.layers for part in layer.modules()]  # to walk through them is slow
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(F11) x⁽⁰⁾ = input, x⁽ˡ⁾ = f⁽ˡ⁾(x⁽ˡ⁻¹⁾), output = x⁽ᴸ⁾. Handout 3-6, p. 8/11.
-
-        If a layer refuses, a BatchNorm2d before it has counted the batch already, as in PyTorch.
-        """
-        if not self.layers:
-            self.remember(input)
-        for index, layer in enumerate(self.layers):
-            try:
-                input = layer.forward(input)
-            except BaseException as error:
-                for part in self.modules():
-                    part._memory = None  # some layers remember the new input, some the one before: never mix them
-                raise _placed(error, index, layer)
-        return input
-
-    def backward(self, gradient: Tensor) -> Tensor:
-        """(F12) ∂ℓ/∂x⁽ˡ⁻¹⁾ = (∂f⁽ˡ⁾/∂x⁽ˡ⁻¹⁾)ᵀ ∂ℓ/∂x⁽ˡ⁾, from the last layer to the first. Handout 3-6, p. 8/11.
-
-        If a layer refuses, every parameter's `.grad` is as it was before.
-        """
-        if not self.layers:
-            return self.recall(gradient)[0]
-        named = [(part, name) for part in self._parts for name in part.parameter_names]
-        before = [(tensor, tensor.grad) for part, name in named if (tensor := getattr(part, name)) is not None]
-        for layer in reversed(self.layers):
-            try:
-                gradient = layer.backward(gradient)
-            except BaseException as error:
-                for parameter, own in before:
-                    parameter.grad = own
-                raise _placed(error, self.layers.index(layer), layer)
-        return gradient
-
-    def named_children(self) -> Iterable[tuple[str, Module]]:
-        return ((str(index), layer) for index, layer in enumerate(self.layers))
-
-    def __len__(self) -> int:
-        return len(self.layers)
-
-    def __iter__(self):
-        return iter(self.layers)
-
-    def __getitem__(self, index: int | slice) -> Module:
-        """Return one module, or for a slice a Sequential of the same modules."""
-        return Sequential(*self.layers[index]) if isinstance(index, slice) else self.layers[index]
 
 
 class Linear(Module):
@@ -327,19 +178,46 @@ class Linear(Module):
     Attributes:
         weight: W, of shape (out_features, in_features).
         bias: b, of shape (out_features,), or None.
-        needs_input_grad: see `Module`.
-
-    In a stack of R networks (see `stack`) both begin with a dimension R, and so does the input, (R, N, in_features).
     """
 
     parameter_names = ("weight", "bias")
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, device=None, dtype=None):
-        _positive_integers(in_features=in_features, out_features=out_features)
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, device: Any = None, dtype: Any = None):
+        _check_integers(in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
-        self.weight = torch.empty(out_features, in_features, device=device, dtype=dtype)
+        self.weight = torch.empty(out_features, in_features, device=device, dtype=_floating(dtype))
         self.bias = torch.empty(out_features, device=device, dtype=dtype) if bias else None
         self.reset_parameters()
+
+    def forward(self, X: Tensor) -> Tensor:
+        """(F2) S = X Wᵀ + b, for a row: sₖ = Σᵢ Wₖᵢ xᵢ + bₖ. Handout 3-6, p. 8/11.
+
+        Args:
+            X: (..., in_features), of the dtype of the weights. The result is (..., out_features).
+
+        Raises:
+            ValueError: the last dimension of X is not in_features, or X has no dimension.
+            TypeError: X has another dtype than the weights.
+        """
+        W, b = self.weight, self.bias
+        S = X @ W.mT  # (N, in) (in, out) -> (N, out)
+        if b is not None:
+            S += b  # (out,): the same for each of the N rows
+        self.remember(S, X, W)
+        return S
+
+    def backward(self, G: Tensor) -> Tensor | None:
+        """Turn G = ∂ℓ/∂S, of shape (..., out_features), into three gradients. Handout 3-6, p. 8/11.
+
+        (F3) ∂ℓ/∂W = Gᵀ X    by index: ∂ℓ/∂Wₖᵢ = Σₙ Gₙₖ Xₙᵢ, summed over the samples n because all of them share W
+        (F4) ∂ℓ/∂b = Σₙ Gₙ   by index: ∂ℓ/∂bₖ = Σₙ Gₙₖ, for the same reason
+        (F5) ∂ℓ/∂X = G W     by index: ∂ℓ/∂Xₙᵢ = Σₖ Gₙₖ Wₖᵢ, summed over the outputs k because xᵢ feeds all of them
+        """
+        G, X, W = self.recall(G)
+        rows = _rows(G)
+        self.accumulate(W, rows.mT @ _rows(X))  # (out, N) (N, in) -> (out, in)
+        self.accumulate(self.bias, rows.sum(0))  # (N, out) -> (out,)
+        return G @ W if self.needs_input_grad else None  # (N, out) (out, in) -> (N, in)
 
     def reset_parameters(self) -> None:
         """(F6) Xavier: Wᵢⱼ ~ N(0, σ²) with σ = √(2 / (in + out)); every bias 0.01. Handout 5-5, p. 13/22.
@@ -350,86 +228,643 @@ class Linear(Module):
         if self.bias is not None:
             self.bias.fill_(0.01)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(F2) S = X Wᵀ + b, for a row: sₖ = Σᵢ Wₖᵢ xᵢ + bₖ. Handout 3-6, p. 8/11.
-
-        Args:
-            input: X, (..., in_features), of the dtype of the weights. The result is (..., out_features).
-
-        Raises:
-            ValueError: the last dimension of X is not in_features, X has no dimension, or not that of the stack.
-            TypeError: X has another dtype than the weights.
-        """
-        if input.dim() == 0 or input.shape[-1] != self.in_features:
-            raise ValueError(f"expected an input of shape (..., {self.in_features}), got {tuple(input.shape)}")
-        if input.dtype != self.weight.dtype:
-            raise TypeError(f"the input is {input.dtype}, the weights are {self.weight.dtype}: convert one with .to()")
-        stacked = self.weight.dim() == 3
-        if stacked and (input.dim() != 3 or len(input) != len(self.weight)):
-            wanted = f"({len(self.weight)}, N, {self.in_features})"
-            raise ValueError(f"a stack expects an input {wanted}, one batch per network, got {tuple(input.shape)}")
-        if input.dim() == 2 and self.bias is not None:
-            output = torch.addmm(self.bias, input, self.weight.mT)  # (N, in) (in, out) -> (N, out), in one pass
-        else:
-            output = input @ self.weight.mT  # (..., in) (in, out) -> (..., out)
-            if self.bias is not None:
-                output += self.bias.unsqueeze(-2) if stacked else self.bias
-        self.remember(output, input, self.weight)
-        return output
-
-    def backward(self, gradient: Tensor) -> Tensor:
-        """Turn G = ∂ℓ/∂S, of shape (..., out_features), into three gradients. Handout 3-6, p. 8/11.
-
-        (F3) ∂ℓ/∂W = Gᵀ X    by index: ∂ℓ/∂Wₖᵢ = Σₙ Gₙₖ Xₙᵢ, summed over the samples n because all of them share W
-        (F4) ∂ℓ/∂b = Σₙ Gₙ   by index: ∂ℓ/∂bₖ = Σₙ Gₙₖ, for the same reason
-        (F5) ∂ℓ/∂X = G W     by index: ∂ℓ/∂Xₙᵢ = Σₖ Gₙₖ Wₖᵢ, summed over the outputs k because xᵢ feeds all of them
-        """
-        gradient, input, weight = self.recall(gradient)
-        rows, row_gradients = input, gradient
-        if input.dim() != weight.dim():
-            rows, row_gradients = input.reshape(-1, self.in_features), gradient.reshape(-1, self.out_features)
-        self.accumulate(weight, row_gradients.mT @ rows)  # (out, N) (N, in) -> (out, in)
-        if self.bias is not None:
-            self.accumulate(self.bias, row_gradients.sum(-2))  # (N, out) -> (out,)
-        return gradient @ weight if self.needs_input_grad else None  # (..., out) (out, in) -> (..., in)
+    def check(self, X: Tensor) -> None:
+        fits = isinstance(X, Tensor) and X.shape[-1:] == (self.in_features,)
+        if not fits or X.dtype != self.weight.dtype:
+            _refuse_input(X, self.weight, f"(..., {self.in_features})", fits)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+class ReLU(Module):
+    """The rectifier, component by component, for inputs of any shape."""
+
+    stackable = True
+
+    def __init__(self, inplace: bool = False):
+        _only_default(self, inplace=(inplace, False))
+
+    def forward(self, S: Tensor) -> Tensor:
+        """(F7) σ(s) = max(0, s). Handout 3-6, p. 8/11."""
+        X = S.relu()
+        self.remember(X, X)
+        return X
+
+    def backward(self, G: Tensor) -> Tensor:
+        """(F8) ∂ℓ/∂s = G · σ'(s) with σ'(s) = 1 where s > 0 and 0 elsewhere: at the kink s = 0 as in PyTorch.
+
+        The output, which is kept anyway for the next layer, is not zero exactly where s > 0.
+        """
+        G, X = self.recall(G)
+        return torch.where(X.bool(), G, 0)  # chosen, not multiplied: an infinite G gives 0, and not NaN, where σ' = 0
+
+
+class Tanh(Module):
+    """The hyperbolic tangent, component by component, for inputs of any shape."""
+
+    stackable = True
+
+    def forward(self, S: Tensor) -> Tensor:
+        """(F9) σ(s) = tanh(s). Handout 3-6, p. 8/11."""
+        X = S.tanh()
+        self.remember(X, X)
+        return X
+
+    def backward(self, G: Tensor) -> Tensor:
+        """(F10) ∂ℓ/∂s = G · σ'(s) with σ'(s) = 1 − tanh²(s)."""
+        G, X = self.recall(G)
+        return G * (1 - X * X)
+
+
+class Sequential(Module):
+    """Modules one after the other: the output of each is the input of the next.
+
+    A module may stand in several places: it is the same object with the same parameters in all of them.
+
+    Raises:
+        TypeError: an argument is not a Module.
+    """
+
+    stackable, guarded, chain = True, True, True
+
+    def __init__(self, *modules: Module):
+        self.layers: list[Module] = []
+        self.names: list[str] = []  # "0", "1", ...; a slice keeps those of the whole
+        for module in modules:
+            self.append(module)
+
+    def forward(self, X: Tensor) -> Tensor:
+        """(F11) x⁽⁰⁾ = input, x⁽ˡ⁾ = f⁽ˡ⁾(x⁽ˡ⁻¹⁾), output = x⁽ᴸ⁾. Handout 3-6, p. 8/11."""
+        for layer in self.layers:
+            X = layer.forward(X)
+        return X
+
+    def backward(self, G: Tensor) -> Tensor:
+        """(F12) ∂ℓ/∂x⁽ˡ⁻¹⁾ = (∂f⁽ˡ⁾/∂x⁽ˡ⁻¹⁾)ᵀ ∂ℓ/∂x⁽ˡ⁾, from the last layer to the first. Handout 3-6, p. 8/11."""
+        for layer in reversed(self.layers):
+            G = layer.backward(G)  # type: ignore[assignment]  # None below a first layer that needs no input gradient
+        return G
+
+    def append(self, module: Module) -> "Sequential":
+        """Add a module at the end; return self."""
+        if not isinstance(module, Module):
+            hint = "; a list is unpacked with Sequential(*modules)" if isinstance(module, (list, tuple)) else ""
+            hint = f"; write {module.__name__}(...) for an object of it" if isinstance(module, type) else hint
+            raise TypeError(f"argument {len(self)} of Sequential must be a diy Module, got {_kind(module)}{hint}")
+        self.layers.append(module)
+        self.names.append(next(str(n) for n in itertools.count(len(self.names)) if str(n) not in self.names))
+        return self
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        yield from zip(self.names, self.layers)
+        yield from super().named_children()
+
+    def check(self, X: Tensor) -> None:
+        if "layers" not in vars(self):
+            raise RuntimeError(f"{type(self).__name__}.__init__ must call super().__init__(...) first")
+        _check_floating("input", X)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self.layers)
+
+    def __getitem__(self, index: int | slice) -> Module:
+        """Return one module, or for a slice a Sequential of the same modules under the same names."""
+        if not isinstance(index, slice):
+            return self.layers[index]
+        part = Sequential(*self.layers[index])
+        part.names, part.stack_size, part.training = self.names[index], self.stack_size, self.training
+        return part
+
+
+class Loss(Function):
+    """A function of a prediction and its target that gives one number, to be made small.
+
+    Args:
+        reduction: "mean" divides by the number of terms, "sum" does not. Loss and gradient always agree.
+        stacked: whether the first dimension counts the networks of a stack (see `stack`), R of them. Each then has its
+            own loss, and the loss is a tensor (R,).
+        size_average, reduce: PyTorch's former names for the reduction; not supported.
+
+    Raises:
+        ValueError: another reduction.
+    """
+
+    def __init__(
+        self, size_average: None = None, reduce: None = None, reduction: str = "mean", *, stacked: bool = False
+    ):
+        if isinstance(size_average, str):
+            name = type(self).__name__
+            raise TypeError(
+                f"the first positional argument of {name} is size_average, as in PyTorch: "
+                f'write {name}(reduction="{size_average}")'
+            )
+        _only_default(self, size_average=(size_average, None), reduce=(reduce, None))
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f'reduction must be "mean" or "sum", got {reduction!r}')
+        self.reduction, self.stacked = reduction, bool(stacked)
+
+    @abstractmethod
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Return the loss, a tensor without dimensions, and `remember` what backward will need."""
+
+    @abstractmethod
+    def backward(self) -> Tensor:
+        """Return ∂ℓ/∂(prediction) for the last prediction and target, and forget them.
+
+        Raises:
+            RuntimeError: there is no forward to go back through.
+        """
+
+    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Return `forward(prediction, target)`."""
+        return self.forward(prediction, target)
+
+    def reduce(self, terms: Tensor) -> Tensor:
+        """Return the mean or the sum of all terms; in a stack, for each network."""
+        dims = tuple(range(1, terms.dim())) if self.stacked else None
+        return terms.mean(dims) if self.reduction == "mean" else terms.sum(dims)
+
+    def share(self, terms: Tensor) -> float:
+        """Return how much of each term enters the loss: 1/M of M terms for the mean, all of it for the sum."""
+        networks = len(terms) if self.stacked else 1
+        return networks / max(1, terms.numel()) if self.reduction == "mean" else 1
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(reduction={self.reduction!r})"
+
+
+class MSELoss(Loss):
+    """The squared error, summed over all M components of the prediction and, by default, divided by M.
+
+    M counts components, not samples: a batch of 100 predictions of 2 numbers each has M = 200.
+    """
+
+    def forward(self, P: Tensor, T: Tensor) -> Tensor:
+        """(F13) mean: ℓ = (1/M) Σ (p − t)²    (F14) sum: ℓ = Σ (p − t)². Handout 4-3.
+
+        Args:
+            P, T: prediction and target, floating-point, of the same shape and dtype; nothing is broadcast.
+
+        Raises:
+            TypeError: one is not a floating-point tensor, or the dtypes differ.
+            ValueError: the shapes differ, or those of a stack have no second dimension.
+        """
+        D = P - T
+        loss = self.reduce(D.square())
+        self.remember(loss, D)
+        return loss
+
+    def backward(self) -> Tensor:
+        """(F15) mean: ∂ℓ/∂p = (2/M) (p − t)    (F16) sum: ∂ℓ/∂p = 2 (p − t)."""
+        (D,) = self.recall()
+        return D * (2 * self.share(D))
+
+    def check(self, P: Tensor, T: Tensor) -> None:
+        _check_floating("prediction", P)
+        _check_floating("target", T)
+        if P.shape != T.shape:
+            shapes = f"{tuple(P.shape)} and {tuple(T.shape)}"
+            raise ValueError(f"prediction and target must have the same shape, got {shapes}: nothing is broadcast")
+        if P.dtype != T.dtype:
+            raise TypeError(f"prediction and target must have the same dtype, got {P.dtype}, {T.dtype}")
+        if self.stacked and P.dim() < 2:
+            raise ValueError(f"with stacked=True a prediction is (R, N, ...), for R networks, got {tuple(P.shape)}")
+
+
+LossMSE = MSELoss
+
+
+class _Setting:
+    """A setting of an optimizer: kept in `param_groups`, as in PyTorch, and checked whenever it is set."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, optimizer: "Optimizer", owner: type | None = None) -> Any:
+        return optimizer.param_groups[0][self.name]
+
+    def __set__(self, optimizer: "Optimizer", value: Any) -> None:
+        optimizer.param_groups[0][self.name] = _check_setting(optimizer, self.name, value)
+
+
+class Optimizer(ABC):
+    """Changes parameters with the help of their gradients: all take w ← w − η d, and differ in the direction d.
+
+    Args:
+        params: tensors, as `module.parameters()` gives them; those of a PyTorch module do as well.
+        lr: the learning rate η, a finite number ≥ 0. It may be changed at any time: `optimizer.lr = 0.1`. For a stack
+            of R networks also a tensor (R,), one learning rate per network.
+        weight_decay: λ ≥ 0, adds λ w to the gradient of w.
+
+    Attributes:
+        param_groups: a list of one dictionary, with the parameters and all settings, as in PyTorch.
+        state: for each parameter what the steps so far have left behind, under PyTorch's names.
+
+    Raises:
+        TypeError, ValueError: there is no parameter, one is not a floating-point tensor or comes twice, or a setting
+            is out of range.
+    """
+
+    lr, weight_decay = _Setting(), _Setting()
+
+    def __init__(self, params: Iterable[Tensor], lr: float | Tensor, weight_decay: float = 0):
+        self.param_groups: list[dict[str, Any]] = [{"params": _check_parameters(params)}]
+        self.state: dict[Tensor, dict[str, Any]] = {}
+        self.lr, self.weight_decay = lr, weight_decay
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The parameters, in order."""
+        return list(self.param_groups[0]["params"])
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients: set each parameter's `.grad` to None."""
+        if set_to_none is not True:
+            _only_default(self, set_to_none=(set_to_none, True))
+        for parameter in self.param_groups[0]["params"]:
+            parameter.grad = None
+
+    @abstractmethod
+    def direction(self, g: Tensor, w: Tensor) -> Tensor:
+        """Return d for the parameter w, given g; what it leaves for the next step goes into `self.state[w]`."""
+
+    def step(self, closure: None = None) -> None:
+        """(F17) w ← w − η d for every w that has a gradient, in place; here g = ∂ℓ/∂w + λ w. Handout 5-2, p. 12/17."""
+        if closure is not None:
+            _only_default(self, closure=(closure, None))
+        parameters = [w for w in self.param_groups[0]["params"] if w.grad is not None]
+        with torch.no_grad():  # the parameters may be PyTorch's
+            gradients = [w.grad for w in parameters]
+            if self.weight_decay:
+                gradients = [g.add(w, alpha=self.weight_decay) for g, w in zip(gradients, parameters)]
+            steps = [self.direction(g, w) for g, w in zip(gradients, parameters)]
+            if isinstance(lr := self.lr, Tensor):
+                for w, d in zip(parameters, steps):
+                    w.addcmul_(lr.to(w).view(-1, *[1] * (w.dim() - 1)), d, value=-1)  # (R,) -> (R, 1) or (R, 1, 1)
+            elif parameters:
+                torch._foreach_add_(parameters, steps, alpha=-lr)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return settings and state in PyTorch's format; with the parameters' values, it is all that a step needs."""
+        return _optimizer_state(self)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on where an optimizer of the same class, this framework's or PyTorch's, was when its state was taken.
+
+        Raises:
+            KeyError, TypeError, ValueError: the state does not fit; nothing is changed.
+        """
+        _load_optimizer_state(self, state_dict)
+
+
+class SGD(Optimizer):
+    """Mini-batch stochastic gradient descent, with momentum if wanted.
+
+    Args:
+        params, lr, weight_decay: see `Optimizer`.
+        momentum: μ ≥ 0, the share of the last step that goes into the next.
+        dampening: τ; with momentum, gradients after the first enter with weight 1 − τ.
+        nesterov: whether the gradient is taken after the momentum step; needs momentum > 0 and dampening = 0.
+        maximize, foreach, differentiable, fused: PyTorch's, at their defaults.
+    """
+
+    momentum, dampening, nesterov = _Setting(), _Setting(), _Setting()
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float | Tensor = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ):
+        _only_default(self, maximize=(maximize, False), foreach=(foreach, None))
+        _only_default(self, differentiable=(differentiable, False), fused=(fused, None))
+        super().__init__(params, lr, weight_decay)
+        self.momentum, self.dampening, self.nesterov = momentum, dampening, nesterov
+        if nesterov and (momentum == 0 or dampening != 0):
+            raise ValueError(f"nesterov needs momentum > 0 and dampening = 0, got {momentum=}, {dampening=}")
+
+    def direction(self, g: Tensor, w: Tensor) -> Tensor:
+        """(F18) d = g; with momentum, see `momentum_direction`."""
+        if self.momentum:
+            return momentum_direction(g, self.state.setdefault(w, {}), self.momentum, self.dampening, self.nesterov)
+        return g
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# II. What helps it to learn
+
+
+class Dropout(Module):
+    """Inverted dropout: in training each component is zeroed with probability p; in evaluation nothing happens.
+
+    Args:
+        p: the probability of zeroing, in [0, 1].
+
+    Raises:
+        TypeError, ValueError: p is not a number, or not in [0, 1].
+    """
+
+    stackable = True
+
+    def __init__(self, p: float = 0.5, inplace: bool = False):
+        _only_default(self, inplace=(inplace, False))
+        self.p = _check_number("p, the probability of zeroing,", p, least=0, most=1)
+
+    def forward(self, X: Tensor) -> Tensor:
+        """(F19) output = m · x, with m drawn from Bernoulli(1 − p) / (1 − p) for each component.
+
+        The division keeps the expectation, E[output] = x, so that evaluation needs no correction. The same seed draws
+        the same masks as in PyTorch. Handout 6-3, p. 7/12.
+        """
+        m = self.mask(X) if self.training else 1.0
+        output = X * m
+        self.remember(output, m)
+        return output
+
+    def backward(self, G: Tensor) -> Tensor:
+        """(F20) ∂ℓ/∂x = m · G, with the mask m of forward."""
+        G, m = self.recall(G)
+        return G * m
+
+    def mask(self, X: Tensor) -> Tensor | float:
+        """Draw m for training. As in PyTorch, no random numbers are used where nothing is left to chance."""
+        if self.p in (0, 1) or X.numel() == 0:
+            return 1 - float(self.p)
+        # Numbers are drawn in the order of memory, in which images of this framework have the samples last.
+        samples_last = X.dim() == 4 and X.stride(0) == 1
+        m = torch.empty_like(X, memory_format=torch.contiguous_format if samples_last else torch.preserve_format)
+        return m.bernoulli_(1 - self.p).div_(1 - self.p)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+class Sigmoid(Module):
+    """The logistic function, component by component, for inputs of any shape."""
+
+    stackable = True
+
+    def forward(self, S: Tensor) -> Tensor:
+        """(F21) σ(s) = 1 / (1 + e⁻ˢ)."""
+        X = S.sigmoid()
+        self.remember(X, X)
+        return X
+
+    def backward(self, G: Tensor) -> Tensor:
+        """(F22) ∂ℓ/∂s = G · σ'(s) with σ'(s) = σ(s) (1 − σ(s))."""
+        G, X = self.recall(G)
+        return G * (1 - X) * X
+
+
+class CrossEntropyLoss(Loss):
+    """The negative logarithm of the probability that softmax gives to the right class; by default the mean.
+
+    The prediction holds one score (logit) per class, without a softmax layer before.
+
+    Args:
+        reduction, stacked: see `Loss`.
+        weight, ignore_index, label_smoothing: PyTorch's, at their defaults; a target of ignore_index is refused.
+    """
+
+    def __init__(
+        self,
+        weight: None = None,
+        size_average: None = None,
+        ignore_index: int = -100,
+        reduce: None = None,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        *,
+        stacked: bool = False,
+    ):
+        if isinstance(weight, str):
+            weight, size_average = None, weight  # which has the words for it
+        super().__init__(size_average, reduce, reduction, stacked=stacked)
+        _only_default(self, weight=(weight, None), ignore_index=(ignore_index, -100))
+        _only_default(self, label_smoothing=(label_smoothing, 0.0))
+
+    def forward(self, S: Tensor, t: Tensor) -> Tensor:
+        """(F23) ℓₙ = −log qₙₜ, with t the target of n and qₙₖ = exp(sₙₖ) / Σⱼ exp(sₙⱼ). Handout 5-1.
+
+        mean: ℓ = (1/N) Σ ℓₙ    sum: ℓ = Σ ℓₙ. All scores of a sample are first lowered by their maximum: that changes
+        no qₙₖ, and no exp can overflow.
+
+        Args:
+            S: the scores s, floating-point, (N, number of classes).
+            t: the index of the right class of each sample, int64, (N,).
+
+        Raises:
+            TypeError: S is not a floating-point tensor, or t not one of int64.
+            ValueError: the shapes do not fit, or an index is no class.
+        """
+        lowered = S - S.amax(-1, keepdim=True)
+        log_q = lowered - lowered.exp().sum(-1, keepdim=True).log()  # (N, classes)
+        loss = self.reduce(-log_q.gather(-1, t[..., None])[..., 0])  # (N,) -> ()
+        self.remember(loss, log_q, t.clone())
+        return loss
+
+    def backward(self) -> Tensor:
+        """(F24) sum: ∂ℓ/∂sₙₖ = qₙₖ − 1 for the right class k, qₙₖ for the others    mean: the same, divided by N."""
+        log_q, t = self.recall()
+        right = t[..., None]
+        q = log_q.exp()
+        return q.scatter_add_(-1, right, -torch.ones_like(q[..., :1])) * self.share(t)
+
+    def check(self, S: Tensor, t: Tensor) -> None:
+        _check_floating("prediction", S)
+        if not isinstance(t, Tensor) or t.dtype != torch.int64:
+            raise TypeError(f"the target must be a tensor of class indices, int64, got {_kind(t)}")
+        if S.dim() != 2 + self.stacked or t.shape != S.shape[:-1]:
+            shapes = f"{tuple(S.shape)} and {tuple(t.shape)}"
+            raise ValueError(f"expected a prediction of shape (N, classes) and a target of shape (N,), got {shapes}")
+        if t.numel() and not 0 <= t.min() <= t.max() < S.shape[-1]:
+            low, high = t.min().item(), t.max().item()
+            raise ValueError(f"the target must hold indices from 0 to {S.shape[-1] - 1}, got {low} to {high}")
+
+
+def momentum_direction(g: Tensor, state: dict[str, Any], momentum: float, dampening: float, nesterov: bool) -> Tensor:
+    """(F25) d = v with v ← μ v + (1 − τ) g, where at first v = g: steps in the same direction add up.
+
+    (F26) Nesterov: d = g + μ v, the gradient and then, in advance, the share of v that the next step will take.
+
+    Args:
+        g: the gradient of one parameter, of any shape.
+        state: keeps v as "momentum_buffer", under PyTorch's name.
+        momentum, dampening, nesterov: μ, τ and which of the two; see `SGD`.
+    """
+    if state.get("momentum_buffer") is None:
+        v: Tensor = g.clone()
+        state["momentum_buffer"] = v
+    else:
+        v = state["momentum_buffer"].mul_(momentum).add_(g, alpha=1 - dampening)
+    return g.add(v, alpha=momentum) if nesterov else v
+
+
+class Adam(Optimizer):
+    """Adam: every component has a step size of its own, from running averages of its gradient and of its square.
+
+    Args:
+        params, lr, weight_decay: see `Optimizer`.
+        betas: β₁ and β₂, in [0, 1), the shares of the past in the two averages.
+        eps: ε ≥ 0, keeps the division away from zero.
+        amsgrad, foreach, maximize, capturable, differentiable, fused, decoupled_weight_decay: PyTorch's, at their
+            defaults.
+    """
+
+    betas, eps = _Setting(), _Setting()
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        amsgrad: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+    ):
+        _only_default(self, amsgrad=(amsgrad, False), foreach=(foreach, None), maximize=(maximize, False))
+        _only_default(self, capturable=(capturable, False), differentiable=(differentiable, False), fused=(fused, None))
+        _only_default(self, decoupled_weight_decay=(decoupled_weight_decay, False))
+        super().__init__(params, lr, weight_decay)
+        self.betas, self.eps = betas, eps
+
+    def direction(self, g: Tensor, w: Tensor) -> Tensor:
+        """(F27) d = m̂ / (√v̂ + ε), with m ← β₁ m + (1 − β₁) g and v ← β₂ v + (1 − β₂) g². Kingma and Ba (2015).
+
+        m and v begin with 0; after t steps, m̂ = m / (1 − β₁ᵗ) and v̂ = v / (1 − β₂ᵗ) undo the pull of that beginning.
+        """
+        (beta1, beta2), state = self.betas, self.state.setdefault(w, {})
+        m: Tensor = state["exp_avg"] if state else torch.zeros_like(g)
+        v: Tensor = state["exp_avg_sq"] if state else torch.zeros_like(g)
+        m.lerp_(g, 1 - beta1)
+        v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+        t = state.get("step", 0) + 1
+        state.update(step=t, exp_avg=m, exp_avg_sq=v)
+        d: Tensor = m / (v / (1 - beta2**t)).sqrt_().add_(self.eps).mul_(1 - beta1**t)
+        return d
+
+
+class CosineAnnealingLR:
+    """Lowers an optimizer's learning rate from its first value η₀ to `eta_min` along half a cosine.
+
+    Args:
+        optimizer: one of this file or of PyTorch; its learning rate is changed by each `step()`.
+        T_max: the number of calls of `step` after which `eta_min` is reached.
+        eta_min: the last learning rate.
+        last_epoch: PyTorch's, at its default; `load_state_dict` goes on with a schedule.
+    """
+
+    def __init__(self, optimizer: Any, T_max: int, eta_min: float = 0.0, last_epoch: int = -1):
+        _check_integers(T_max=T_max)
+        if not isinstance(getattr(optimizer, "param_groups", None), list):
+            raise TypeError(f"optimizer must be an optimizer, such as SGD, got {_kind(optimizer)}")
+        _only_default(self, last_epoch=(last_epoch, -1))
+        self.optimizer, self.T_max = optimizer, T_max
+        self.eta_min, self.last_epoch = _check_number("eta_min", eta_min, least=0), 0
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+
+    def step(self) -> None:
+        """(F28) η_t = η_min + (η_{t−1} − η_min) (1 + cos(π t / T)) / (1 + cos(π (t − 1) / T)), T being T_max.
+
+        In words of the first value, η_t = η_min + (η₀ − η_min) (1 + cos(π t / T)) / 2. The step from the last value
+        lets a rate that was changed by hand, or by another schedule, stay changed. At t − 1 = T, and every 2 T steps
+        later, the quotient is 0 / 0; there the rate rises by (η₀ − η_min) (1 − cos(π / T)) / 2.
+        """
+        self.last_epoch = t = self.last_epoch + 1
+        T, least = self.T_max, self.eta_min
+        for group, first in zip(self.optimizer.param_groups, self.base_lrs):
+            if (t - 1 - T) % (2 * T) == 0:
+                group["lr"] = group["lr"] + (first - least) * (1 - math.cos(math.pi / T)) / 2
+            else:
+                quotient = (1 + math.cos(math.pi * t / T)) / (1 + math.cos(math.pi * (t - 1) / T))
+                group["lr"] = quotient * (group["lr"] - least) + least
+
+    def get_last_lr(self) -> list[Any]:
+        """Return the present learning rate, in a list as in PyTorch."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs, under PyTorch's names."""
+        return {name: getattr(self, name) for name in ("T_max", "eta_min", "base_lrs", "last_epoch")}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on where a schedule, this one's or PyTorch's, was when its state was taken. Load the optimizer's, too.
+
+        Raises:
+            KeyError: a name is missing.
+        """
+        if missing := [name for name in self.state_dict() if name not in state_dict]:
+            raise KeyError(f"this is no state of a CosineAnnealingLR: missing {missing}")
+        for name in self.state_dict():
+            setattr(self, name, copy.deepcopy(state_dict[name]))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# III. Images
+
+
+# One integer for both directions of an image, or two: (vertical, horizontal).
+Pair = int | tuple[int, int]
 
 
 class _Sliding(Module):
     # What Conv2d and MaxPool2d share: a window that slides over padded images. Inside, images lie as (C, H, W, N): with
     # the samples last, what is read or added at one place of the window comes in long runs of neighbouring numbers.
 
-    def __init__(self, kernel_size, stride, padding):
+    def __init__(self, kernel_size: Pair, stride: Pair, padding: Pair | str):
         self.kernel_size, self.stride = _pair("kernel_size", kernel_size), _pair("stride", stride)
         self.padding = padding if padding == "same" else _pair("padding", 0 if padding == "valid" else padding, least=0)
         # A border of p on both sides is what "same" gives a kernel of size 2 p + 1.
-        sizes = self.kernel_size if padding == "same" else [2 * border + 1 for border in self.padding]
-        self._border = [((size - 1) // 2, size // 2) for size in sizes]  # (top, bottom), (left, right)
-        self._offsets = [*itertools.product(*map(range, self.kernel_size))]
+        sizes = self.kernel_size if isinstance(self.padding, str) else [2 * border + 1 for border in self.padding]
+        self.border = [((size - 1) // 2, size // 2) for size in sizes]  # (top, bottom), (left, right)
+        self.offsets = [*itertools.product(*map(range, self.kernel_size))]
 
-    def _inside(self, framed: Tensor, shape: torch.Size) -> Tensor:
-        # (C, top + H + bottom, left + W + right, N) -> (N, C, H, W), a view without the border
-        (top, _), (left, _) = self._border
+    def inside(self, framed: Tensor, shape: torch.Size) -> Tensor:
+        """Return a view without the border: (C, top + H + bottom, left + W + right, N) -> (N, C, H, W)."""
+        (top, _), (left, _) = self.border
         return framed[:, top : top + shape[2], left : left + shape[3]].permute(3, 0, 1, 2)
 
-    def _frame(self, images: Tensor, value: float = 0.0) -> Tensor:
-        # (N, C, H, W) -> (C, top + H + bottom, left + W + right, N), with `value` on the border
+    def frame(self, images: Tensor, value: float = 0.0) -> Tensor:
+        """Put a border of `value` around the images: (N, C, H, W) -> (C, top + H + bottom, left + W + right, N)."""
         samples, channels, *size = images.shape
-        size = [before + length + after for (before, after), length in zip(self._border, size)]
-        if any(length < least for length, least in zip(size, self.kernel_size)):
-            raise ValueError(f"the kernel {self.kernel_size} is larger than the padded input, {tuple(size)}")
-        if size == [*images.shape[2:]]:
+        padded = [before + length + after for (before, after), length in zip(self.border, size)]
+        if padded == size:
             return images.permute(1, 2, 3, 0).contiguous()  # no copy where the samples are last already
-        framed = images.new_full((channels, *size, samples), value)
-        self._inside(framed, images.shape).copy_(images)
+        framed = images.new_full((channels, *padded, samples), value)
+        self.inside(framed, images.shape).copy_(images)
         return framed
 
-    def _windows(self, framed: Tensor) -> Tensor:
-        # A view (C, kernel height, kernel width, H, W, N): its [c, i, j, y, x, n] is framed[c, y s + i, x s + j, n].
+    def windows(self, framed: Tensor) -> Tensor:
+        """Return a view (C, kernel height, kernel width, H, W, N): [c, i, j, y, x, n] is framed[c, ys+i, xs+j, n]."""
         rows = framed.unfold(1, self.kernel_size[0], self.stride[0])
         return rows.unfold(2, self.kernel_size[1], self.stride[1]).permute(0, 4, 5, 1, 2, 3)
+
+    def check_images(self, X: Tensor, channels: int | None = None, like: Tensor | None = None) -> None:
+        _check_images(X, channels, like)
+        padded = tuple(before + length + after for (before, after), length in zip(self.border, X.shape[2:]))
+        if any(length < least for length, least in zip(padded, self.kernel_size)):
+            raise ValueError(f"the kernel {self.kernel_size} is larger than the padded input, {padded}")
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding!r}"
@@ -444,8 +879,9 @@ class Conv2d(_Sliding):
         in_channels, out_channels: numbers of channels of input and output, at least 1.
         kernel_size, stride: integers ≥ 1, one for both directions or a pair (vertical, horizontal).
         padding: how many zeros to add on each side, an integer ≥ 0 or a pair; "valid" for none; "same" for as many as
-            keep height and width with stride 1 (where their number is odd, the one more goes to the bottom and right).
+            keep height and width with stride 1 (where their number is odd, the extra one goes to the bottom and right).
         bias: whether there is a b.
+        dilation, groups, padding_mode: PyTorch's, at their defaults.
         device, dtype: of the parameters, as in PyTorch.
 
     Attributes:
@@ -459,40 +895,54 @@ class Conv2d(_Sliding):
     parameter_names = ("weight", "bias")
 
     def __init__(
-        self, in_channels, out_channels, kernel_size, stride=1, padding=0, *, bias=True, device=None, dtype=None
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Pair | str = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
     ):
+        _only_default(self, dilation=(dilation, 1, (1, 1)), groups=(groups, 1), padding_mode=(padding_mode, "zeros"))
         super().__init__(kernel_size, stride, padding)
         if padding == "same" and self.stride != (1, 1):
             raise ValueError(f'padding="same" needs stride 1, got {self.stride}: give the padding as a number')
-        _positive_integers(in_channels=in_channels, out_channels=out_channels)
+        _check_integers(in_channels=in_channels, out_channels=out_channels)
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.weight = torch.empty(out_channels, in_channels, *self.kernel_size, device=device, dtype=dtype)
+        shape = (out_channels, in_channels, *self.kernel_size)
+        self.weight = torch.empty(shape, device=device, dtype=_floating(dtype))
         self.bias = torch.zeros(out_channels, device=device, dtype=dtype) if bias else None
         kaiming_normal_(self.weight)
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, X: Tensor) -> Tensor:
         """(F29) S[n,o,y,x] = b[o] + Σ W[o,c,i,j] P[n,c,ys+i,xs+j], summed over c, i, j. Handout 4-4.
 
         P is the input after padding, s the stride. As a matrix product, S = W̃ X̃ + b: each column of X̃ holds the window
         of one output pixel, and each row of W̃ one kernel, both as vectors of length C · kernel height · kernel width.
 
         Args:
-            input: X, (N, in_channels, height, width), of the dtype of the weights. The result is (N, out_channels, H,
-                W) with H = ⌊(height + padding above and below − kernel height) / stride⌋ + 1, and W likewise.
+            X: (N, in_channels, height, width), of the dtype of the weights. The result is (N, out_channels, H, W)
+                with H = ⌊(height + padding above and below − kernel height) / stride⌋ + 1, and W likewise.
 
         Raises:
             ValueError: X has another shape, or is smaller than the kernel after padding.
             TypeError: X has another dtype than the weights.
         """
-        _check_images(input, self.in_channels, self.weight.dtype)
-        windows = self._windows(self._frame(input))
-        columns, rows = windows.reshape(self.weight[0].numel(), -1), self.weight.reshape(self.out_channels, -1)
-        output = rows @ columns if self.bias is None else torch.addmm(self.bias[:, None], rows, columns)
-        output = output.view(self.out_channels, *windows.shape[3:]).permute(3, 0, 1, 2)  # (O, H, W, N) -> (N, O, H, W)
-        self.remember(output, input, self.weight)
-        return output
+        W, b = self.weight, self.bias
+        windows = self.windows(self.frame(X))  # (C, kernel height, kernel width, H, W, N)
+        S = W.flatten(1) @ windows.reshape(W[0].numel(), -1)  # (O, C·kh·kw) (C·kh·kw, H·W·N) -> (O, H·W·N)
+        if b is not None:
+            S += b[:, None]
+        S = S.view(self.out_channels, *windows.shape[3:]).permute(3, 0, 1, 2)  # (O, H, W, N) -> (N, O, H, W)
+        self.remember(S, X, W)
+        return S
 
-    def backward(self, gradient: Tensor) -> Tensor:
+    def backward(self, G: Tensor) -> Tensor | None:
         """Turn G = ∂ℓ/∂S, of shape (N, out_channels, H, W), into three gradients.
 
         (F30) ∂ℓ/∂W̃ = G̃ X̃ᵀ    by index: ∂ℓ/∂W[o,c,i,j] = Σ G[n,o,y,x] P[n,c,ys+i,xs+j] over n, y, x, which share W
@@ -500,26 +950,58 @@ class Conv2d(_Sliding):
         (F32) ∂ℓ/∂X̃ = W̃ᵀ G̃    by index: ∂ℓ/∂P[n,c,u,v] = Σ G[n,o,y,x] W[o,c,i,j] over o and all ys + i = u, xs + j = v
 
         Each pixel collects what all windows that saw it send back; the border of padding is cut off. With stride 1 this
-        is the correlation of G, padded, with the kernel flipped in both directions.
+        is the correlation of G, padded, with the kernel flipped in both directions and its channels swapped.
         """
-        gradient, input, weight = self.recall(gradient)
-        framed = self._frame(input)
-        columns = self._windows(framed).reshape(weight[0].numel(), -1)
-        gradient = gradient.permute(1, 2, 3, 0).reshape(self.out_channels, -1)  # (N, O, H, W) -> (O, H W N)
-        self.accumulate(weight, (gradient @ columns.mT).view(weight.shape))
-        if self.bias is not None:
-            self.accumulate(self.bias, gradient.sum(1))
+        G, X, W = self.recall(G)
+        framed = self.frame(X)
+        columns = self.windows(framed).reshape(W[0].numel(), -1)
+        G = G.permute(1, 2, 3, 0).reshape(self.out_channels, -1)  # (N, O, H, W) -> (O, H·W·N)
+        self.accumulate(W, (G @ columns.mT).view(W.shape))
+        self.accumulate(self.bias, G.sum(1))
         if not self.needs_input_grad:
             return None
         collected = torch.zeros_like(framed)
-        targets = self._windows(collected)
-        sent_back = (weight.reshape(self.out_channels, -1).mT @ gradient).view(targets.shape)
-        for i, j in self._offsets:
+        targets = self.windows(collected)
+        sent_back = (W.flatten(1).mT @ G).view(targets.shape)
+        for i, j in self.offsets:
             targets[:, i, j] += sent_back[:, i, j]
-        return self._inside(collected, input.shape)
+        return self.inside(collected, X.shape)
+
+    def check(self, X: Tensor) -> None:
+        self.check_images(X, self.in_channels, self.weight)
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, {super().extra_repr()}, bias={self.bias is not None}"
+
+
+def kaiming_normal_(
+    tensor: Tensor,
+    a: float = 0,
+    mode: str = "fan_in",
+    nonlinearity: str = "leaky_relu",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """(F33) He: Wᵢ ~ N(0, σ²) with σ = √(2 / fan), in place; return the tensor. For layers that a ReLU follows.
+
+    A ReLU lets half of the variance through; the 2 makes up for it. He et al. (2015), section 2.2.
+
+    Args:
+        tensor: the weight of a `Linear` or `Conv2d`.
+        a, nonlinearity: PyTorch's, for a ReLU: a = 0 with "leaky_relu", or "relu".
+        mode: "fan_in" keeps the size of activations: fan is the number of inputs of one output. "fan_out" keeps the
+            size of gradients: fan is the number of outputs that one input goes to.
+        generator: what the numbers are drawn from; PyTorch's global generator by default.
+
+    Raises:
+        ValueError: another mode, or a tensor of fewer than two dimensions.
+    """
+    _only_default("kaiming_normal_", a=(a, 0), nonlinearity=(nonlinearity, "leaky_relu", "relu"))
+    if mode not in ("fan_in", "fan_out") or not isinstance(tensor, Tensor) or tensor.dim() < 2:
+        got = f"{mode!r} and {tuple(tensor.shape) if isinstance(tensor, Tensor) else _kind(tensor)}"
+        raise ValueError(f'expected "fan_in" or "fan_out" and a weight of two dimensions or more, got {got}')
+    fan = tensor.shape[1 if mode == "fan_in" else 0] * math.prod(tensor.shape[2:])
+    with torch.no_grad():
+        return tensor.normal_(0, math.sqrt(2 / max(1, fan)), generator=generator)
 
 
 class MaxPool2d(_Sliding):
@@ -528,60 +1010,75 @@ class MaxPool2d(_Sliding):
     Args:
         kernel_size, stride: integers ≥ 1 or pairs (vertical, horizontal); by default windows do not overlap.
         padding: how many −∞ to add on each side, an integer or a pair, at most half of the kernel.
+        dilation, return_indices, ceil_mode: PyTorch's, at their defaults.
 
     Raises:
         ValueError: a size is out of range.
     """
 
-    def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0):
+    def __init__(
+        self,
+        kernel_size: Pair,
+        stride: Pair | None = None,
+        padding: Pair = 0,
+        dilation: Pair = 1,
+        return_indices: bool = False,
+        ceil_mode: bool = False,
+    ):
+        _only_default(self, dilation=(dilation, 1, (1, 1)), return_indices=(return_indices, False))
+        _only_default(self, ceil_mode=(ceil_mode, False))
         super().__init__(kernel_size, kernel_size if stride is None else stride, _pair("padding", padding, least=0))
-        if any(2 * border > size for border, size in zip(self.padding, self.kernel_size)):
+        if any(2 * after > size for (_, after), size in zip(self.border, self.kernel_size)):
             raise ValueError(f"padding must be at most half of the kernel {self.kernel_size}, got {self.padding}")
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, X: Tensor) -> Tensor:
         """(F34) S[n,c,y,x] = max P[n,c,ys+i,xs+j] over i, j: P is the input after padding, s the stride. Handout 4-5.
 
         Args:
-            input: X, (N, C, height, width). The sizes of the result follow the same rule as in `Conv2d`.
+            X: (N, C, height, width). The sizes of the result follow the same rule as in `Conv2d`.
 
         Raises:
             ValueError: X has not four dimensions, or is smaller than the kernel after padding.
         """
-        _check_images(input)
-        windows = self._windows(self._frame(input, -math.inf))
-        output = windows[:, 0, 0].clone()
-        for i, j in self._offsets:
-            torch.maximum(output, windows[:, i, j], out=output)
-        self.remember(output.permute(3, 0, 1, 2), input, output)
-        return output.permute(3, 0, 1, 2)  # (C, H, W, N) -> (N, C, H, W)
+        windows = self.windows(self.frame(X, -math.inf))
+        S = windows[:, 0, 0].clone()  # (C, H, W, N)
+        for i, j in self.offsets:
+            torch.maximum(S, windows[:, i, j], out=S)
+        output = S.permute(3, 0, 1, 2)  # (C, H, W, N) -> (N, C, H, W)
+        self.remember(output, X, S)
+        return output
 
-    def backward(self, gradient: Tensor) -> Tensor:
-        """(F35) ∂ℓ/∂P[n,c,u,v] = Σ G[n,c,y,x] over the windows y, x whose maximum stands at u, v.
+    def backward(self, G: Tensor) -> Tensor:
+        """(F35) ∂ℓ/∂P[n,c,u,v] = Σ G[n,c,y,x] over the windows y, x that have their maximum at u, v.
 
-        Where the maximum stands several times, the first place gets all, row by row as in PyTorch. A window with a NaN
-        has the maximum NaN and sends nothing back; a gradient that is no finite number spoils its whole window.
+        Where a window has its maximum several times, the first place gets all, row by row as in PyTorch. A window with
+        a NaN has the maximum NaN and sends nothing back, where PyTorch's sends all to the NaN.
         """
-        gradient, input, output = self.recall(gradient)
-        framed = self._frame(input, math.nan)  # NaN equals nothing: the border never gets a gradient
-        collected, rest = torch.zeros_like(framed), gradient.permute(1, 2, 3, 0).contiguous()
-        windows, targets = self._windows(framed), self._windows(collected)
-        for i, j in self._offsets:
-            # In place, the comparison gives 1 and 0 in the dtype of the tensor, which is faster than booleans.
-            part = windows[:, i, j].clone().eq_(output).mul_(rest)
-            targets[:, i, j] += part
-            rest = rest - part  # what one place has taken is not left for the later ones
-        return self._inside(collected, input.shape)
+        G, X, S = self.recall(G)
+        G = G.permute(1, 2, 3, 0)  # (N, C, H, W) -> (C, H, W, N)
+        framed = self.frame(X, math.nan)  # NaN equals nothing: the border never gets a gradient
+        collected, found = torch.zeros_like(framed), torch.zeros_like(S, dtype=torch.bool)
+        windows, targets = self.windows(framed), self.windows(collected)
+        for i, j in self.offsets:
+            here = (windows[:, i, j] == S) & ~found
+            targets[:, i, j] += torch.where(here, G, 0)
+            found |= here
+        return self.inside(collected, X.shape)
+
+    def check(self, X: Tensor) -> None:
+        self.check_images(X)
 
 
 class BatchNorm2d(Module):
-    """Batch normalization: each channel gets mean β and standard deviation γ, over all samples and pixels.
+    """Batch normalization: each channel gets mean β and standard deviation |γ|, over all samples and pixels.
 
     In training the statistics are those of the batch; in evaluation they are the averages kept while training.
 
     Args:
         num_features: the number of channels C.
-        eps: ε, added to the variance.
+        eps: ε > 0, added to the variance.
         momentum: ρ in [0, 1], the share of the newest batch in the running statistics.
+        affine, track_running_stats: PyTorch's, at their defaults.
         device, dtype: of parameters and statistics, as in PyTorch.
 
     Attributes:
@@ -592,15 +1089,28 @@ class BatchNorm2d(Module):
     parameter_names = ("weight", "bias")
     buffer_names = ("running_mean", "running_var", "num_batches_tracked")
 
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, *, device=None, dtype=None):
-        _positive_integers(num_features=num_features)
-        self.num_features, self.eps = num_features, _number("eps", eps, least=0)
-        self.momentum = _number("momentum", momentum, least=0, most=1)
-        self.weight, self.running_var = (torch.ones(num_features, device=device, dtype=dtype) for _ in range(2))
-        self.bias, self.running_mean = (torch.zeros(num_features, device=device, dtype=dtype) for _ in range(2))
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ):
+        _only_default(self, affine=(affine, True), track_running_stats=(track_running_stats, True))
+        _check_integers(num_features=num_features)
+        self.num_features, self.eps = num_features, _check_number("eps", eps, least=0)
+        if eps == 0:
+            raise ValueError("eps must be above 0, got 0: a channel of equal values has the variance 0")
+        self.momentum = _check_number("momentum", momentum, least=0, most=1)
+        place = {"device": device, "dtype": _floating(dtype)}
+        self.weight, self.bias = torch.ones(num_features, **place), torch.zeros(num_features, **place)
+        self.running_mean, self.running_var = torch.zeros(num_features, **place), torch.ones(num_features, **place)
         self.num_batches_tracked = torch.tensor(0, device=device)
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, X: Tensor) -> Tensor:
         """(F36) x̂ = (x − μ) / √(σ² + ε), output = γ x̂ + β, channel by channel. Handout 6-4.
 
         In training, μ and σ² are mean and variance over the M = N · H · W values of a channel, and
@@ -610,46 +1120,46 @@ class BatchNorm2d(Module):
         The factor M / (M − 1) makes the estimate unbiased. In evaluation, μ and σ² are the running statistics.
 
         Args:
-            input: X, (N, C, H, W), of the dtype of the parameters.
+            X: (N, C, H, W), of the dtype of the parameters.
 
         Raises:
             ValueError: X has another shape, or in training one value per channel.
             TypeError: X has another dtype.
         """
-        _check_images(input, self.num_features, self.weight.dtype)
-        mean, variance = self.running_mean, self.running_var
+        W, b, M = self.weight, self.bias, X.numel() // self.num_features
         if self.training:
-            count = input.numel() // self.num_features
-            if count == 1:
-                raise ValueError(f"training needs at least 2 values per channel, got an input of {tuple(input.shape)}")
             self.num_batches_tracked += 1
-            if count:  # an empty batch has no statistics
-                variance, mean = torch.var_mean(input, (0, 2, 3), correction=0)
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+        if self.training and M:  # an empty batch has no statistics
+            variance, mean = torch.var_mean(_wide(X), (0, 2, 3), correction=0)
+            self.running_mean.lerp_(mean.to(W.dtype), self.momentum)
+            self.running_var.lerp_((variance * (M / (M - 1))).to(W.dtype), self.momentum)
+        else:
+            variance, mean = _wide(self.running_var), _wide(self.running_mean)
         scale = (variance + self.eps).rsqrt()[:, None, None]  # (C, 1, 1)
-        normalized = (input - mean[:, None, None]) * scale
-        output = normalized * self.weight[:, None, None] + self.bias[:, None, None]
-        self.remember(output, normalized, scale, self.weight)
-        self._used_batch = self.training
+        normalized = (X - mean[:, None, None]) * scale  # x̂
+        output: Tensor = (normalized * W[:, None, None] + b[:, None, None]).to(X.dtype)
+        self.remember(output, normalized, scale, W, 1 / max(1, M) if self.training else 0)
         return output
 
-    def backward(self, gradient: Tensor) -> Tensor:
+    def backward(self, G: Tensor) -> Tensor:
         """(F38) ∂ℓ/∂γ = Σ G x̂    (F39) ∂ℓ/∂β = Σ G, both summed over the M values of a channel.
 
         (F40) ∂ℓ/∂x = γ / √(σ² + ε) · (G − (1/M) Σ G − x̂ · (1/M) Σ G x̂)
 
-        The two means stand for the ways through μ and σ², to which every value of the batch contributes; in evaluation
+        The two means stand for the paths through μ and σ², to which every value of the batch contributes; in evaluation
         the statistics are constants, and both are left out.
         """
-        gradient, normalized, scale, weight = self.recall(gradient)
-        along, across = (gradient * normalized).sum((0, 2, 3)), gradient.sum((0, 2, 3))
-        self.accumulate(weight, along)
-        self.accumulate(self.bias, across)
-        if self._used_batch:
-            count = gradient.numel() // self.num_features
-            gradient = gradient - (across[:, None, None] + normalized * along[:, None, None]) / count
-        return gradient * (scale * weight[:, None, None])
+        G, normalized, scale, W, share = self.recall(G)  # share: 1/M, or 0 in evaluation
+        along, across = (G * normalized).sum((0, 2, 3)), _wide(G).sum((0, 2, 3))
+        self.accumulate(W, along.to(W.dtype))
+        self.accumulate(self.bias, across.to(W.dtype))
+        centred = G - share * (across[:, None, None] + normalized * along[:, None, None]) if share else G
+        return (centred * (scale * W[:, None, None])).to(G.dtype)
+
+    def check(self, X: Tensor) -> None:
+        _check_images(X, self.num_features, self.weight)
+        if self.training and X.numel() == self.num_features:
+            raise ValueError(f"training needs at least 2 values per channel, got an input of {tuple(X.shape)}")
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
@@ -661,415 +1171,88 @@ class Flatten(Module):
     def __init__(self, start_dim: int = 1, end_dim: int = -1):
         self.start_dim, self.end_dim = start_dim, end_dim
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, X: Tensor) -> Tensor:
         """(F41) the same numbers in another shape: by default (N, C, H, W) becomes (N, C · H · W).
 
         Raises:
             IndexError: the input has no such dimension.
         """
-        output = input.flatten(self.start_dim, self.end_dim)
-        self.remember(output)
-        self._shape = input.shape
+        output = X.flatten(self.start_dim, self.end_dim)
+        self.remember(output, X.shape)
         return output
 
-    def backward(self, gradient: Tensor) -> Tensor:
+    def backward(self, G: Tensor) -> Tensor:
         """(F42) ∂ℓ/∂X is G in the shape of X."""
-        return self.recall(gradient)[0].reshape(self._shape)
+        G, shape = self.recall(G)
+        return G.reshape(shape)  # type: ignore[call-overload, no-any-return]
 
     def extra_repr(self) -> str:
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
 
 
-class ReLU(Module):
-    """The rectifier, component by component, for inputs of any shape."""
+# ----------------------------------------------------------------------------------------------------------------------
+# IV. Many networks at once
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(F7) σ(s) = max(0, s). Handout 3-6, p. 8/11."""
-        output = input.relu()
-        self.remember(output, output)
-        return output
 
-    def backward(self, gradient: Tensor) -> Tensor:
-        """(F8) ∂ℓ/∂s = G · σ'(s) with σ'(s) = 1 where s > 0 and 0 elsewhere: at the kink s = 0 as in PyTorch.
+class _StackedLinear(Linear):
+    """R linear layers: W is (R, out, in), b (R, out), X (R, N, in). A product of matrices acts on each of the R."""
 
-        The sign of the output is that derivative.
-        """
-        gradient, output = self.recall(gradient)
-        return output.sign().mul_(gradient)
+    def forward(self, X: Tensor) -> Tensor:
+        W, b = self.weight, self.bias
+        S = X @ W.mT  # (R, N, in) (R, in, out) -> (R, N, out)
+        if b is not None:
+            S += b[:, None]
+        self.remember(S, X, W)
+        return S
 
+    def backward(self, G: Tensor) -> Tensor | None:
+        G, X, W = self.recall(G)
+        self.accumulate(W, G.mT @ X)
+        self.accumulate(self.bias, G.sum(1))
+        return G @ W if self.needs_input_grad else None
 
-class Tanh(Module):
-    """The hyperbolic tangent, component by component, for inputs of any shape."""
+    def check(self, X: Tensor) -> None:
+        fits = isinstance(X, Tensor) and X.dim() == 3 and X.shape[::2] == (len(self.weight), self.in_features)
+        if not fits or X.dtype != self.weight.dtype:
+            _refuse_input(X, self.weight, f"({len(self.weight)}, N, {self.in_features}), one batch per network", fits)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(F9) σ(s) = tanh(s). Handout 3-6, p. 8/11."""
-        output = input.tanh()
-        self.remember(output, output)
-        return output
 
-    def backward(self, gradient: Tensor) -> Tensor:
-        """(F10) ∂ℓ/∂s = G · σ'(s) with σ'(s) = 1 − tanh²(s), that is G − G · output²."""
-        gradient, output = self.recall(gradient)
-        return gradient - output.square().mul_(gradient)
-
-
-class Sigmoid(Module):
-    """The logistic function, component by component, for inputs of any shape."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(F21) σ(s) = 1 / (1 + e⁻ˢ)."""
-        output = input.sigmoid()
-        self.remember(output, output)
-        return output
-
-    def backward(self, gradient: Tensor) -> Tensor:
-        """(F22) ∂ℓ/∂s = G · σ'(s) with σ'(s) = σ(s) (1 − σ(s))."""
-        gradient, output = self.recall(gradient)
-        return gradient * output * (1 - output)
-
-
-class Dropout(Module):
-    """Inverted dropout: in training each component is zeroed with probability p; in evaluation nothing happens.
-
-    Args:
-        p: the probability of zeroing, in [0, 1].
-
-    Raises:
-        TypeError, ValueError: p is not a number, or not in [0, 1].
-    """
-
-    def __init__(self, p: float = 0.5):
-        self.p = _number("p, the probability of zeroing,", p, least=0, most=1)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(F19) output = m · x, with m drawn from Bernoulli(1 − p) / (1 − p) for each component.
-
-        The division keeps the expectation, E[output] = x, so that evaluation needs no correction. The same seed draws
-        the same masks as in PyTorch. Handout 6-3, p. 7/12.
-        """
-        if not self.training or self.p == 0 or input.numel() == 0:
-            self.remember(input)
-            return input
-        mask = torch.zeros_like(input) if self.p == 1 else torch.empty_like(input)
-        if self.p < 1:
-            for part, generator in zip(mask, self.generators, strict=True) if self.generators else [(mask, None)]:
-                part.bernoulli_(1 - self.p, generator=generator)
-            mask /= 1 - self.p
-        output = input * mask
-        self.remember(output, mask)
-        return output
-
-    def backward(self, gradient: Tensor) -> Tensor:
-        """(F20) ∂ℓ/∂x = m · G, with the mask m of forward."""
-        gradient, *mask = self.recall(gradient)
-        return gradient * mask[0] if mask else gradient
-
-    def extra_repr(self) -> str:
-        return f"p={self.p}"
-
-
-class Loss(ABC):
-    """A function of a prediction and its target that gives one number, to be made small.
-
-    Args:
-        reduction: "mean" divides by the number of terms, "sum" does not. Loss and gradient always agree.
-        stacked: whether the first dimension counts the networks of a stack (see `stack`), R of them. Each then has its
-            own loss, and the loss is a tensor (R,).
-
-    Raises:
-        ValueError: another reduction.
-    """
-
-    _memory: tuple[Tensor, ...] | None = None
-
-    def __init__(self, *, reduction: str = "mean", stacked: bool = False):
-        if reduction not in ("mean", "sum"):
-            raise ValueError(f'reduction must be "mean" or "sum", got {reduction!r}')
-        self.reduction, self.stacked = reduction, stacked
-
-    @abstractmethod
-    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Return the loss, a tensor without dimensions, and remember what backward will need."""
-
-    @abstractmethod
-    def backward(self) -> Tensor:
-        """Return ∂ℓ/∂(prediction) for the last prediction and target, and forget them.
-
-        Raises:
-            RuntimeError: there is no forward to go back through.
-        """
-
-    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Return `forward(prediction, target)`."""
-        return self.forward(prediction, target)
-
-    def _recall(self) -> tuple[Tensor, ...]:
-        if self._memory is None:
-            name = type(self).__name__
-            raise RuntimeError(f"{name}.backward was called before forward: call criterion(prediction, target) first")
-        memory, self._memory = self._memory, None
-        return memory
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(reduction={self.reduction!r})"
-
-
-class MSELoss(Loss):
-    """The squared error, summed over all M components of the prediction and, by default, divided by M.
-
-    M counts components, not samples: a batch of 100 predictions of 2 numbers each has M = 200.
-    """
-
-    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """(F13) mean: ℓ = (1/M) Σ (p − t)²    (F14) sum: ℓ = Σ (p − t)². Handout 4-3.
-
-        Args:
-            prediction, target: p and t, floating-point, of the same shape and dtype; nothing is broadcast.
-
-        Raises:
-            TypeError: one is not a floating-point tensor, or the dtypes differ.
-            ValueError: the shapes differ.
-        """
-        _check_floating("prediction", prediction)
-        _check_floating("target", target)
-        if prediction.shape != target.shape:
-            shapes = f"{tuple(prediction.shape)} and {tuple(target.shape)}"
-            raise ValueError(f"prediction and target must have the same shape, got {shapes}: nothing is broadcast")
-        if prediction.dtype != target.dtype:
-            raise TypeError(f"prediction and target must have the same dtype, got {prediction.dtype}, {target.dtype}")
-        difference = (prediction - target).detach()
-        self._memory = (difference,)
-        squares = difference.square()
-        dims = tuple(range(1, squares.dim())) if self.stacked else None
-        return squares.mean(dims) if self.reduction == "mean" else squares.sum(dims)
-
-    def backward(self) -> Tensor:
-        """(F15) mean: ∂ℓ/∂p = (2/M) (p − t)    (F16) sum: ∂ℓ/∂p = 2 (p − t)."""
-        (difference,) = self._recall()
-        networks = len(difference) if self.stacked else 1
-        return difference * (2 * networks / max(1, difference.numel()) if self.reduction == "mean" else 2)
-
-
-LossMSE = MSELoss
-
-
-class CrossEntropyLoss(Loss):
-    """The negative logarithm of the probability that softmax gives to the right class; by default the mean.
-
-    The prediction holds one score (logit) per class, without a softmax layer before.
-    """
-
-    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """(F23) ℓₙ = −log qₙₜ, with t the target of n and qₙₖ = exp(sₙₖ) / Σⱼ exp(sₙⱼ). Handout 5-1.
-
-        mean: ℓ = (1/N) Σ ℓₙ    sum: ℓ = Σ ℓₙ. All scores of a sample are first lowered by their maximum: that changes
-        no qₙₖ, and no exp can overflow.
-
-        Args:
-            prediction: the scores s, floating-point, (N, number of classes).
-            target: the index of the right class of each sample, int64, (N,).
-
-        Raises:
-            TypeError: the prediction is not a floating-point tensor, or the target not one of int64.
-            ValueError: the shapes do not fit, or an index is no class.
-        """
-        _check_floating("prediction", prediction)
-        if not isinstance(target, Tensor) or target.dtype != torch.int64:
-            raise TypeError(f"the target must be a tensor of class indices, int64, got {_kind(target)}")
-        if prediction.dim() != 2 + self.stacked or target.shape != prediction.shape[:-1]:
-            shapes = f"{tuple(prediction.shape)} and {tuple(target.shape)}"
-            raise ValueError(f"expected a prediction of shape (N, classes) and a target of shape (N,), got {shapes}")
-        if target.numel() and not 0 <= target.min() <= target.max() < prediction.shape[-1]:
-            low, high = target.min().item(), target.max().item()
-            raise ValueError(f"the target must hold indices from 0 to {prediction.shape[-1] - 1}, got {low} to {high}")
-        shifted = prediction.detach() - prediction.detach().amax(-1, keepdim=True)
-        log_q, right = shifted - shifted.exp().sum(-1, keepdim=True).log(), target.unsqueeze(-1).clone()
-        self._memory = log_q, right
-        losses = -log_q.gather(-1, right).squeeze(-1)
-        return losses.mean(-1) if self.reduction == "mean" else losses.sum(-1)
-
-    def backward(self) -> Tensor:
-        """(F24) sum: ∂ℓ/∂sₙₖ = qₙₖ − 1 for the right class k, qₙₖ for the others    mean: the same, divided by N."""
-        log_q, right = self._recall()
-        gradient = log_q.exp().scatter_add_(-1, right, torch.full_like(log_q, -1))
-        return gradient / max(1, right.shape[-2]) if self.reduction == "mean" else gradient
-
-
-class Optimizer(ABC):
-    """Changes parameters with the help of their gradients: all take w ← w − η d, and differ in the direction d.
-
-    Args:
-        params: tensors, as `module.parameters()` gives them; those of a PyTorch module do as well.
-        lr: the learning rate, a finite number ≥ 0. It may be changed at any time: `optimizer.lr = 0.1`. For a stack of
-            R networks also a tensor (R,), one learning rate per network.
-        weight_decay: λ ≥ 0, adds λ w to the gradient of w.
-
-    Raises:
-        TypeError, ValueError: there is no parameter, one is no tensor or stands there twice, or lr is out of range.
-    """
-
-    def __init__(self, params: Iterable[Tensor], lr: float | Tensor, weight_decay: float = 0):
-        if isinstance(params, (Tensor, Module)) or not isinstance(params, Iterable):
-            raise TypeError(f"params must be an iterable of tensors, got {type(params).__name__}: module.parameters()?")
-        self.parameters = list(params)
-        if not self.parameters:
-            raise ValueError("the optimizer got no parameters: pass module.parameters()")
-        if strange := [_kind(value) for value in self.parameters if not isinstance(value, Tensor)]:
-            raise TypeError(f"parameters must be tensors (no groups), got {strange[0]}")
-        if len({id(parameter) for parameter in self.parameters}) < len(self.parameters):
-            raise ValueError("a parameter stands twice in the list: pass each one once")
-        self.lr, self.weight_decay = lr, _number("weight_decay", weight_decay, least=0)
-        self._memory: list[dict] = [{} for _ in self.parameters]  # what the directions so far have left behind
-
-    @property
-    def lr(self) -> float | Tensor:
-        """The learning rate η."""
-        return self._lr
-
-    @lr.setter
-    def lr(self, value: float | Tensor) -> None:
-        if not isinstance(value, Tensor):
-            self._lr = _number("the learning rate", value, least=0)
-            return
-        if value.dim() != 1 or any(parameter.shape[:1] != value.shape for parameter in self.parameters):
-            raise ValueError(f"a tensor of learning rates must be (R,) for a stack of R, got {tuple(value.shape)}")
-        for rate in value.tolist():
-            _number("every learning rate", rate, least=0)
-        self._lr = value.detach().clone()
-
-    def zero_grad(self) -> None:
-        """Forget all gradients: set each parameter's `.grad` to None."""
-        for parameter in self.parameters:
-            parameter.grad = None
-
-    @abstractmethod
-    def direction(self, gradient: Tensor, memory: dict) -> Tensor:
-        """Return d for one parameter, given g, its gradient with the weight decay, and a memory of its own."""
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """(F17) w ← w − η d for every w that has a gradient, in place; here g = ∂ℓ/∂w + λ w. Handout 5-2, p. 12/17."""
-        parameters, steps = [], []
-        for parameter, memory in zip(self.parameters, self._memory):
-            if (gradient := parameter.grad) is not None:
-                if self.weight_decay:
-                    gradient = gradient.add(parameter, alpha=self.weight_decay)
-                parameters.append(parameter)
-                steps.append(self.direction(gradient, memory))
-        if isinstance(self._lr, Tensor):
-            for parameter, step in zip(parameters, steps):
-                rates = self._lr.to(parameter).view(-1, *[1] * (parameter.dim() - 1))  # (R,) -> (R, 1) or (R, 1, 1)
-                parameter.addcmul_(rates, step, value=-1)
-        elif parameters:
-            torch._foreach_add_(parameters, steps, alpha=-self._lr)
-
-
-class SGD(Optimizer):
-    """Mini-batch stochastic gradient descent, with momentum if wanted.
-
-    Args:
-        params, lr, weight_decay: see `Optimizer`.
-        momentum: μ ≥ 0, the share of the last step that goes into the next.
-        dampening: τ; with momentum, gradients after the first enter with weight 1 − τ.
-        nesterov: whether the gradient is taken after the momentum step; needs momentum > 0 and dampening = 0.
-    """
-
-    def __init__(self, params: Iterable[Tensor], lr=1e-3, momentum=0, dampening=0, weight_decay=0, nesterov=False):
-        super().__init__(params, lr, weight_decay)
-        self.momentum = _number("momentum", momentum, least=0)
-        self.dampening = _number("dampening", dampening)
-        self.nesterov = nesterov
-        if nesterov and (momentum == 0 or dampening != 0):
-            raise ValueError(f"nesterov needs momentum > 0 and dampening = 0, got {momentum=}, {dampening=}")
-
-    def direction(self, gradient: Tensor, memory: dict) -> Tensor:
-        """(F25) d = g; with momentum d = v, where v ← μ v + (1 − τ) g (at first v = g); with nesterov d = g + μ v."""
-        if not self.momentum:
-            return gradient
-        if not memory:
-            memory["velocity"] = gradient.clone()
-        else:
-            memory["velocity"].mul_(self.momentum).add_(gradient, alpha=1 - self.dampening)
-        velocity = memory["velocity"]
-        return gradient.add(velocity, alpha=self.momentum) if self.nesterov else velocity
-
-
-class Adam(Optimizer):
-    """Adam: every component has a step size of its own, from running averages of its gradient and of its square.
-
-    Args:
-        params, lr, weight_decay: see `Optimizer`.
-        betas: β₁ and β₂, in [0, 1), the shares of the past in the two averages.
-        eps: ε ≥ 0, keeps the division away from zero.
-    """
-
-    def __init__(self, params: Iterable[Tensor], lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0):
-        super().__init__(params, lr, weight_decay)
-        self.betas, self.eps = tuple(betas), _number("eps", eps, least=0)
-        if len(self.betas) != 2 or not all(0 <= _number("every beta", beta) < 1 for beta in self.betas):
-            raise ValueError(f"betas must be two numbers in [0, 1), got {betas}")
-
-    def direction(self, gradient: Tensor, memory: dict) -> Tensor:
-        """(F27) d = m̂ / (√v̂ + ε), with m ← β₁ m + (1 − β₁) g and v ← β₂ v + (1 − β₂) g². Kingma and Ba (2015).
-
-        m and v begin with 0; after t steps, m̂ = m / (1 − β₁ᵗ) and v̂ = v / (1 − β₂ᵗ) undo the pull of that beginning.
-        """
-        if not memory:
-            memory.update(count=0, mean=torch.zeros_like(gradient), square=torch.zeros_like(gradient))
-        mean, square, (beta1, beta2) = memory["mean"], memory["square"], self.betas
-        mean.lerp_(gradient, 1 - beta1)
-        square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        memory["count"] = count = memory["count"] + 1
-        return mean / (square / (1 - beta2**count)).sqrt_().add_(self.eps).mul_(1 - beta1**count)
-
-
-class CosineAnnealingLR:
-    """Lowers an optimizer's learning rate from its present value η₀ to `eta_min` along half a cosine.
-
-    Args:
-        optimizer: its `lr` is set by each `step()`.
-        T_max: the number of calls of `step` after which `eta_min` is reached.
-        eta_min: the last learning rate.
-    """
-
-    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0):
-        _positive_integers(T_max=T_max)
-        self.optimizer, self.T_max, self.eta_min = optimizer, T_max, _number("eta_min", eta_min, least=0)
-        self.base_lr, self.last_epoch = optimizer.lr, 0
-
-    def step(self) -> None:
-        """(F28) η_t = η_min + (η₀ − η_min) (1 + cos(π t / T_max)) / 2 after t steps."""
-        self.last_epoch += 1
-        share = (1 + math.cos(math.pi * self.last_epoch / self.T_max)) / 2
-        self.optimizer.lr = self.eta_min + (self.base_lr - self.eta_min) * share
-
-
-def stack(networks: Iterable[Module], generators: Iterable[torch.Generator] | None = None) -> Module:
+def stack(networks: Iterable[Module]) -> Module:
     """Return one network that computes all R `networks` at once, each parameter with a leading dimension R.
 
-    The modules are the same, for a product of matrices acts on the last two dimensions. Inputs become (R, N, ...), a
-    batch for each network; the loss is built with `stacked=True`, and the learning rate may be a tensor (R,). Every
-    network then takes the steps that it would take alone, and one that diverges leaves the others untouched.
+    Inputs become (R, N, ...), a batch for each network; the loss is built with `stacked=True`, and the learning rate
+    may be a tensor (R,). Every network then takes the steps that it would take alone, and one that diverges leaves the
+    others untouched. Masks of Dropout are drawn for all networks together.
 
     Args:
-        networks: of one architecture. Their parameters are copied.
-        generators: one per network, for Dropout. Without them, masks come from PyTorch's global generator.
+        networks: alike but for the values of parameters and buffers, which are copied. They may be built from Linear,
+            ReLU, Tanh, Sigmoid, Dropout, Sequential, and classes that set `stackable = True`.
 
     Raises:
-        ValueError: there is no network, two differ in architecture, one has layers for images, or the generators are
-            not R.
+        ValueError: there is no network, two are not alike, or one holds a module that cannot be stacked.
     """
-    networks, generators = list(networks), None if generators is None else list(generators)
-    kinds = {(repr(net), *((n, t.shape, t.dtype) for n, t in net.state_dict().items())) for net in networks}
-    if len(kinds) != 1 or (generators and len(generators) != len(networks)):
+    networks = list(networks)
+    for module in itertools.chain(*(network.modules() for network in networks)):
+        kind = type(module)
+        if module.stack_size is not None or not (kind is Linear or vars(kind).get("stackable")):
+            what = "is a stack already" if module.stack_size is not None else "cannot be stacked"
+            raise ValueError(f"a {kind.__name__} {what}: train networks that contain one by themselves")
+    if not networks or not all(_alike(networks[0], network) for network in networks):
         raise ValueError(
-            "stack needs at least one network, all of the same layers, shapes and dtypes, and one generator for each; "
-            f"got {len(networks)} networks of {len(kinds)} kinds and {len(generators or [])} generators"
+            "stack needs at least one network, all of the same layers, shapes and dtypes, and alike in everything but "
+            f"the values of parameters; got {len(networks)}: {', '.join(map(repr, networks))}"
         )
-    if any(isinstance(module, (_Sliding, BatchNorm2d, Flatten)) for module in networks[0].modules()):
-        raise ValueError("layers for images cannot be stacked: train networks that contain them one by one")
-    groups = zip(*(_tensors(network) for network in networks))
-    return _copy_with(networks[0], [torch.stack(group) for group in groups], len(networks), generators)
+    together = copy.deepcopy(networks[0])
+    tensors: dict[int, Tensor] = {}
+    for part, *parts in zip(together.modules(), *(network.modules() for network in networks)):
+        for name in (*part.parameter_names, *part.buffer_names):
+            if getattr(part, name) is not None:  # a tensor in two places stays one
+                group = torch.stack([getattr(own, name).detach() for own in parts])
+                setattr(part, name, tensors.setdefault(id(getattr(parts[0], name)), group))
+        part.stack_size = len(networks)
+        if type(part) is Linear:
+            part.__class__ = _StackedLinear
+    return together
 
 
 def unstack(network: Module) -> list[Module]:
@@ -1078,93 +1261,788 @@ def unstack(network: Module) -> list[Module]:
     Raises:
         ValueError: the network was not made by `stack`.
     """
-    if network.networks is None:
+    sizes = {part.stack_size for part in network.modules()} if isinstance(network, Module) else set()
+    if len(sizes) != 1 or None in sizes:
         raise ValueError("unstack expects a network made by stack")
-    groups = zip(*(tensor.unbind() for tensor in _tensors(network)))
-    return [_copy_with(network, [part.clone() for part in group]) for group in groups]
+    alone = [copy.deepcopy(network) for _ in range(sizes.pop() or 0)]
+    for index, single in enumerate(alone):
+        tensors: dict[int, Tensor] = {}
+        for part, stacked in zip(single.modules(), network.modules()):
+            for name in (*part.parameter_names, *part.buffer_names):
+                if (together := getattr(stacked, name)) is not None:
+                    setattr(part, name, tensors.setdefault(id(together), together[index].detach().clone()))
+            part.stack_size = None
+            if type(part) is _StackedLinear:
+                part.__class__ = Linear  # type: ignore[assignment]
+    return alone
 
 
-def _tensors(network: Module) -> list[Tensor]:
-    return [tensor for _, tensor in network._named_tensors("parameter_names", "buffer_names")]
+# ----------------------------------------------------------------------------------------------------------------------
+# V. Behind the scenes
 
 
-def _copy_with(network: Module, tensors: list[Tensor], networks=None, generators=None) -> Module:
-    # deepcopy puts what its second argument holds under the id of a tensor into that tensor's place.
-    network = copy.deepcopy(network, {id(own): tensor for own, tensor in zip(_tensors(network), tensors)})
-    for module in network.modules():
-        module._memory, module.networks, module.generators = None, networks, generators
-    return network
+class IncompatibleKeys(NamedTuple):
+    """What `load_state_dict(strict=False)` has passed over."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
 
 
-def kaiming_normal_(tensor: Tensor, *, mode: str = "fan_in") -> Tensor:
-    """(F33) He: Wᵢ ~ N(0, σ²) with σ = √(2 / fan), in place; return the tensor. For layers that a ReLU follows.
+class Housekeeping:
+    """The methods of Module that have no part in learning: they walk through modules, save, move and print them."""
 
-    A ReLU lets half of the variance through; the 2 makes up for it. He et al. (2015), section 2.2.
+    def named_children(self: Any) -> Iterator[tuple[str, Module]]:
+        """Yield (name, module) for the modules directly inside this one.
 
-    Args:
-        tensor: the weight of a `Linear` or `Conv2d`.
-        mode: "fan_in" keeps the size of activations: fan is the number of inputs of one output. "fan_out" keeps the
-            size of gradients: fan is the number of outputs that one input goes to.
+        Raises:
+            TypeError: an attribute holds modules in a list, where parameters would be lost.
+        """
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+            elif name != "layers" or not isinstance(self, Sequential):
+                _refuse_hidden_modules(self, name, value)
 
-    Raises:
-        ValueError: another mode, or a tensor of fewer than two dimensions.
+    def named_modules(self: Any, memo: set[int] | None = None, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """Yield (name, module) for this module, under the name "", and all modules inside it, each once."""
+        memo = set() if memo is None else memo
+        if id(self) not in memo:
+            memo.add(id(self))
+            yield prefix, self
+            for name, child in self.named_children():
+                yield from child.named_modules(memo, f"{prefix}.{name}" if prefix else name)
+
+    def modules(self: Any) -> Iterator[Module]:
+        """Yield this module and all modules inside it, each once."""
+        return (module for _, module in self.named_modules())
+
+    def named_parameters(self: Any) -> Iterator[tuple[str, Tensor]]:
+        """Yield (name, parameter), each parameter once, under the first of its names, as in PyTorch: "0.weight"."""
+        seen: set[int] = set()
+        for name, parameter in _named_tensors(self, "parameter_names"):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield name, parameter
+
+    def zero_grad(self: Any, set_to_none: bool = True) -> None:
+        """Forget all gradients: set each parameter's `.grad` to None."""
+        _only_default(self, set_to_none=(set_to_none, True))
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def train(self: Any, mode: bool = True) -> Any:
+        """Put this module and all inside it into training mode (or, with False, into evaluation mode); return self."""
+        for module in self.modules():
+            module.training = bool(mode)
+        return self
+
+    def eval(self: Any) -> Any:
+        """Put this module and all inside it into evaluation mode; return self."""
+        return self.train(False)
+
+    def requires_grad_(self: Any, learned: bool = True) -> Any:
+        """Freeze all parameters with False, so that backward adds nothing to their `.grad`; return self."""
+        for parameter in self.parameters():
+            parameter.frozen = not learned
+        return self
+
+    def state_dict(self: Any) -> dict[str, Tensor]:
+        """Return all parameters and buffers by name, in PyTorch's order. They share memory with the module's."""
+        return {name: tensor.detach() for name, tensor in _named_tensors(self, "parameter_names", "buffer_names")}
+
+    def load_state_dict(self: Any, state_dict: Mapping[str, Tensor], strict: bool = True) -> IncompatibleKeys:
+        """Copy the values of `state_dict` into the parameters and buffers. A refused dictionary changes nothing.
+
+        Args:
+            state_dict: tensors by name, from this framework or from PyTorch.
+            strict: whether all names must agree. Otherwise those that both have are loaded, and the others returned.
+
+        Raises:
+            KeyError: a name is missing or unknown.
+            TypeError: a value is not a tensor.
+            ValueError: a tensor has another shape.
+        """
+        own = self.state_dict()
+        missing, unknown = [n for n in own if n not in state_dict], [n for n in state_dict if n not in own]
+        if strict and (missing or unknown):
+            raise KeyError(f"the state dict does not fit: missing {missing}, unknown {unknown}; expected {list(own)}")
+        values = {}
+        for name in own:
+            if name in state_dict:
+                value = state_dict[name]
+                if not isinstance(value, Tensor) or value.is_complex():
+                    raise TypeError(f"{name} must be a tensor, got {_kind(value)}")
+                if value.shape != own[name].shape:
+                    raise ValueError(f"{name} must have shape {tuple(own[name].shape)}, got {tuple(value.shape)}")
+                values[name] = torch.empty_like(own[name]).copy_(value.detach())
+        for name, value in values.items():
+            own[name].copy_(value)
+        return IncompatibleKeys(missing, unknown)
+
+    def to(self: Any, *args: Any, **kwargs: Any) -> Any:
+        """Move parameters, gradients and buffers to a device or a floating-point dtype, in place; return self.
+
+        A forward from before the move can't be gone back through any more.
+
+        Raises:
+            TypeError: the dtype is not a floating-point one.
+        """
+        if not torch.empty(0).to(*args, **kwargs).is_floating_point():
+            raise TypeError("modules can be moved to floating-point dtypes alone, such as torch.float64")
+        for module in self.modules():
+            vars(module)["_memory"] = _Memory()
+            for name in (*module.parameter_names, *module.buffer_names):
+                tensor = getattr(module, name)
+                for part in () if tensor is None else (tensor, tensor.grad):
+                    if part is not None:
+                        moved = part.data.to(*args, **kwargs)
+                        part.data = moved if part.is_floating_point() else part.data.to(moved.device)
+        return self
+
+    def float(self: Any) -> Any:
+        """Change to float32, in place; return self."""
+        return self.to(torch.float32)
+
+    def double(self: Any) -> Any:
+        """Change to float64, in place; return self."""
+        return self.to(torch.float64)
+
+    def summary(self: Any) -> str:
+        """Return a table of all parameters, with shape and number of elements, and their total."""
+        rows = [(name, str(tuple(p.shape)), p.numel()) for name, p in self.named_parameters()]
+        rows.append(("total", "", sum(row[2] for row in rows)))
+        return "\n".join(f"{name:<16} {shape:>16} {count:>10,}" for name, shape, count in rows)
+
+    def extra_repr(self: Any) -> str:
+        """Return the arguments that `repr` shows."""
+        return ""
+
+    def __repr__(self: Any) -> str:
+        children = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
+        inside = "\n  ".join(["", *children]) + "\n" if children else self.extra_repr()
+        return f"{type(self).__name__}({inside})"
+
+
+class Remembering:
+    """What every Function does unseen: it notes where forward keeps something, and copies go without their memory."""
+
+    def check(self: Any, *inputs: Any) -> None:
+        """Refuse what `forward` can't take, called with the same arguments. Here: what is not floating-point."""
+        _check_floating("prediction" if isinstance(self, Loss) else "input", inputs[0])
+
+    def __setattr__(self: Any, name: str, value: Any) -> None:
+        run = _thread.run
+        if run is not None and run.module is self and name not in getattr(self, "buffer_names", ()):
+            run.assigned = vars(self)["_assigned"] = run.assigned or next(_numbers)
+        object.__setattr__(self, name, _adopted(value) if name in getattr(self, "parameter_names", ()) else value)
+
+    def __getstate__(self: Any) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_memory", "_assigned")}
+
+
+class _Switch(property):
+    """An attribute that always reads False; setting it calls the function that it decorates."""
+
+    def __init__(self, switch: Callable[..., None]):
+        super().__init__(lambda owner: False, switch)
+
+
+class Parameter(Tensor):
+    """What a tensor named in `parameter_names` becomes: it can be frozen, and copies of it have no `.grad`.
+
+    Automatic differentiation has no part in it, so that `requires_grad` is False. Setting that to False, PyTorch's way
+    to freeze a parameter, freezes it: backward adds nothing to its `.grad`. Setting it to True lets it learn again.
     """
-    if mode not in ("fan_in", "fan_out") or tensor.dim() < 2:
-        raise ValueError(f'expected "fan_in" or "fan_out" and a weight, got {mode!r} and shape {tuple(tensor.shape)}')
-    fan = tensor.shape[1 if mode == "fan_in" else 0] * math.prod(tensor.shape[2:])
-    return tensor.detach().normal_(0, math.sqrt(2 / fan))
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # results are plain tensors
+    frozen = False
+
+    @_Switch
+    def requires_grad(self, learned: bool) -> None:
+        self.frozen = not learned
+
+    def requires_grad_(self, learned: bool = True) -> "Parameter":
+        self.frozen = not learned
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Parameter":
+        twin: Parameter = _adopted(self.detach().clone())
+        twin.frozen = self.frozen
+        memo[id(self)] = twin
+        return twin
+
+    def __repr__(self, **kwargs: Any) -> str:  # type: ignore[override]
+        return repr(self.detach())
 
 
-def _check_images(input: Tensor, channels: int | None = None, dtype: torch.dtype | None = None) -> None:
-    if input.dim() != 4 or channels not in (None, input.shape[1]):
-        raise ValueError(f"expected an input of shape (N, {channels or 'C'}, H, W), got {tuple(input.shape)}")
-    if dtype not in (None, input.dtype):
-        raise TypeError(f"the input is {input.dtype}, the weights are {dtype}: convert one with .to()")
+def _adopted(tensor: Any) -> Any:
+    if type(tensor) is Tensor and tensor.is_leaf:
+        tensor.__class__ = Parameter
+    return tensor
 
 
-def _check_floating(name: str, tensor: Tensor) -> None:
-    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-        raise TypeError(f"the {name} must be a floating-point tensor, got {_kind(tensor)}: convert it by .float()")
+# What a forward leaves for its backward
 
 
-def _kind(value: object) -> object:
-    return value.dtype if isinstance(value, Tensor) else type(value).__name__
+class _Run:
+    """One run of a forward, kept for the one backward that may follow.
+
+    Attributes:
+        module: whose forward it is.
+        chain: whether the module is a Sequential, which hands on all gradients as they are.
+        recorded: whether gradients were enabled; None under inference mode, where nothing is kept.
+        entries: what was remembered, in order: (module, values, versions of the values), or for the run of another
+            module inside this one (module, run, None). Backward takes them out again.
+        input, output: shape and dtype of both.
+        number: tells the runs of a module from each other.
+        assigned: not 0 if this run left something in attributes of the module: the larger, the later.
+        origin: which run of which module made the input.
+    """
+
+    input: tuple[torch.Size, torch.dtype]
+    output: tuple[torch.Size, torch.dtype]
+    number = assigned = 0
+    origin: tuple[int, int] | None = None
+
+    def __init__(self, module: Any):
+        self.module, self.chain, self.guarded = module, module.chain, module.guarded and not module.chain
+        self.recorded = True if torch.is_grad_enabled() else None if torch.is_inference_mode_enabled() else False
+        self.entries: list[tuple[Any, Any, Any]] = []
+
+    def take_run(self, module: Any) -> "_Run | None":
+        """Take out the last run of a module inside this one."""
+        for index in range(len(self.entries) - 1, -1, -1):
+            owner, run, versions = self.entries[index]
+            if owner is module and versions is None:
+                del self.entries[index]
+                return run  # type: ignore[no-any-return]
+        return None
 
 
-def _pair(name: str, value: Pair, least: int = 1) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
-    if len(pair) != 2 or any(isinstance(part, bool) or not isinstance(part, int) or part < least for part in pair):
-        raise ValueError(f"{name} must be an integer ≥ {least} or a pair of them, got {value!r}")
-    return pair
+class _Thread(threading.local):
+    """What a thread is doing: the innermost run, forward or backward, of a module that calls others."""
+
+    run: _Run | None = None
 
 
-def _versions(tensors: Iterable[Tensor]) -> list[int | None]:
+class _Memory(threading.local):
+    """For each thread, the last runs of a module that no other module called: with gradients enabled, and without.
+
+    As in PyTorch, a forward under `torch.no_grad()` leaves no trace where another one waits for its backward. It is
+    kept all the same, since a whole program may run with gradients disabled.
+    """
+
+    enabled: _Run | None = None
+    disabled: _Run | None = None
+
+
+_thread = _Thread()
+_numbers = itertools.count(1)
+_one_at_a_time = threading.RLock()
+_version = operator.attrgetter("_version")
+
+
+def _guard(cls: Any) -> None:
+    # The layers of this file do without, for speed: they call no other module, and `remember` and `recall` do the rest.
+    cls.forward, cls.backward = _guarded(cls.forward, _forward), _guarded(cls.backward, _backward)
+
+
+def _guarded(formula: Callable[..., Any], way: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(formula)
+    def guarded(self: Any, *args: Any) -> Any:
+        run = _thread.run
+        if run is not None and run.module is self:
+            return formula(self, *args)  # super().forward(...)
+        return way(formula, self, run, *args)
+
+    return guarded
+
+
+def _forward(formula: Callable[..., Tensor], self: Any, outer: _Run | None, *inputs: Any) -> Tensor:
+    run = _Run(self)
+    try:
+        self.check(*inputs)
+        if outer is None:
+            _forget(run)
+            run.origin = getattr(inputs[0], "_diy_origin", None)
+            inputs = tuple([input.detach() for input in inputs])
+        _thread.run = run
+        output = formula(self, *inputs)
+    except Exception as error:
+        raise _placed(error, run) from None
+    finally:
+        _thread.run = outer
+    if not isinstance(output, Tensor):
+        _refuse_result(self, "forward", output, "the output")
+    run.input = inputs[0].shape, inputs[0].dtype
+    return _keep(run, outer, output)
+
+
+def _start(self: Any, outer: _Run | None, output: Tensor) -> _Run:
+    """Keep a run of a simple layer that has no Sequential around it."""
+    run = _Run(self)
+    if outer is None:
+        _forget(run)
+    _keep(run, outer, output)
+    return run
+
+
+def _forget(run: _Run) -> None:
+    # Even if this forward fails, the one before can't be gone back through any more: the layers may have changed.
+    memory = run.module._memory
+    if run.recorded:
+        memory.enabled = memory.disabled = None
+    elif run.recorded is False:
+        memory.disabled = None
+
+
+def _keep(run: _Run, outer: _Run | None, output: Tensor) -> Tensor:
+    if not output.is_leaf:
+        output = output.detach()  # a parameter that belongs to PyTorch as well has asked for a graph
+    run.output = output.shape, output.dtype
+    if outer is not None:
+        if run.recorded is outer.recorded and run.recorded is not None:
+            outer.entries.append((run.module, run, None))
+    elif run.recorded is not None:
+        run.number = next(_numbers)
+        setattr(run.module._memory, "enabled" if run.recorded else "disabled", run)
+        output._diy_origin = id(run.module), run.number  # type: ignore[attr-defined]  # for the loss to pass on
+    return output
+
+
+def _backward(formula: Callable[..., Tensor | None], self: Any, outer: _Run | None, *gradient: Any) -> Tensor | None:
+    run = None
+    try:
+        run = _thread.run = _find(self, outer, gradient)
+        if outer is None:
+            with _one_at_a_time:
+                result = formula(self, *[G.detach() for G in gradient])
+        else:
+            result = formula(self, *gradient)
+    except Exception as error:
+        raise _placed(error, run) from None
+    finally:
+        _thread.run = outer
+    fits = (result.shape, result.dtype) == run.input if isinstance(result, Tensor) else result is None and _spares(self)
+    if run.entries or not fits:
+        _check_result(run, result)
+    if run.origin is not None and result is not None:
+        result._diy_origin = run.origin  # type: ignore[attr-defined]
+    return result
+
+
+def _find(self: Any, outer: _Run | None, gradient: tuple[Any, ...]) -> _Run:
+    """Take the run that a backward belongs to out of where it was kept. A refused gradient leaves it there."""
+    run = _waiting(self, gradient) if outer is None else outer.take_run(self)
+    if run is None or torch.is_inference_mode_enabled():
+        _refuse_backward(self, outer)
+    for G in gradient:
+        if not isinstance(G, Tensor) or (G.shape, G.dtype) != run.output:
+            _refuse_gradient(run, G)
+    if run.assigned and run.assigned != vars(self).get("_assigned"):
+        _refuse_overwritten(self)
+    if outer is None:
+        setattr(self._memory, "enabled" if run.recorded else "disabled", None)
+    return run
+
+
+def _waiting(self: Any, gradient: tuple[Any, ...]) -> _Run | None:
+    runs = [self._memory.enabled, None if torch.is_grad_enabled() else self._memory.disabled]
+    runs = [run for run in runs if run is not None]
+    origin = getattr(gradient[0], "_diy_origin", None) if gradient else None
+    if runs and origin is not None and origin[0] == id(self):
+        runs = [run for run in runs if run.number == origin[1]] or _refuse_other_forward(self)
+    if len(runs) > 1:
+        _refuse_other_forward(self)
+    return runs[0] if runs else None
+
+
+def _search(run: _Run, module: Any, last: tuple[Any, Any, Any]) -> tuple[tuple[Any, ...], list[int | None]]:
+    # What a module has remembered last, where another one has spoken since: backward need not go straight back.
+    if last[0] is not None:
+        run.entries.append(last)
+    for index in range(len(run.entries) - 1, -1, -1):
+        owner, values, versions = run.entries[index]
+        if owner is module and versions is not None:
+            del run.entries[index]
+            return values, versions
+    _refuse_recall(run, module)
+
+
+def _versions(values: tuple[Any, ...]) -> list[int | None]:
     # PyTorch counts the in-place changes of every tensor, except of those made under inference mode: they allow none.
     try:
-        return [tensor._version for tensor in tensors]
-    except RuntimeError:
-        return [None if tensor.is_inference() else tensor._version for tensor in tensors]
+        return [*map(_version, values)]
+    except (AttributeError, RuntimeError):
+        return [v._version if isinstance(v, Tensor) and not v.is_inference() else None for v in values]
 
 
-def _placed(error: BaseException, index: int, layer: Module) -> BaseException:
-    # "layer 1.2, Linear(...): what was wrong", where 1.2 is the place of a layer inside nested Sequentials.
-    message = str(error)
-    inner = message.startswith("layer ") and message[6:7].isdigit()
-    if isinstance(error, (AssertionError, IndexError, RuntimeError, TypeError, ValueError)):
-        error.args = (f"layer {index}.{message[6:]}" if inner else f"layer {index}, {layer!r}: {message}",)
+def _check_owner(module: Any, parameter: Tensor | None) -> None:
+    if parameter is not None and all(own is not parameter for own in module.parameters()):
+        name, names = type(module).__name__, module.parameter_names
+        raise RuntimeError(
+            f"{name} adds to the gradient of a tensor that is not among its parameters (now): add its name to "
+            f"parameter_names, which is {names}, and keep the same tensor from forward to backward"
+        )
+
+
+for _class in Sequential, MSELoss, CrossEntropyLoss:
+    _guard(_class)
+
+for _owner, _methods in (Module, Housekeeping), (Function, Remembering):
+    for _name in vars(_methods).keys() - {"__module__", "__dict__", "__weakref__", "__doc__"}:
+        setattr(_owner, _name, vars(_methods)[_name])
+
+
+# Refusals
+
+
+def _refuse_backward(self: Any, outer: _Run | None = None) -> NoReturn:
+    name = type(self).__name__
+    if isinstance(self, Loss):
+        raise RuntimeError(f"{name}.backward was called before forward: call criterion(prediction, target) first")
+    if outer is not None:
+        above = type(outer.module).__name__
+        raise RuntimeError(f"{name}.backward was called before forward, or more often, inside {above}.backward")
+    raise RuntimeError(
+        f"{name}.backward was called before forward: call the module on an input first (each backward uses up one "
+        "forward, one under torch.no_grad() is of no use outside, and under torch.inference_mode() nothing is kept)"
+    )
+
+
+def _refuse_other_forward(self: Any) -> NoReturn:
+    raise RuntimeError(
+        f"{type(self).__name__} was called again since the forward that this gradient belongs to: call the network, "
+        "the loss and both backwards in this order, and whatever comes between under torch.no_grad()"
+    )
+
+
+def _refuse_overwritten(self: Any) -> NoReturn:
+    raise RuntimeError(
+        f"{type(self).__name__} was called again since the forward that this backward belongs to, and keeps what "
+        "backward needs in attributes, which hold the later call's: use self.remember(output, ...) in forward and "
+        "self.recall(gradient) in backward"
+    )
+
+
+def _refuse_changed(self: Any, values: tuple[Any, ...], versions: list[int | None]) -> NoReturn:
+    changed = next(value for value, now, then in zip(values, _versions(values), versions) if now != then)
+    what = f"a tensor of shape {tuple(changed.shape)} that {type(self).__name__}.backward needs"
+    hint = "change a copy (tensor.clone()), or call forward again"
+    raise RuntimeError(f"{what} was changed in place after forward: {hint}")
+
+
+def _refuse_remember(self: Any) -> NoReturn:
+    raise RuntimeError(
+        f"{type(self).__name__}.remember was called outside forward: call it there, with what backward needs"
+    )
+
+
+def _refuse_gradient(run: _Run, G: Any) -> NoReturn:
+    (shape, dtype), must = run.output, f"the gradient given to {type(run.module).__name__}.backward must"
+    if not isinstance(G, Tensor) or G.dtype != dtype:
+        raise TypeError(f"{must} be a tensor of {dtype}, got {_kind(G)}")
+    raise ValueError(f"{must} have the shape of the output, {tuple(shape)}, got {tuple(G.shape)}")
+
+
+def _refuse_recall(run: _Run, module: Any) -> NoReturn:
+    if run.module is not module:
+        _refuse_backward(module, run)
+    name = type(module).__name__
+    raise RuntimeError(
+        f"{name}.forward has remembered nothing, or less than {name}.backward recalls: call "
+        "self.remember(output, ...) in forward, with all that backward needs"
+    )
+
+
+def _spares(module: Any) -> bool:
+    # Whether a module may return no input gradient: the first layer in it needs none.
+    if isinstance(module, Sequential) and module.layers:
+        return _spares(module.layers[0])
+    if isinstance(module, Loss) or not module.guarded:
+        return isinstance(module, Module) and not module.needs_input_grad
+    return not all(part.needs_input_grad for part in module.modules())
+
+
+def _check_result(run: _Run, result: Any) -> None:
+    self, name = run.module, type(run.module).__name__
+    if not isinstance(result, Tensor) and not (result is None and _spares(self)):
+        _refuse_result(self, "backward", result, "the gradient of the input")
+    (shape, dtype), what = run.input, "prediction" if isinstance(self, Loss) else "input"
+    if result is not None and result.shape != shape:
+        got = tuple(result.shape)
+        raise ValueError(f"{name}.backward must return a gradient of the {what}'s shape, {tuple(shape)}, got {got}")
+    if result is not None and result.dtype != dtype:
+        raise TypeError(f"{name}.backward must return a gradient of the {what}'s dtype, {dtype}, got {result.dtype}")
+    for left in [type(owner).__name__ for owner, _, _ in run.entries if owner is not self][-1:]:
+        raise RuntimeError(
+            f"{name}.forward called {left}, but {name}.backward did not call {left}.backward as often: the gradient "
+            "must go back through every module that forward has called (call it under torch.no_grad() to leave it out)"
+        )
+
+
+def _refuse_result(self: Any, method: str, result: Any, what: str) -> NoReturn:
+    name = f"{type(self).__name__}.{method}"
+    hint = f"does it end with `return`? It must return {what}" if result is None else f"it must return {what}, a tensor"
+    raise TypeError(f"{name} returned {_kind(result)}: {hint}")
+
+
+def _placed(error: Exception, run: _Run | None) -> Exception:
+    """Return the error with the place of the layer that raised it, "layer 1.2, Linear(...): what was wrong"."""
+    simple = len(error.args) == 1 and isinstance(error.args[0], str) and not isinstance(error, (KeyError, OSError))
+    if run is None or not isinstance(run.module, Sequential) or not simple:
+        return error
+    formulas = {Sequential.forward.__wrapped__.__code__: "X", Sequential.backward.__wrapped__.__code__: "G"}  # type: ignore[attr-defined]
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code in formulas)
+    found = next((frame for frame in frames if frame.f_locals["self"] is run.module), None)
+    if found is None or (layer := found.f_locals.get("layer")) is None:
+        return error
+    if not hasattr(error, "_diy_place"):
+        error = _explained(error, layer, formulas[found.f_code], found.f_locals)
+    # In forward as many layers have run as come before this one, in backward as many are left to run.
+    layers, names, here = run.module.layers, run.module.names, len(run.entries)
+    name = names[here] if here < len(layers) and layers[here] is layer else names[layers.index(layer)]
+    inside, message = getattr(error, "_diy_place", ("", f"{layer!r}: {error}"))
+    place = f"{name}.{inside}" if inside else name
+    error._diy_place, error.args = (place, message), (f"layer {place}, {message}",)  # type: ignore[attr-defined]
     return error
 
 
-def _number(name: str, value: float, least: float = -math.inf, most: float = math.inf) -> float:
+def _explained(error: Exception, layer: Module, letter: str, values: Mapping[str, Any]) -> Exception:
+    # For the sake of speed, a layer of this file in a Sequential looks at what it gets only when it has failed.
+    value = values[letter]
+    if letter == "G" and value is None:
+        return TypeError("there is no gradient from above: needs_input_grad = False is for a first layer alone")
+    if letter == "X" and not layer.guarded:
+        try:
+            layer.check(value)
+        except Exception as better:
+            return better
+    return error
+
+
+def _check_images(X: Tensor, channels: int | None, like: Tensor | None) -> None:
+    _check_floating("input", X)
+    if X.dim() != 4 or channels not in (None, X.shape[1]):
+        raise ValueError(f"expected an input of shape (N, {channels or 'C'}, H, W), got {tuple(X.shape)}")
+    if like is not None and X.dtype != like.dtype:
+        raise TypeError(f"the input is {X.dtype}, the weights are {like.dtype}: convert one with .to()")
+
+
+def _refuse_input(X: Any, weight: Tensor, shape: str, fits: bool) -> None:
+    _check_floating("input", X)
+    if not fits:
+        raise ValueError(f"expected an input of shape {shape}, got {tuple(X.shape)}")
+    raise TypeError(f"the input is {X.dtype}, the weights are {weight.dtype}: convert one with .to()")
+
+
+def _check_floating(name: str, tensor: Any) -> None:
+    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+        hint = "convert it by .float()" if isinstance(tensor, Tensor) else "make one of it with torch.tensor"
+        hint = "complex numbers have no place here" if isinstance(tensor, Tensor) and tensor.is_complex() else hint
+        raise TypeError(f"the {name} must be a floating-point tensor, got {_kind(tensor)}: {hint}")
+
+
+def _floating(dtype: torch.dtype | None) -> torch.dtype | None:
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"parameters need a floating-point dtype, such as torch.float64, got {dtype}")
+    return dtype
+
+
+def _kind(value: object) -> object:
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return value.dtype if isinstance(value, Tensor) else type(value).__name__
+
+
+def _only_default(owner: object, **arguments: tuple[Any, ...]) -> None:
+    """Refuse arguments of PyTorch's with other values than those supported, the first of which is the default."""
+    name = owner if isinstance(owner, str) else type(owner).__name__
+    for argument, (value, *supported) in arguments.items():
+        simple = value is None or isinstance(value, (bool, str, tuple, list, numbers.Number))
+        if not simple or all(value is not one and value != one for one in supported):
+            got = f"{value!r}" if simple else f"a {_kind(value)}"
+            hint = f"; {name} is created first, and then called on a tensor" if isinstance(value, Tensor) else ""
+            values = " or ".join(map(repr, supported))
+            raise ValueError(f"{name} supports PyTorch's argument {argument} with {values} only, got {got}{hint}")
+
+
+def _check_integers(**values: Any) -> None:
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+            raise ValueError(f"{name} must be an integer ≥ 1, got {value!r}")
+
+
+def _check_number(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> Any:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
-    if not (math.isfinite(value) and least <= value <= most):
+    if not (math.isfinite(value) and least <= float(value) <= most):
         wanted = f"in [{least}, {most}]" if most < math.inf else f"≥ {least}" if least > -math.inf else ""
         raise ValueError(f"{name} must be a finite number {wanted}".rstrip() + f", got {value}")
     return value
 
 
-def _positive_integers(**values: int) -> None:
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-            raise ValueError(f"{name} must be an integer ≥ 1, got {value!r}")
+def _pair(name: str, value: Any, least: int = 1) -> tuple[int, int]:
+    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(pair) != 2 or any(isinstance(p, bool) or not isinstance(p, numbers.Integral) or p < least for p in pair):
+        raise ValueError(f"{name} must be an integer ≥ {least} or a pair of them, got {value!r}")
+    return int(pair[0]), int(pair[1])
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dim() == 2 else tensor.reshape(-1, tensor.shape[-1])
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    # In half precision a variance overflows where its square root would not.
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+# Parameters, wherever they are
+
+
+def _named_tensors(module: Any, *kinds: str, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    owner = type(module).__name__
+    for kind in kinds:
+        names = getattr(module, kind)
+        if isinstance(names, str):
+            raise TypeError(f'{owner}.{kind} is the string "{names}": write a tuple, with a comma, ("{names}",)')
+        for name in names:
+            tensor = getattr(module, name, "missing")
+            if isinstance(tensor, Tensor):
+                yield prefix + name, tensor
+            elif tensor is not None:
+                got = "not set in __init__" if tensor == "missing" else f"a {_kind(tensor)}"
+                raise TypeError(f"{owner}.{name}, named in {kind}, is {got}: each name belongs to one tensor")
+    for name, child in module.named_children():
+        yield from _named_tensors(child, *kinds, prefix=f"{prefix}{name}.")
+
+
+def _refuse_hidden_modules(module: Module, name: str, value: Any) -> None:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple, set)) else ()
+    if any(isinstance(one, Module) for one in inside):
+        raise TypeError(
+            f"{type(module).__name__}.{name} holds modules in a {type(value).__name__}, where their parameters would "
+            "never be trained: keep each as an attribute, or all in a Sequential"
+        )
+    if type(value).__name__ == "Parameter" and name not in module.parameter_names:
+        raise TypeError(f'{type(module).__name__}.{name} would never be trained: add "{name}" to parameter_names')
+
+
+def _alike(one: Module, other: Module) -> bool:
+    """Return whether two networks agree in everything but the values of their parameters and buffers."""
+
+    def description(network: Module) -> list[Any]:
+        tensors = list(_named_tensors(network, "parameter_names", "buffer_names"))
+        first = {id(tensor): index for index, (_, tensor) in reversed([*enumerate(tensors)])}
+        described = [(name, t.shape, t.dtype, t.device, first[id(t)]) for name, t in tensors]
+        return [described, repr(network), [(name, type(module)) for name, module in network.named_modules()]]
+
+    def attributes(module: Module) -> dict[str, Any]:
+        left_out = {"layers", "_memory", "_assigned", *module.parameter_names, *module.buffer_names}
+        return {n: v for n, v in vars(module).items() if n not in left_out and not isinstance(v, Module)}
+
+    def equal(a: Any, b: Any) -> bool:
+        if isinstance(a, Tensor) or isinstance(b, Tensor):
+            return isinstance(a, Tensor) and isinstance(b, Tensor) and torch.equal(a, b)
+        return a is b or bool(a == b)
+
+    def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+        return a.keys() == b.keys() and all(equal(a[name], b[name]) for name in a)
+
+    if description(one) != description(other):
+        return False
+    return all(
+        a.training == b.training and same(attributes(a), attributes(b)) for a, b in zip(one.modules(), other.modules())
+    )
+
+
+# Settings and states of optimizers
+
+
+def _check_parameters(params: Any) -> list[Tensor]:
+    if isinstance(params, (Tensor, Module)) or not isinstance(params, Iterable):
+        raise TypeError(f"params must be an iterable of tensors, got {type(params).__name__}: module.parameters()?")
+    parameters = list(params)
+    if not parameters:
+        raise ValueError("the optimizer got no parameters: pass module.parameters()")
+    if strange := [_kind(value) for value in parameters if not isinstance(value, Tensor)]:
+        raise TypeError(f"parameters must be tensors (no groups), got {strange[0]}")
+    if strange := [value.dtype for value in parameters if not value.is_floating_point()]:
+        raise TypeError(f"parameters must be floating-point tensors, got {strange[0]}")
+    if not all(value.is_leaf for value in parameters):
+        raise ValueError("a parameter was computed from other tensors that require gradients: pass those, or .detach()")
+    if len({id(parameter) for parameter in parameters}) < len(parameters):
+        raise ValueError("a parameter stands twice in the list: pass each one once")
+    return parameters
+
+
+def _check_setting(optimizer: Optimizer, name: str, value: Any) -> Any:
+    parameters = optimizer.param_groups[0]["params"]
+    if name == "nesterov":
+        return bool(value)
+    if name == "betas":
+        betas = tuple(value) if isinstance(value, (tuple, list)) else ()
+        if len(betas) != 2 or not all(0 <= _check_number("every beta", beta) < 1 for beta in betas):
+            raise ValueError(f"betas must be two numbers in [0, 1), got {value}")
+        return betas
+    if name == "lr" and isinstance(value, Tensor):
+        if value.dim() != 1 or any(parameter.shape[:1] != value.shape for parameter in parameters):
+            raise ValueError(f"a tensor of learning rates must be (R,) for a stack of R, got {tuple(value.shape)}")
+        for rate in value.tolist():
+            _check_number("every learning rate", rate, least=0)
+        return value.detach().clone()
+    words = "the learning rate" if name == "lr" else name
+    value = _check_number(words, value, least=-math.inf if name == "dampening" else 0)
+    most = min(torch.finfo(parameter.dtype).max for parameter in parameters)
+    if abs(value) > most:
+        raise ValueError(
+            f"{words} must be at most {most:.3g}, the largest number of the parameters' dtype, got {value}"
+        )
+    return value
+
+
+def _optimizer_state(optimizer: Optimizer) -> dict[str, Any]:
+    group = optimizer.param_groups[0]
+    state = {index: optimizer.state.get(parameter) for index, parameter in enumerate(group["params"])}
+    settings = {name: value for name, value in group.items() if name != "params"}
+    return {
+        "state": {index: dict(values) for index, values in state.items() if values},
+        "param_groups": [{**settings, "params": list(state)}],
+    }
+
+
+def _load_optimizer_state(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
+    own, name = optimizer.param_groups[0], type(optimizer).__name__
+    parameters = own["params"]
+    if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
+        raise KeyError("this is no state of an optimizer: expected state and param_groups")
+    if len(state_dict["param_groups"]) != 1:
+        raise ValueError(f"{name} has one group of parameters, the state has {len(state_dict['param_groups'])}")
+    (group,) = copy.deepcopy(state_dict["param_groups"])
+    indices = group.pop("params")
+    if len(indices) != len(parameters):
+        raise ValueError(f"{name} has {len(parameters)} parameters, the state has {len(indices)}")
+    if missing := [setting for setting in own if setting not in (*group, "params", "initial_lr")]:
+        raise KeyError(f"this is no state of {name}: missing {missing}")
+    for setting in group.keys() - own.keys() - {"initial_lr"}:
+        if group[setting] not in (None, False):
+            raise ValueError(f"{name} does not support {setting}={group[setting]}, which the state has")
+    settings = {setting: group[setting] for setting in group if setting in own or setting == "initial_lr"}
+    for setting in settings.keys() - {"initial_lr"}:
+        settings[setting] = _check_setting(optimizer, setting, settings[setting])
+    state: dict[Tensor, dict[str, Any]] = {}
+    for index, parameter in zip(indices, parameters):
+        values = {key: copy.deepcopy(value) for key, value in state_dict["state"].get(index, {}).items()}
+        for key, value in values.items():
+            if key == "step":
+                values[key] = int(value)
+            elif isinstance(value, Tensor):
+                if value.shape != parameter.shape:
+                    shapes = f"{tuple(parameter.shape)}, got {tuple(value.shape)}"
+                    raise ValueError(f"{key} of parameter {index} must have the parameter's shape, {shapes}")
+                values[key] = value.detach().to(parameter)
+        if values:
+            state[parameter] = values
+    own.update(settings)
+    optimizer.state = state

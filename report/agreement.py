@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import diy
-from gradcheck import check_gradients
 from experiment import MODELS, Protocol, build_network, disk_data, one_hot
+from gradcheck import check_gradients
 
 
 def measure(protocol: Protocol | None = None, samples: int = 10) -> dict[str, float]:

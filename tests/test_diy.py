@@ -4,6 +4,8 @@ import ast
 import copy
 import inspect
 import math
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -75,15 +77,18 @@ def test_it_uses_no_automatic_gradients():
     assert not used & forbidden
 
 
-def test_it_stays_below_600_lines_of_code():
-    tree = ast.parse(SOURCE.read_text(encoding="utf-8"))
-    strings = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            strings |= set(range(node.lineno, node.end_lineno + 1))
-    lines = enumerate(SOURCE.read_text(encoding="utf-8").splitlines(), 1)
-    code = [line for number, line in lines if number not in strings and line.strip() and line.strip()[0] != "#"]
-    assert 300 < len(code) < 600
+def test_its_types_are_strict():
+    command = [sys.executable, "-m", "mypy", "--strict", "diy.py"]
+    result = subprocess.run(command, cwd=SOURCE.parent, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_formulas_come_in_the_order_of_their_numbers_and_soon():
+    lines = SOURCE.read_text(encoding="utf-8").splitlines()
+    stated = [(int(number), line) for line, text in enumerate(lines, 1) for number in re.findall(r"\(F(\d+)\) ", text)]
+    numbers = [number for number, line in stated if line > 30]  # below the first docstring, which explains them
+    assert numbers == list(range(1, 43))
+    assert dict(stated)[2] < 200, "S = X Wᵀ + b is met early"
 
 
 # PyTorch's interface
@@ -110,8 +115,8 @@ def test_arguments_and_defaults_are_pytorchs(diy, name, counterpart):
 
 
 @pytest.mark.parametrize("name", ["MSELoss", "CrossEntropyLoss"])
-def test_losses_take_their_arguments_by_name_alone(diy, name):
-    # By position, PyTorch's first argument is another one: nn.MSELoss("sum") takes the mean.
+def test_the_first_positional_argument_of_a_loss_is_not_the_reduction(diy, name):
+    # Nor is it PyTorch's: nn.MSELoss("sum") takes the mean.
     assert getattr(diy, name)(reduction="sum").reduction == "sum"
     assert getattr(diy, name)().reduction == getattr(nn, name)().reduction == "mean"
     with pytest.raises(TypeError, match="positional argument"):
@@ -119,12 +124,14 @@ def test_losses_take_their_arguments_by_name_alone(diy, name):
 
 
 def test_arguments_that_are_not_supported_are_refused(diy):
-    for call in (
-        lambda: diy.Dropout(0.5, inplace=True),
-        lambda: diy.SGD([torch.zeros(1)], lr=0.1, maximize=True),
-        lambda: diy.MSELoss(size_average=False),
+    for call, argument in (
+        (lambda: diy.Dropout(0.5, inplace=True), "inplace with False only, got True"),
+        (lambda: diy.SGD([torch.zeros(1)], lr=0.1, maximize=True), "maximize with False only, got True"),
+        (lambda: diy.MSELoss(size_average=False), "size_average with None only, got False"),
+        (lambda: diy.CrossEntropyLoss(label_smoothing=0.1), r"label_smoothing with 0\.0 only, got 0\.1"),
+        (lambda: diy.ReLU(torch.zeros(2)), "inplace with False only, got a torch.float32; ReLU is created first"),
     ):
-        with pytest.raises(TypeError, match="unexpected keyword argument"):
+        with pytest.raises(ValueError, match=f"supports PyTorch's argument {argument}"):
             call()
     with pytest.raises(ValueError, match='reduction must be "mean" or "sum", got \'none\''):
         diy.MSELoss(reduction="none")
@@ -516,7 +523,7 @@ def test_a_module_can_be_copied(diy):
     net(numbers(5, 3))
     net.backward(numbers(5, 2))
     twin = copy.deepcopy(net)
-    assert same(snapshot(net), snapshot(twin))
+    assert all(torch.equal(p, q) and q.grad is None for p, q in zip(net.parameters(), twin.parameters(), strict=True))
     twin[0].weight.fill_(0)
     assert not torch.equal(net[0].weight, twin[0].weight)
 
@@ -552,7 +559,7 @@ def test_the_same_seed_gives_the_same_weights(diy):
 # Optimizers
 
 
-@pytest.mark.formula("F17")
+@pytest.mark.formula("F17", "F18")
 def test_sgd_by_hand(diy):
     weight, unused = torch.tensor([1.0, 2.0]), torch.tensor([5.0])
     weight.grad = torch.tensor([10.0, -20.0])
@@ -568,7 +575,7 @@ def test_a_learning_rate_of_zero_changes_nothing(diy):
     assert weight.tolist() == [1, 2]
 
 
-@pytest.mark.formula("F17", "F25")
+@pytest.mark.formula("F17", "F18", "F25", "F26")
 @pytest.mark.parametrize(
     "options",
     [
@@ -843,12 +850,10 @@ def test_a_gradient_that_does_not_fit(diy, name, gradient, error, words):
     module.backward(numbers(5, 3))  # A refused gradient does not use up the forward.
 
 
-def test_a_refused_gradient_names_the_layers_place(diy):
+def test_a_refused_gradient_of_a_network_names_its_output(diy):
     net = diy.Sequential(diy.Linear(3, 4), diy.Sequential(diy.Linear(4, 2), diy.Tanh()))
     net(numbers(5, 3))
-    with pytest.raises(
-        ValueError, match=r"^layer 1\.1, Tanh\(\): the gradient given to Tanh\.backward .*\(5, 2\), got \(5, 3\)"
-    ):
+    with pytest.raises(ValueError, match=r"^the gradient given to Sequential\.backward .*\(5, 2\), got \(5, 3\)"):
         net.backward(numbers(5, 3))
 
 
@@ -884,22 +889,6 @@ def test_a_step_between_forward_and_backward_is_refused(diy):
     with pytest.raises(RuntimeError, match=r"^layer 3, Linear.*changed in place"):
         net.backward(numbers(5, 2))
     assert same(before, snapshot(net))
-
-
-@pytest.mark.parametrize("nested", [False, True], ids=["flat", "nested"])
-def test_a_refusal_in_the_middle_of_backward_changes_no_gradient(diy, nested):
-    layers = diy.Linear(3, 4), diy.Tanh(), diy.Linear(4, 3, bias=False)
-    net = diy.Sequential(layers[0], diy.Sequential(*layers[1:])) if nested else diy.Sequential(*layers)
-    net(numbers(5, 3))
-    net.backward(numbers(5, 3))
-    before, own = snapshot(net), [parameter.grad for parameter in net.parameters()]
-    x = numbers(5, 3)
-    net(x)
-    x += 1
-    with pytest.raises(RuntimeError, match=r"^layer 0, Linear.*changed in place"):
-        net.backward(numbers(5, 3))
-    assert same(before, snapshot(net))
-    assert all(parameter.grad is gradient for parameter, gradient in zip(net.parameters(), own))
 
 
 def test_an_empty_network_goes_back_as_it_went_forward(diy):

@@ -1,0 +1,455 @@
+"""Whatever happens between forward and backward: the gradients are those of that forward, or there is an error."""
+
+import copy
+import pickle
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+import diy
+
+
+def numbers(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def pair():
+    """The same network on both sides, with the same weights."""
+    ours = diy.Sequential(diy.Linear(3, 3), diy.Tanh(), diy.Sequential(diy.Linear(3, 3), diy.ReLU()), diy.Linear(3, 2))
+    theirs = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Sequential(nn.Linear(3, 3), nn.ReLU()), nn.Linear(3, 2))
+    ours.double(), theirs.double()
+    theirs.load_state_dict(ours.state_dict())
+    return ours, theirs
+
+
+def expected_gradients(theirs, x, g):
+    leaf = x.clone().requires_grad_()
+    theirs.zero_grad()
+    theirs(leaf).backward(g)
+    return leaf.grad, [p.grad for p in theirs.parameters()]
+
+
+def assert_gradients_of(ours, theirs, x, g):
+    got = ours.backward(g)
+    expected, grads = expected_gradients(theirs, x, g)
+    # Both add a few products of numbers of size 1, in orders of their own.
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+    for parameter, gradient in zip(ours.parameters(), grads, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-12, atol=1e-12)
+
+
+X, OTHER, G = numbers(5, 3), numbers(5, 3, seed=1), numbers(5, 2, seed=2)
+
+
+def step_with(optimizer):
+    optimizer.step()
+
+
+DISTURBANCES = {
+    "a layer is called": lambda net: net[0](OTHER),
+    "a layer is called by forward": lambda net: net[0].forward(OTHER),
+    "a slice is called": lambda net: net[:2](OTHER),
+    "a nested network is called": lambda net: net[2](OTHER),
+    "a layer of a nested network is called": lambda net: net[2][0](OTHER),
+    "a layer goes forward and back": lambda net: (net[1](OTHER), net[1].backward(OTHER)),
+    "another network of the same layers is called": lambda net: diy.Sequential(*net)(OTHER),
+    "it evaluates without gradients": lambda net: torch.no_grad()(net)(OTHER),
+    "it evaluates under inference mode": lambda net: torch.inference_mode()(net)(OTHER),
+    "a layer evaluates without gradients": lambda net: torch.no_grad()(net[0])(OTHER),
+    "it is switched to evaluation": lambda net: net.eval(),
+    "a copy is called": lambda net: copy.deepcopy(net)(OTHER),
+    "a copy goes forward and back": lambda net: forward_and_back(copy.deepcopy(net)),
+    "it is pickled": lambda net: pickle.dumps(net),
+    "another thread uses it": lambda net: in_a_thread(lambda: forward_and_back(net, keep_gradients=True)),
+}
+
+
+def forward_and_back(net, keep_gradients=False):
+    kept = [p.grad for p in net.parameters()]
+    net(OTHER)
+    net.backward(G)
+    if keep_gradients:
+        for parameter, gradient in zip(net.parameters(), kept):
+            parameter.grad = gradient
+
+
+def in_a_thread(function):
+    thread = threading.Thread(target=function)
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.parametrize("name", DISTURBANCES)
+def test_what_happens_in_between_does_not_matter(name):
+    ours, theirs = pair()
+    ours(X)
+    before = [p.grad for p in ours.parameters()]
+    DISTURBANCES[name](ours)
+    for parameter, gradient in zip(ours.parameters(), before):
+        parameter.grad = gradient  # what the disturbance has added is its own affair
+    assert_gradients_of(ours, theirs, X, G)
+
+
+def test_a_layer_keeps_its_own_forward_while_its_network_is_at_work():
+    layer = diy.Linear(3, 2).double()
+    net, twin = diy.Sequential(layer), nn.Linear(3, 2).double()
+    twin.load_state_dict(layer.state_dict())
+    layer(X)
+    net(OTHER)
+    net.backward(G)
+    layer.zero_grad()
+    got = layer.backward(G)
+    expected, (weight, _) = expected_gradients(twin, X, G)
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(layer.weight.grad, weight)
+
+
+@pytest.mark.parametrize("change", ["weight", "x"])
+def test_what_backward_needs_must_not_change(change):
+    ours, _ = pair()
+    x = X.clone()
+    ours(x)
+    (ours[2][0].weight if change == "weight" else x).mul_(2)
+    place = r"layer 2\.0" if change == "weight" else "layer 0"
+    with pytest.raises(RuntimeError, match=rf"^{place}, Linear.*was changed in place after forward"):
+        ours.backward(G)
+
+
+def test_a_weight_that_is_replaced_gets_no_gradient():
+    ours, theirs = pair()
+    old = ours[0].weight
+    ours(X)
+    ours[0].weight = torch.zeros(3, 3, dtype=torch.float64)
+    ours.backward(G)
+    _, (expected, *_) = expected_gradients(theirs, X, G)
+    torch.testing.assert_close(old.grad, expected)
+    assert ours[0].weight.grad is None
+
+
+def test_the_loss_knows_whose_forward_it_belongs_to():
+    ours, _ = pair()
+    criterion = diy.MSELoss()
+    criterion(ours(X), G)
+    ours(OTHER)  # to look at it, without no_grad
+    with pytest.raises(RuntimeError, match=r"called again since the forward that this gradient belongs to"):
+        ours.backward(criterion.backward())
+    assert all(parameter.grad is None for parameter in ours.parameters())
+
+
+def test_a_loss_without_gradients_leaves_no_trace():
+    ours, theirs = pair()
+    criterion = diy.MSELoss()
+    criterion(ours(X), G)
+    with torch.no_grad():
+        criterion(ours(OTHER), G)
+    gradient = criterion.backward()
+    torch.testing.assert_close(gradient, 2 * (theirs(X).detach() - G) / G.numel())
+    assert_gradients_of(ours, theirs, X, gradient)
+
+
+def test_all_of_it_may_run_with_gradients_disabled():
+    ours, theirs = pair()
+    with torch.no_grad():
+        ours(OTHER)
+        ours(X)
+        got = ours.backward(G)
+    expected, grads = expected_gradients(theirs, X, G)
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(ours[0].weight.grad, grads[0])
+
+
+def test_two_forwards_one_with_gradients_one_without_and_a_backward_without_are_ambiguous():
+    ours, _ = pair()
+    ours(X)
+    with torch.no_grad():
+        ours(OTHER)
+        with pytest.raises(RuntimeError, match="called again since the forward"):
+            ours.backward(G)
+
+
+def test_a_forward_without_gradients_is_of_no_use_outside():
+    ours, _ = pair()
+    with torch.no_grad():
+        ours(X)
+    with pytest.raises(RuntimeError, match=r"before forward.*under torch\.no_grad\(\) is of no use outside"):
+        ours.backward(G)
+
+
+def test_a_copy_has_neither_memory_nor_gradients():
+    ours, _ = pair()
+    ours(X)
+    ours.backward(G)
+    ours(X)
+    for twin in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        assert all(parameter.grad is None for parameter in twin.parameters())
+        with pytest.raises(RuntimeError, match=r"^Sequential\.backward was called before forward"):
+            twin.backward(G)
+        twin(X)
+        twin.backward(G)
+        for parameter, own in zip(twin.parameters(), ours.parameters(), strict=True):
+            assert torch.equal(parameter.grad, own.grad)
+    ours.backward(G)
+
+
+def test_a_move_forgets():
+    ours, _ = pair()
+    ours(X)
+    ours.float()
+    with pytest.raises(RuntimeError, match="before forward"):
+        ours.backward(G)
+
+
+def test_threads_that_share_a_network_get_the_gradients_of_their_own_forwards():
+    ours, theirs = pair()
+    inputs = [numbers(5, 3, seed=seed) for seed in range(4)]
+    expected = [expected_gradients(theirs, x, G) for x in inputs]
+    rounds, wrong = 150, []
+
+    def work(x, gradient):
+        for _ in range(rounds):
+            ours(x)
+            if not torch.allclose(ours.backward(G), gradient, rtol=1e-10, atol=1e-10):
+                wrong.append(x)
+
+    threads = [threading.Thread(target=work, args=(x, e[0])) for x, e in zip(inputs, expected)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    # No contribution is lost: each of the four adds its gradient 150 times.
+    for index, parameter in enumerate(ours.parameters()):
+        total = rounds * sum(grads[index] for _, grads in expected)
+        torch.testing.assert_close(parameter.grad, total, rtol=1e-9, atol=1e-9)
+
+
+# The same object in several places
+
+
+def test_a_module_in_two_places_is_one_object():
+    dropout = diy.Dropout(0.5)
+    net = diy.Sequential(dropout, diy.Linear(3, 3), dropout)
+    assert net[0] is net[2] is dropout
+    dropout.p = 0
+    assert torch.equal(net(X.float()), net[1](X.float()))
+    dropout.eval()
+    assert not net[2].training
+    net[1].weight = torch.eye(3)
+    assert next(iter(net.parameters())) is net[1].weight
+
+
+class Residual(diy.Module):
+    """x + f(f(x)): one module inside, called twice."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def forward(self, input):
+        return input + self.inner(self.inner(input))
+
+    def backward(self, gradient):
+        return gradient + self.inner.backward(self.inner.backward(gradient))
+
+
+class TorchResidual(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, input):
+        return input + self.inner(self.inner(input))
+
+
+def residual_pair():
+    block, twin = (
+        make(m.Sequential(m.Linear(3, 3), m.Tanh()).double()) for make, m in ((Residual, diy), (TorchResidual, nn))
+    )
+    twin.inner.load_state_dict(block.inner.state_dict())
+    return block, twin
+
+
+def test_a_module_of_ones_own_may_call_another_twice():
+    block, twin = residual_pair()
+    block(X)
+    block.inner(OTHER)
+    assert_gradients_of(block, twin, X, numbers(5, 3, seed=2))
+
+
+def test_such_a_module_may_itself_stand_twice_in_a_network():
+    block, twin = residual_pair()
+    ours, theirs = diy.Sequential(block, diy.Tanh(), block), nn.Sequential(twin, nn.Tanh(), twin)
+    ours(X)
+    block(OTHER)
+    assert_gradients_of(ours, theirs, X, numbers(5, 3, seed=2))
+
+
+class Attribute(diy.Module):
+    """A learner's layer that keeps what backward needs in an attribute of its own."""
+
+    def forward(self, input):
+        self.x = input
+        return input**2
+
+    def backward(self, gradient):
+        return 2 * self.x * gradient
+
+
+def test_a_module_may_keep_its_input_in_an_attribute():
+    net = diy.Sequential(Attribute())
+    net(X)
+    torch.testing.assert_close(net.backward(OTHER), 2 * X * OTHER)
+
+
+@pytest.mark.parametrize("twice", [True, False])
+def test_but_not_if_it_is_called_again_in_between(twice):
+    layer = Attribute()
+    net = diy.Sequential(layer, layer) if twice else diy.Sequential(layer)
+    net(X)
+    if not twice:
+        layer(OTHER)
+    with pytest.raises(RuntimeError, match=r"Attribute.* keeps what backward needs in attributes.*self\.remember"):
+        net.backward(OTHER)
+
+
+# What learners get wrong
+
+
+def learner(forward=None, backward=None, **more):
+    class Own(diy.Module):
+        def forward(self, input):
+            output = 2 * input
+            self.remember(output)
+            return output
+
+        def backward(self, gradient):
+            (gradient,) = self.recall(gradient)
+            return 2 * gradient
+
+    methods = {name: method for name, method in (("forward", forward), ("backward", backward)) if method}
+    return type("Own", (Own,), {**methods, **more, "__module__": __name__})()
+
+
+def forward_without_return(self, input):
+    self.remember(input)
+
+
+def backward_without_return(self, gradient):
+    self.recall(gradient)
+
+
+@pytest.mark.parametrize("place", ["alone", "in a network"])
+@pytest.mark.parametrize(
+    ("own", "error", "words"),
+    [
+        (lambda: learner(forward=forward_without_return), TypeError, r"Own\.forward returned NoneType: .*`return`"),
+        (lambda: learner(backward=backward_without_return), TypeError, r"Own\.backward returned NoneType: .*`return`"),
+        (lambda: learner(forward=lambda self, x: (x, x)), TypeError, r"Own\.forward returned tuple: it must return"),
+        (lambda: learner(forward=lambda self, x: x.numpy()), TypeError, r"Own\.forward returned ndarray"),
+        (
+            lambda: learner(forward=lambda self, x: 2 * x),
+            RuntimeError,
+            r"Own\.forward has remembered nothing.*self\.remember",
+        ),
+        (
+            lambda: learner(backward=lambda self, g: g.sum(0)),
+            ValueError,
+            r"Own\.backward must return .*\(5, 3\), got \(3,\)",
+        ),
+        (
+            lambda: learner(backward=lambda self, g: g.float()),
+            TypeError,
+            r"Own\.backward must .*float64, got torch\.float32",
+        ),
+    ],
+    ids=range(7),
+)
+def test_the_learners_mistake_is_named(place, own, error, words):
+    module = own()
+    net = module if place == "alone" else diy.Sequential(diy.Tanh(), module, diy.Tanh())
+    with pytest.raises(error, match=words):
+        net(X)
+        net.backward(OTHER)
+
+
+def test_a_module_that_is_not_gone_back_through_is_named():
+    class Forgetful(Residual):
+        def backward(self, gradient):
+            return gradient
+
+    block = Forgetful(diy.Linear(3, 3).double())
+    block(X)
+    with pytest.raises(
+        RuntimeError, match=r"Forgetful\.forward called Linear, but .* did not call Linear\.backward as often"
+    ):
+        block.backward(OTHER)
+
+
+class Scale(diy.Module):
+    parameter_names = ("factor",)
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def forward(self, input):
+        output = input * self.factor
+        self.remember(output, input, self.factor)
+        return output
+
+    def backward(self, gradient):
+        gradient, input, factor = self.recall(gradient)
+        self.accumulate(factor, (gradient * input).sum(0))
+        return gradient * factor
+
+
+@pytest.mark.parametrize(
+    ("names", "factor", "error", "words"),
+    [
+        (("factor",), [torch.ones(3)], TypeError, r"Scale\.factor, named in parameter_names, is a list"),
+        ("factor", torch.ones(3), TypeError, r'parameter_names is the string "factor": write a tuple'),
+        (("gain",), torch.ones(3), TypeError, r"Scale\.gain, named in parameter_names, is not set in __init__"),
+    ],
+    ids=["list", "string", "other name"],
+)
+def test_a_parameter_that_would_never_be_trained_is_named(names, factor, error, words):
+    module = type("Scale", (Scale,), {"parameter_names": names, "__module__": __name__})(factor)
+    with pytest.raises(error, match=words):
+        list(diy.Sequential(module).parameters())
+
+
+def test_a_parameter_without_a_name_is_noticed_when_it_gets_its_gradient():
+    module = type("Scale", (Scale,), {"parameter_names": (), "__module__": __name__})(
+        torch.ones(3, dtype=torch.float64)
+    )
+    module(X)
+    with pytest.raises(RuntimeError, match=r"Scale adds to the gradient of a tensor that is not among its parameters"):
+        module.backward(OTHER)
+
+
+def test_a_parameter_of_pytorchs_kind_without_a_name_is_noticed():
+    module = type("Scale", (Scale,), {"parameter_names": (), "__module__": __name__})(nn.Parameter(torch.ones(3)))
+    with pytest.raises(TypeError, match='would never be trained: add "factor" to parameter_names'):
+        list(module.parameters())
+
+
+@pytest.mark.parametrize("kind", [list, tuple, lambda modules: dict(enumerate(modules))], ids=["list", "tuple", "dict"])
+def test_modules_in_a_list_are_noticed(kind):
+    block = Residual(kind([diy.Linear(3, 3), diy.Tanh()]))
+    for use in (lambda: list(block.parameters()), block.eval, block.state_dict, lambda: repr(block)):
+        with pytest.raises(TypeError, match=r"Residual\.inner holds modules in a \w+, .* all in a Sequential"):
+            use()
+
+
+def test_a_class_in_the_place_of_an_object():
+    with pytest.raises(TypeError, match=r"argument 1 of Sequential .* got the class ReLU; write ReLU\(\.\.\.\)"):
+        diy.Sequential(diy.Linear(3, 2), diy.ReLU)
+
+
+def test_a_network_that_forgets_to_call_the_constructor():
+    class Net(diy.Sequential):
+        def __init__(self):
+            self.head = diy.Linear(3, 2)
+
+    with pytest.raises(RuntimeError, match=r"Net\.__init__ must call super\(\)\.__init__\(\.\.\.\) first"):
+        Net()(X)
