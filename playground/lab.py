@@ -6,30 +6,36 @@
     print(lab.history[-1].test_error, lab.trouble)
     print(lab.snippet())
 
-What is drawn of a network, and how, is up to `view` and `still`.
+What is drawn of a network, and how, is up to `view` and `still`; what the program of a run looks like, to `program`.
 """
 
+import copy
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 import diy
-from experiment import one_hot
-from playground.data import DATA_SETS
+from playground import company, program
+from playground.data import DATA_SETS, FEATURES
 
 ACTIVATIONS = ("ReLU", "Tanh", "Sigmoid")
 OPTIMIZERS = {"SGD": ("SGD", {}), "SGD with momentum": ("SGD", {"momentum": 0.9}), "Adam": ("Adam", {})}
 OWN = "own points"
+NO_BUG = "none"
 NOTHING = "There is nothing to learn yet: click on the plane to add some points."
 EDGE = 1.25
 """The plane that is shown, and on which points can be set, is [-EDGE, EDGE]²."""
+
+RECORDS = 1000
+"""How many records the history holds at most: then every other one is dropped, and only every second epoch kept."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +44,15 @@ class Settings:
 
     Args:
         data: "circle", "moons", "xor", "spiral", or "own points", which starts without any.
-        noise: standard deviation of what is added to the points.
+        noise: standard deviation of what is added to the points drawn, not to a learner's own.
+        features: what the network sees of a point (x, y): some of "x", "y", "x²", "y²", "xy".
         depth, width: number and size of the hidden layers; without any, the network is linear up to its last Tanh.
         activation: of the hidden layers. The output always has a Tanh, as in the report.
         dropout: probability of zeroing, after each hidden activation; 0 means that there is no such layer.
-        reduction: of the loss that is descended. The losses in the history are always means.
-        optimizer, lr, batch_size: how it is descended.
         init_scale: factor of the Xavier weights.
+        reduction: of the loss that is descended. The losses in the history are always means.
+        optimizer, lr, batch_size, weight_decay: how it is descended.
+        bug: the name of a planted bug, see `company.STORIES`, with which the network is trained; "none" for none.
         seed: of data, weights, order and masks.
 
     Raises:
@@ -53,15 +61,18 @@ class Settings:
 
     data: str = "circle"
     noise: float = 0.0
+    features: tuple[str, ...] = ("x", "y")
     depth: int = 3
     width: int = 25
     activation: str = "ReLU"
     dropout: float = 0.0
+    init_scale: float = 1.0
     reduction: str = "sum"
     optimizer: str = "SGD"
     lr: float = 0.001
     batch_size: int = 100
-    init_scale: float = 1.0
+    weight_decay: float = 0.0
+    bug: str = NO_BUG
     seed: int = 0
 
     def __post_init__(self):
@@ -70,16 +81,22 @@ class Settings:
             ("activation", ACTIVATIONS),
             ("reduction", ("mean", "sum")),
             ("optimizer", tuple(OPTIMIZERS)),
+            ("bug", (NO_BUG, *company.STORIES)),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        wanted = self.features
+        if not isinstance(wanted, (list, tuple)) or not wanted or not set(wanted) <= set(FEATURES):
+            raise ValueError(f"features must be a list of one or more of {', '.join(FEATURES)}, got {wanted!r}")
+        object.__setattr__(self, "features", tuple(name for name in FEATURES if name in wanted))
         for name, least, most in (("depth", 0, 10), ("width", 1, 200), ("batch_size", 1, 10_000), ("seed", 0, 2**32)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"{name} must be an integer, got {value!r}")
             if not least <= value <= most:
                 raise ValueError(f"{name} must be in [{least}, {most}], got {value}")
-        for name, most in (("noise", 1), ("dropout", 1), ("lr", math.inf), ("init_scale", math.inf)):
+        limits = {"noise": 1, "dropout": 1, "lr": math.inf, "init_scale": math.inf, "weight_decay": math.inf}
+        for name, most in limits.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise TypeError(f"{name} must be a number, got {value!r}")
@@ -87,7 +104,7 @@ class Settings:
                 raise ValueError(f"{name} must be a finite number in [0, {most}], got {value}")
 
 
-LIVE = {"reduction", "optimizer", "lr", "batch_size"}
+LIVE = {"reduction", "optimizer", "lr", "batch_size", "weight_decay"}
 """The settings that can change during a run (the batch size from the next epoch on). Any other starts a new run."""
 
 
@@ -114,41 +131,88 @@ class Layer(NamedTuple):
     gradient: Tensor | None
 
 
+class Column(NamedTuple):
+    """The first units of a layer: what each gives on a grid of the plane, and what comes to them from the column before.
+
+    `pictures` is (units, size, size), row 0 at the top; `weights` and `gradients` are (units, units before), or None.
+    """
+
+    name: str
+    total: int
+    pictures: Tensor
+    weights: Tensor | None
+    gradients: Tensor | None
+
+
+class Weight(NamedTuple):
+    """A weight in hand: `slope` is measured and `gradient` is what backward finds, both of the loss over all points.
+
+    `values` and `losses` are the loss along this weight, all others fixed.
+    """
+
+    value: float
+    slope: float
+    gradient: float
+    values: list[float]
+    losses: list[float]
+
+
 class Lab:
-    """A diy network in training on a data set of the plane, and on demand a PyTorch twin.
+    """A diy network in training on a data set of the plane, and on demand a twin beside it.
+
+    The twin is PyTorch's; that of a network with a planted bug is diy's own without the bug, and always there.
 
     Args:
         train_size, test_size: number of points drawn, unless the points are the learner's own.
-        twin: whether a PyTorch network with the same initial weights is trained on the same batches.
+        twin: whether a PyTorch network with the same weights is trained on the same batches.
+        points: the learner's own, as (x, y, label).
+        changes: what to do on the way, as another lab's `changes` tell it.
         settings: those of `Settings`, by name.
 
     Attributes:
         settings: the present `Settings`.
+        library: diy, or a copy of it with the bug.
         model: the network, a `diy.Sequential`.
         x, y, labels: what is learned: points (N, 2), one-hot targets (N, 2) and labels (N,).
         x_test, y_test, labels_test: the same for the test set, with N = 0 where the points are the learner's own.
         points: what the learner added, as (x, y, label).
         epoch, steps: the number of finished epochs and of mini-batches since the start.
-        history: one `Record` per epoch, the first before any training.
+        start: settings, own points and whether there was a twin, when the run began.
+        changes: what was changed since, as (steps taken before, what, value).
+        history: one `Record` per epoch, the first before any training, thinned out to at most RECORDS.
+        before: settings and history of the run before this one, or None.
         trouble: a sentence that says why training further makes no sense, or None.
-        watchers: functions without arguments that are called after every change but a step.
+        watchers: functions that are called after every change but a step, with "points", "settings" or "run".
 
     Random numbers are the lab's own: it leaves PyTorch's global generator as it found it.
     """
 
-    def __init__(self, train_size: int = 1000, test_size: int = 1000, twin: bool = False, **settings):
+    def __init__(
+        self,
+        train_size: int = 1000,
+        test_size: int = 1000,
+        twin: bool = False,
+        points: Iterable[tuple[float, float, int]] = (),
+        changes: Iterable[tuple[int, str, object]] = (),
+        **settings,
+    ):
         self.train_size, self.test_size = train_size, test_size
         self.settings = Settings(**settings)
-        self.points: list[tuple[float, float, int]] = []
-        self.watchers: list[Callable[[], None]] = []
-        self._wants_twin = twin
+        self.points: list[tuple[float, float, int]] = [_point(*point) for point in points]
+        self.watchers: list[Callable[[str], None]] = []
+        self.before: tuple[Settings, list[Record]] | None = None
+        self.history: list[Record] = []
+        self._earlier: list[list[tuple[float, float, int]]] = []
+        self._wants_twin = bool(twin)
         self._draw()
         self.reset()
+        self._to_come = deque(changes)
 
     def __repr__(self) -> str:
         s = self.settings
         sizes = "-".join(str(size) for size in self._sizes())
-        return f"Lab({s.data}, {sizes} {s.activation}, {s.optimizer}, lr={s.lr:g}, {s.reduction}, epoch {self.epoch})"
+        bug = "" if s.bug == NO_BUG else f"bug {s.bug}, "
+        return f"Lab({s.data}, {sizes} {s.activation}, {s.optimizer}, lr={s.lr:g}, {s.reduction}, {bug}epoch {self.epoch})"
 
     # What the learner does
 
@@ -165,60 +229,99 @@ class Lab:
         changed = {name for name in changes if getattr(old, name) != getattr(self.settings, name)}
         if changed & {"data", "noise", "seed"}:
             self._draw()
+            self._tell("points")
         if changed - LIVE:
-            self.reset()
+            self.reset(old)
         elif changed:
-            if self.steps:
-                self._changed |= changed
+            for name in sorted(changed):
+                self._note(name, getattr(self.settings, name))
             self._prepare_descent(changed)
-            self._tell()
+            self._tell("settings")
 
-    def reset(self) -> None:
-        """Go back to the initial weights and to epoch 0; data and added points stay."""
+    def reset(self, old: Settings | None = None) -> None:
+        """Go back to the initial weights and to epoch 0; data and added points stay.
+
+        Args:
+            old: the settings of the run so far, where they were others.
+        """
+        if self.history and self.epoch:
+            self.before = old or self.settings, self.history
         self.epoch = self.steps = self._steps_before = 0
         self.trouble: str | None = None
-        self._order: deque[Tensor] = deque()
-        self._changed: set[str] = set()
+        self.changes: list[tuple[int, str, object]] = []
+        self._to_come: deque[tuple[int, str, object]] = deque()
+        self._order: deque[tuple[Tensor, Tensor]] = deque()
+        self._stride = 1
+        bug = self.settings.bug
+        self.library: ModuleType = diy if bug == NO_BUG else company.library(bug)
         self._rng = torch.Generator().manual_seed(self.settings.seed).get_state()
         with self._random():
-            self.model = self._network(diy)
-            with torch.random.fork_rng():
-                self._twin = self._network(nn) if self._wants_twin else None
-        if self._twin is not None:
-            self._twin.load_state_dict(self.model.state_dict())
+            self.model = self._network(self.library)
+        self._twin = self._twin_optimizer = None
         self._prepare_descent(LIVE)
-        self._begin_history()
-        self._tell()
+        self._begin_twin()
+        self.history, self._distance = [], math.nan
+        self._record()
+        self._tell("run")
+
+    @property
+    def start(self) -> tuple[Settings, tuple, bool]:
+        return self._start if self.steps else (self.settings, tuple(self.points), self._wants_twin)
 
     @property
     def twin(self):
-        """The PyTorch network, or None. Setting it to True or False restarts or ends it."""
+        """The network beside, or None. Setting it to True or False begins or ends that of PyTorch; the run goes on."""
         return self._twin
 
     @twin.setter
     def twin(self, wanted: bool) -> None:
         self._wants_twin = bool(wanted)
-        self.reset()
+        self._note("twin", self._wants_twin)
+        self._begin_twin()
+        if not self.steps:
+            self.history.clear()
+            self._record()
+        self._tell("run")
 
     def add_point(self, x: float, y: float, label: int) -> None:
-        """Add a point to the training set. It is learned from the next epoch on; the run goes on.
+        """Add a point to the training set. The epoch that has begun begins anew with it; the run goes on.
 
         Raises:
             ValueError: it lies outside the plane, or the label is neither 0 nor 1.
         """
-        if label not in (0, 1) or isinstance(label, bool):
-            raise ValueError(f"the label of a point must be 0 or 1, got {label!r}")
-        if not (abs(x) <= EDGE and abs(y) <= EDGE):
-            raise ValueError(f"the point must lie in [-{EDGE}, {EDGE}]², got ({x}, {y})")
-        self.points.append((round(float(x), 3), round(float(y), 3), label))
-        self._points_changed()
+        self.set_points([*self.points, (x, y, label)])
 
-    def remove_points(self) -> None:
-        """Remove all points that were added. An epoch that has begun begins anew with the others."""
-        self.points.clear()
-        self._order.clear()
-        self._steps_before = self.steps
-        self._points_changed()
+    def set_points(self, points: Iterable[tuple[float, float, int]]) -> None:
+        """Put these points in the place of all that were added. The epoch that has begun begins anew with them.
+
+        Raises:
+            ValueError: one of them is refused, and nothing is changed.
+        """
+        points = [_point(*point) for point in points]
+        self._earlier = [*self._earlier[-99:], self.points]
+        self._replace_points(points)
+
+    def undo_points(self) -> None:
+        """Take back the last change of the points; without one, do nothing."""
+        if self._earlier:
+            self._replace_points(self._earlier.pop())
+
+    def set_weight(self, layer: int, unit: int, source: int, value: float) -> None:
+        """Set one weight: of `unit` in Linear number `layer` (from 0) for input `source`, or its bias for source -1.
+
+        Raises:
+            ValueError: there is no such weight, or the value is not finite.
+        """
+        place = self._weight(self.model, layer, unit, source)
+        if not math.isfinite(value):
+            raise ValueError(f"a weight must be a finite number, got {value}")
+        place[0][place[1]] = value
+        self._note("weight", (layer, unit, source, float(value)))
+        if self._twin is not None:
+            tensor, index = self._weight(self._twin, layer, unit, source)
+            with torch.no_grad():
+                tensor[index] = value
+        self._tell("run")
 
     def step(self) -> None:
         """Take one step on the next mini-batch; after the last one of an epoch, add a record to the history.
@@ -226,13 +329,18 @@ class Lab:
         Raises:
             RuntimeError: there is no point to learn from.
         """
+        self.catch_up()
         if not len(self.x):
             raise RuntimeError(NOTHING)
+        if not self.steps:
+            self._start = self.start
         with self._random():
             if not self._order:
-                self._order.extend(torch.randperm(len(self.x)).split(self.settings.batch_size))
-            batch = self._order.popleft()
-            x, y = self.x[batch], self.y[batch]
+                order = torch.randperm(len(self.x))
+                targets = torch.arange(len(self.x)) if company.unshuffled(self.settings.bug) else order
+                self._order.extend(zip(*(rows.split(self.settings.batch_size) for rows in (order, targets))))
+            rows, target_rows = self._order.popleft()
+            x, y = self._seen(self.x[rows]), self.y[target_rows]
             before = torch.get_rng_state()
 
             self.model.train()
@@ -242,14 +350,29 @@ class Lab:
             self.optimizer.step()
 
             if self._twin is not None:
+                after = torch.get_rng_state()
                 torch.set_rng_state(before)  # so that both draw the same dropout masks
-                self._step_twin(x, y)
+                self._step_twin(x, self.y[rows])
+                torch.set_rng_state(after)
         self.steps += 1
         if not self._order:
             self.epoch += 1
             self._steps_before = self.steps
             self._record()
             self.trouble = self._find_trouble()
+
+    def catch_up(self) -> None:
+        """Make the changes that are due: of those the lab was made with, those up to the present step."""
+        while self._to_come and self._to_come[0][0] <= self.steps:
+            _, what, value = self._to_come.popleft()
+            if what == "points":
+                self.set_points(value)
+            elif what == "weight":
+                self.set_weight(*value)
+            elif what == "twin":
+                self.twin = value
+            else:
+                self.change(**{what: value})
 
     @property
     def steps_in_epoch(self) -> int:
@@ -271,11 +394,9 @@ class Lab:
 
     # What there is to see
 
-    def surface(self, size: int = 50) -> Tensor:
+    def surface(self, size: int = 50, twin: bool = False) -> Tensor:
         """Return output 1 − output 0 on a grid of the plane, (size, size), row 0 at the top; class 1 where positive."""
-        axis = torch.linspace(-EDGE, EDGE, size)
-        y, x = torch.meshgrid(-axis, axis, indexing="ij")
-        output = self._predict(self.model, torch.stack([x.flatten(), y.flatten()], dim=1))
+        output = self._predict(self._twin if twin else self.model, _grid(size))
         return (output[:, 1] - output[:, 0]).reshape(size, size)
 
     def measure(self) -> Record:
@@ -286,106 +407,65 @@ class Lab:
             twin = self._measure(self._twin, False)[0], self._measure(self._twin, True)[0]
         return Record(self.epoch, train[0], test[0], train[1], test[1], *twin)
 
-    def layers(self, samples: int = 200) -> list[Layer]:
+    def layers(self, samples: int = 200, twin: bool = False) -> list[Layer]:
         """Return, for each hidden layer and the output, activations of up to `samples` training points and gradients.
 
         The activations are taken in evaluation mode, the gradients are those of the last step.
         """
-        found, values, linear = [], self.x[:samples], None
-        self.model.eval()
-        with torch.inference_mode():
-            for module in self.model:
-                values = module(values)
-                if isinstance(module, diy.Linear):
-                    linear = module
-                elif not isinstance(module, diy.Dropout):
-                    number = len(found) + 1
-                    place = "output" if number > self.settings.depth else f"layer {number}"
-                    found.append(Layer(f"{place}, {type(module).__name__}", values, linear.weight.grad))
-        return found
+        return [
+            Layer(name, values, linear.weight.grad)
+            for name, values, linear in self._outputs(self._twin if twin else self.model, self.x[:samples])
+        ]
+
+    def columns(self, most: int = 12, size: int = 20) -> list[Column]:
+        """Return the features and the first `most` units of each layer, with what each computes on the plane."""
+        points = _grid(size)
+        seen = self._seen(points)
+        columns = [Column("input", seen.shape[1], _pictures(seen, size), None, None)]
+        for name, values, linear in self._outputs(self.model, points):
+            before = len(columns[-1].pictures)
+            parts = (None if part is None else part[:most, :before] for part in (linear.weight, linear.weight.grad))
+            columns.append(Column(name, values.shape[1], _pictures(values[:, :most], size), *parts))
+        return columns
+
+    def weigh(self, layer: int, unit: int, source: int) -> Weight:
+        """Take a weight in hand, see `set_weight`: measure the slope of the loss along it, beside the gradient.
+
+        Raises:
+            ValueError: there is no such weight.
+        """
+        model = copy.deepcopy(self.model).eval()
+        for module in _linears(model):  # by hand, as a bug may hide a parameter from `to`
+            module.weight, module.bias = module.weight.double(), module.bias.double()
+        tensor, index = self._weight(model, layer, unit, source)
+        x, y, criterion = self._seen(self.x).double(), self.y.double(), copy.deepcopy(self.criterion)
+
+        def loss(at: float) -> float:
+            tensor[index] = at
+            return criterion(model(x), y).item()
+
+        with torch.random.fork_rng(devices=[]):  # a bug may draw
+            value = tensor[index].item()
+            loss(value)
+            model.backward(criterion.backward())
+            gradient = math.nan if tensor.grad is None else tensor.grad[index].item()
+            step, span = 1e-5 * max(1, abs(value)), max(1, abs(value))
+            slope = (loss(value + step) - loss(value - step)) / (2 * step)
+            values = [value + span * (i - 20) / 20 for i in range(41)]
+            return Weight(value, slope, gradient, values, [loss(at) for at in values])
 
     def twin_distance(self) -> float:
         """Return the largest distance between the loss curves of the two networks so far, or NaN without a twin."""
         return self._distance
 
     def snippet(self) -> str:
-        """Return the program of the run: data, network and loop up to the present step (at the start, 100 epochs)."""
-        if not len(self.x):
-            return f"# {NOTHING}\n"
-        s = self.settings
-        kind, arguments = OPTIMIZERS[s.optimizer]
-        epochs = self.epoch + (self.steps_in_epoch > 0) or 100
-        lines = ["# Save this in the folder of diy.py, or run it in a cell of this notebook."]
-        lines += ["import torch", "", "import diy", "from experiment import one_hot"]
-        lines += [] if s.data == OWN else [f"from playground.data import {s.data}"]
-        lines.append("")
-        if s.data == OWN:
-            lines += ["x, labels = torch.empty(0, 2), torch.empty(0, dtype=torch.long)"]
-        else:
-            lines += [
-                f"generator = torch.Generator().manual_seed({s.seed})",
-                f"x, labels = {s.data}({self.train_size}, generator, noise={s.noise})",
-                f"x_test, labels_test = {s.data}({self.test_size}, generator, noise={s.noise})",
-                "y_test = one_hot(labels_test)",
-            ]
-        if self.points:
-            lines += [
-                f"x = torch.cat([x, torch.tensor({[list(point[:2]) for point in self.points]})])",
-                f"labels = torch.cat([labels, torch.tensor({[point[2] for point in self.points]})])",
-            ]
-        lines += ["y = one_hot(labels)", "", f"torch.manual_seed({s.seed})", "model = diy.Sequential("]
-        for n_in, n_out in pairwise(self._sizes()[:-1]):
-            dropout = f" diy.Dropout({s.dropout})," if s.dropout else ""
-            lines.append(f"    diy.Linear({n_in}, {n_out}), diy.{s.activation}(),{dropout}")
-        lines += [f"    diy.Linear({self._sizes()[-2]}, 2), diy.Tanh(),", ")"]
-        if s.init_scale != 1:
-            lines += [
-                "for layer in model:",
-                "    if isinstance(layer, diy.Linear):",
-                f"        layer.weight *= {s.init_scale}",
-            ]
-        extra = "".join(f", {name}={value}" for name, value in arguments.items())
-        lines += [
-            f'criterion = diy.MSELoss(reduction="{s.reduction}")',
-            f"optimizer = diy.{kind}(model.parameters(), lr={s.lr}{extra})",
-            "",
-        ]
-        if self._changed:
-            names = " and ".join(sorted(self._changed))
-            lines.append(f"# On screen, {names} changed during the run; here the last values hold from the start.")
-        lines += [
-            f"for epoch in range({epochs}):",
-            f"    batches = torch.randperm(len(x)).split({s.batch_size})",
-        ]
-        if self.steps_in_epoch:
-            lines += [
-                f"    if epoch == {self.epoch}:",
-                f"        batches = batches[:{self.steps_in_epoch}]  # this epoch is not finished yet",
-            ]
-        lines += [
-            "    for batch in batches:",
-            "        loss = criterion(model(x[batch]), y[batch])",
-            "        optimizer.zero_grad()",
-            "        model.backward(criterion.backward())",
-            "        optimizer.step()",
-            "",
-            "model.eval()",
-            "train_loss = diy.MSELoss()(model(x), y).item()",
-        ]
-        if s.data == OWN:
-            lines.append('print(f"train loss {train_loss:.4f}")')
-        else:
-            lines += [
-                "test_loss = diy.MSELoss()(model(x_test), y_test).item()",
-                "test_error = (model(x_test).argmax(1) != labels_test).double().mean().item()",
-                'print(f"train loss {train_loss:.4f}, test loss {test_loss:.4f}, test error {100 * test_error:.1f} %")',
-            ]
-        return "\n".join(lines) + "\n"
+        """Return the program of the run up to the present step (at the start, 100 epochs); it needs diy.py alone."""
+        return program.write(self)
 
     # How it works inside
 
     def _sizes(self) -> list[int]:
-        return [2, *[self.settings.width] * self.settings.depth, 2]
+        return [len(self.settings.features), *[self.settings.width] * self.settings.depth, 2]
 
     def _network(self, library):
         s, layers = self.settings, []
@@ -394,78 +474,151 @@ class Lab:
             if s.dropout:
                 layers.append(library.Dropout(s.dropout))
         network = library.Sequential(*layers, library.Linear(self._sizes()[-2], 2), library.Tanh())
-        if library is diy:
-            for layer in network:
-                if isinstance(layer, diy.Linear):
-                    layer.weight *= s.init_scale
+        if library is not nn:
+            for layer in _linears(network):
+                layer.weight *= s.init_scale
         return network
 
-    def _prepare_descent(self, changed: set[str]) -> None:
+    def _begin_twin(self) -> None:
+        self._twin = self._twin_optimizer = self._twin_library = None
+        self._distance = math.nan
+        if self.settings.bug != NO_BUG:
+            self._twin_library = diy
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(self.settings.seed)  # the random numbers that the model began with
+                self._twin = self._network(diy)
+        elif self._wants_twin:
+            self._twin_library = nn
+            with torch.random.fork_rng(devices=[]):
+                self._twin = self._network(nn)
+            self._twin.load_state_dict(self.model.state_dict())
+        self._prepare_descent({"reduction", "optimizer"}, twin_only=True)
+        if self._twin_library is nn and self.steps:
+            state = self._twin_optimizer.state_dict()
+            state["state"] = copy.deepcopy(self.optimizer.state_dict()["state"])
+            self._twin_optimizer.load_state_dict(state)
+
+    def _prepare_descent(self, changed: set[str], twin_only: bool = False) -> None:
         s = self.settings
-        (kind, arguments), twin = OPTIMIZERS[s.optimizer], self._twin
-        if "reduction" in changed:
-            self.criterion = diy.MSELoss(reduction=s.reduction)
-            self._twin_criterion = nn.MSELoss(reduction=s.reduction)
-        if "optimizer" in changed:
-            self.optimizer = getattr(diy, kind)(self.model.parameters(), lr=s.lr, **arguments)
-            self._twin_optimizer = twin and getattr(torch.optim, kind)(twin.parameters(), lr=s.lr, **arguments)
-        if "lr" in changed:
-            self.optimizer.lr = s.lr
-            for group in self._twin_optimizer.param_groups if twin else ():
-                group["lr"] = s.lr
+        kind, arguments = OPTIMIZERS[s.optimizer]
+        arguments = arguments | {"lr": s.lr, "weight_decay": s.weight_decay}
+        if not twin_only:
+            if "reduction" in changed:
+                self.criterion = self.library.MSELoss(reduction=s.reduction)
+            if "optimizer" in changed:
+                self.optimizer = getattr(self.library, kind)(self.model.parameters(), **arguments)
+        if self._twin is not None:
+            if "reduction" in changed:
+                self._twin_criterion = self._twin_library.MSELoss(reduction=s.reduction)
+            if "optimizer" in changed:
+                library = torch.optim if self._twin_library is nn else diy
+                self._twin_optimizer = getattr(library, kind)(self._twin.parameters(), **arguments)
+        for optimizer in filter(None, (self.optimizer, self._twin_optimizer)):
+            if isinstance(optimizer, torch.optim.Optimizer):
+                optimizer.param_groups[0].update(lr=s.lr, weight_decay=s.weight_decay)
+            else:
+                optimizer.lr, optimizer.weight_decay = s.lr, s.weight_decay
 
     def _step_twin(self, x: Tensor, y: Tensor) -> None:
         with torch.enable_grad():  # whatever the notebook around has switched off
             self._twin.train()
             loss = self._twin_criterion(self._twin(x), y)
             self._twin_optimizer.zero_grad()
-            loss.backward()
+            if self._twin_library is nn:
+                loss.backward()
+            else:
+                self._twin.backward(self._twin_criterion.backward())
             self._twin_optimizer.step()
 
     def _draw(self) -> None:
         s, generator = self.settings, torch.Generator().manual_seed(self.settings.seed)
-        if s.data == OWN:
-            nothing = torch.empty(0, 2), torch.empty(0, dtype=torch.long)
-            self._drawn, (self.x_test, self.labels_test) = nothing, nothing
-        else:
-            self._drawn = DATA_SETS[s.data](self.train_size, generator, s.noise)
-            self.x_test, self.labels_test = DATA_SETS[s.data](self.test_size, generator, s.noise)
-        self.y_test = one_hot(self.labels_test)
+        nothing = torch.empty(0, 2), torch.empty(0, dtype=torch.long)
+        self._drawn, (self.x_test, self.labels_test) = (
+            nothing if s.data == OWN else self._draw_set(size, generator) for size in (self.train_size, self.test_size)
+        )
+        self.y_test = torch.eye(2)[self.labels_test]
         self._join_points()
+
+    def _draw_set(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        points, labels = DATA_SETS[self.settings.data](size, generator)
+        if self.settings.noise:
+            points += self.settings.noise * torch.randn(points.shape, generator=generator)
+        return points, labels
 
     def _join_points(self) -> None:
         places = torch.tensor([point[:2] for point in self.points]).reshape(-1, 2)
         labels = torch.tensor([point[2] for point in self.points], dtype=torch.long)
         self.x, self.labels = torch.cat([self._drawn[0], places]), torch.cat([self._drawn[1], labels])
-        self.y = one_hot(self.labels)
+        self.y = torch.eye(2)[self.labels]
 
-    def _points_changed(self) -> None:
+    def _replace_points(self, points: list[tuple[float, float, int]]) -> None:
+        self.points = points
+        self._order.clear()
+        self._steps_before = self.steps
         self._join_points()
-        if self.steps:
-            self._changed.add("points")
-        else:
-            self._begin_history()
-        self._tell()
+        self._note("points", list(points))
+        if not self.steps:
+            self.history.clear()
+            self._record()
+        self._tell("points")
 
-    def _tell(self) -> None:
+    def _note(self, what: str, value) -> None:
+        """Keep in mind a change of a run that has begun; of several at one step, the last."""
+        if self.steps or what == "weight":
+            one = [value[:3] if what == "weight" else None]
+            kept = [
+                c for c in self.changes if c[:2] != (self.steps, what) or [c[2][:3] if what == "weight" else None] != one
+            ]
+            self.changes = [*kept, (self.steps, what, value)]
+
+    def _tell(self, what: str) -> None:
         for watcher in self.watchers:
-            watcher()
-
-    def _begin_history(self) -> None:
-        self.history: list[Record] = []
-        self._distance = math.nan
-        self._record()
+            watcher(what)
 
     def _record(self) -> None:
         now = self.measure()
+        if len(self.history) >= RECORDS:
+            self._stride *= 2
+            self.history[:] = [r for r in self.history if r.epoch % self._stride == 0]
+        if self.history and self.history[-1].epoch % self._stride:
+            self.history.pop()  # it was there only as the newest
         self.history.append(now)
         distances = self._distance, abs(now.train_loss - now.twin_train_loss), abs(now.test_loss - now.twin_test_loss)
         self._distance = max((d for d in distances if not math.isnan(d)), default=math.nan)
 
+    def _seen(self, points: Tensor) -> Tensor:
+        x, y = points.unbind(1)
+        seen = {"x": x, "y": y, "x²": x**2, "y²": y**2, "xy": x * y}
+        return torch.stack([seen[name] for name in self.settings.features], dim=1)
+
     def _predict(self, network, points: Tensor) -> Tensor:
         network.eval()
-        with torch.inference_mode():
-            return network(points)
+        with torch.no_grad(), self._other_random():
+            return network(self._seen(points))
+
+    def _outputs(self, network, points: Tensor) -> Iterator[tuple[str, Tensor, object]]:
+        """Yield each layer's name, its activations for the points, and its Linear."""
+        found, values, linear = 0, self._seen(points), None
+        network.eval()
+        with torch.no_grad(), self._other_random():
+            for module in network:
+                values = module(values)
+                kind = type(module).__name__
+                if kind == "Linear":
+                    linear = module
+                elif kind != "Dropout":
+                    found += 1
+                    yield f"{'output' if found > self.settings.depth else f'layer {found}'}, {kind}", values, linear
+
+    def _weight(self, network, layer: int, unit: int, source: int) -> tuple[Tensor, tuple[int, ...]]:
+        linears = _linears(network)
+        if not 0 <= layer < len(linears):
+            raise ValueError(f"layer must be in [0, {len(linears) - 1}], got {layer}")
+        tensor = linears[layer].bias if source == -1 else linears[layer].weight
+        index = (unit,) if source == -1 else (unit, source)
+        if not all(0 <= i < n for i, n in zip(index, tensor.shape)):
+            raise ValueError(f"layer {layer} has weights {tuple(linears[layer].weight.shape)}, got {unit, source}")
+        return tensor, index
 
     def _measure(self, network, test: bool) -> tuple[float, float]:
         x, y, labels = (self.x_test, self.y_test, self.labels_test) if test else (self.x, self.y, self.labels)
@@ -476,8 +629,9 @@ class Lab:
 
     def _find_trouble(self) -> str | None:
         s, batch = self.settings, min(self.settings.batch_size, len(self.x))
-        ways = ["a smaller initialization"] if s.init_scale > 1 else []
-        ways.append(f"a learning rate below {s.lr:g}")
+        ways = ["the network without the bug"] if s.bug != NO_BUG else []
+        ways += ["a smaller initialization"] if s.init_scale > 1 else []
+        ways.append(f"a learning rate ten times smaller, {s.lr / 10:g}, and smaller again if that diverges too")
         if s.reduction == "sum" and s.optimizer != "Adam":  # Adam's steps do not depend on the size of the gradient
             ways.append(f'the reduction "mean", whose steps are {2 * batch} times smaller here')
         if not math.isfinite(self.history[-1].train_loss):
@@ -491,7 +645,7 @@ class Lab:
             return (
                 f"Diverged by epoch {self.epoch}: the steps were so large that every output is now close to -1 or 1. "
                 "There the derivative of Tanh is almost 0, so no gradient flows back and nothing is learned. "
-                f"{'Both outputs are equal, so the plane is white. ' if equal else ''}"
+                f"{'Both outputs are equal, so the plane has no colour. ' if equal else ''}"
                 f"Reset and choose {', or '.join(ways)}."
             )
         for layer in self.layers(len(self.x)):
@@ -512,3 +666,34 @@ class Lab:
         finally:
             self._rng = torch.get_rng_state()
             torch.set_rng_state(outside)
+
+    @contextmanager
+    def _other_random(self) -> Iterator[None]:
+        """Leave all random numbers as they are, should the network draw some in evaluation, as with a bug."""
+        outside = torch.get_rng_state()
+        try:
+            yield
+        finally:
+            torch.set_rng_state(outside)
+
+
+def _point(x: float, y: float, label: int) -> tuple[float, float, int]:
+    if label not in (0, 1) or isinstance(label, bool):
+        raise ValueError(f"the label of a point must be 0 or 1, got {label!r}")
+    if not (abs(x) <= EDGE and abs(y) <= EDGE):
+        raise ValueError(f"the point must lie in [-{EDGE}, {EDGE}]², got ({x}, {y})")
+    return round(float(x), 3), round(float(y), 3), label
+
+
+def _grid(size: int) -> Tensor:
+    axis = torch.linspace(-EDGE, EDGE, size)
+    y, x = torch.meshgrid(-axis, axis, indexing="ij")
+    return torch.stack([x.flatten(), y.flatten()], dim=1)
+
+
+def _pictures(values: Tensor, size: int) -> Tensor:
+    return values.T.reshape(-1, size, size)
+
+
+def _linears(network) -> list:
+    return [module for module in network if type(module).__name__ == "Linear"]

@@ -1,10 +1,9 @@
-"""What the playground shows, without a kernel: numbers for drawing, a picture, and a recorded run with a slider."""
+"""What the playground shows, without a kernel: numbers for drawing, a picture, the frames of a film, a GIF."""
 
 import base64
-import html
 import io
-import json
 import math
+from collections.abc import Iterator
 
 import torch
 from matplotlib.colors import LinearSegmentedColormap
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from playground.lab import EDGE, Lab
+from playground.lab import EDGE, Lab, Record
 
 SHOWN = 400
 """How many of the training points are drawn; a learner's own are drawn all."""
@@ -21,6 +20,8 @@ CURVE_POINTS = 400
 BINS = 30
 GRADIENT_RANGE = (-8.0, 2.0)
 """Powers of ten."""
+
+STILL = "This is a still picture. To play, run the first code cell and then this one (Shift+Enter)."
 
 COLORS = {0: "#D55E00", 1: "#0072B2", "train": "#000000", "test": "#009E73", "twin": "#CC79A7"}
 """Okabe and Ito's palette, which remains distinct with a colour-vision deficiency."""
@@ -32,12 +33,11 @@ def shown(lab: Lab) -> Tensor:
     return torch.cat([torch.arange(min(drawn, SHOWN)), torch.arange(drawn, len(lab.x))])
 
 
-def curve(lab: Lab) -> Tensor:
+def curve(history: list[Record]) -> Tensor:
     """Return the loss curves, thinned out to about CURVE_POINTS rows: epoch, train, test, twin's train, twin's test."""
-    stride = math.ceil(len(lab.history) / CURVE_POINTS)
-    records = lab.history[::stride]
-    if records[-1] is not lab.history[-1]:
-        records.append(lab.history[-1])
+    records = history[:: math.ceil(len(history) / CURVE_POINTS)]
+    if records[-1] is not history[-1]:
+        records.append(history[-1])
     rows = [(r.epoch, r.train_loss, r.test_loss, r.twin_train_loss, r.twin_test_loss) for r in records]
     return torch.tensor(rows, dtype=torch.float32)
 
@@ -46,12 +46,14 @@ def histograms(lab: Lab) -> list[dict]:
     """Return, for each layer, counts of activations over a common range and of gradients' sizes over powers of ten.
 
     Exact zeros are left out of the bars and given as shares. The gradients' outermost bars hold what lies beyond them.
+    `words` says the same to those who do not see it.
     """
     layers = lab.layers()
+    twins = lab.layers(twin=True) if lab.twin is not None else layers
     finite = [layer.activations.nan_to_num(0, 0, 0) for layer in layers]
     low, high = -1.0, max(1.0, *(values.max().item() if values.numel() else 1.0 for values in finite))
     rows = []
-    for layer, values in zip(layers, finite):
+    for layer, twin, values in zip(layers, twins, finite):
         row = {
             "name": layer.name,
             "range": (low, high),
@@ -59,21 +61,33 @@ def histograms(lab: Lab) -> list[dict]:
             "zero_activations": (values == 0).float().mean().item() if values.numel() else None,
             "gradients": None,
             "zero_gradients": None,
+            "twin_gradients": None,
+            "words": f"{layer.name}: no gradient yet",
         }
         if layer.gradient is not None:
-            sizes = layer.gradient.abs().nan_to_num(0, 0, 0)
-            powers = sizes[sizes > 0].log10().clamp(*GRADIENT_RANGE)
-            row["gradients"] = torch.histc(powers, BINS, *GRADIENT_RANGE).int().tolist()
-            row["zero_gradients"] = (sizes == 0).float().mean().item()
+            row["gradients"], row["zero_gradients"], size = _powers(layer.gradient)
+            row["words"] = f"{layer.name}: gradients {'about ' + format(size, '.0e') if size else 'all 0'}"
+            if twin is not layer and twin.gradient is not None:
+                row["twin_gradients"], _, size = _powers(twin.gradient)
+                row["words"] += f", the twin's {size:.0e}"
+        if row["zero_activations"]:
+            row["words"] += f"; {100 * row['zero_activations']:.0f} % of activations are 0"
         rows.append(row)
     return rows
+
+
+def _powers(gradient: Tensor) -> tuple[list[int], float, float]:
+    """Return counts over powers of ten, the share of zeros, and the mean size."""
+    sizes = gradient.abs().nan_to_num(0, 0, 0)
+    powers = sizes[sizes > 0].log10().clamp(*GRADIENT_RANGE)
+    return torch.histc(powers, BINS, *GRADIENT_RANGE).int().tolist(), (sizes == 0).float().mean().item(), sizes.mean().item()
 
 
 def figure(lab: Lab, width: float = 9.0) -> Figure:
     """Draw plane, loss and histograms of the lab as it stands."""
     rows = histograms(lab)
     drawing = Figure(figsize=(width, 0.43 * width), layout="none")
-    _draw_plane(drawing.add_axes((0.05, 0.07, 0.39, 0.9)), lab)
+    _draw_plane(drawing.add_axes((0.05, 0.07, 0.39, 0.9)), lab, lab.surface(80))
     _draw_loss(drawing.add_axes((0.53, 0.64, 0.45, 0.34)), lab)
     for place, part, limits, color in (
         ((0.53, 0.07, 0.22, 0.39), "activations", rows[0]["range"], "#3f8fc9"),
@@ -107,62 +121,59 @@ def describe(lab: Lab) -> str:
     return text + f"train error {_number(100 * now.train_error, 0)} %, test error {_number(100 * now.test_error, 0)} %."
 
 
-def png(lab: Lab) -> str:
-    """Return `figure(lab)` as a PNG in base64, the same bytes for the same lab."""
-    return _encode(figure(lab))
+def png(lab: Lab, title: str = "") -> str:
+    """Return `figure(lab)`, with a title above, as a PNG in base64: the same bytes for the same lab."""
+    drawing = figure(lab)
+    if title:
+        drawing.text(0.5, 1.02, title, ha="center", fontsize=11, weight="bold", color="#A84300")
+    return base64.b64encode(encode(drawing, tight=bool(title))).decode()
 
 
-class Recording:
-    """A run that was recorded: pictures with a slider, which need no kernel, and no network either.
-
-    Args:
-        lab: it is trained from where it stands.
-        epochs: after how many epochs a picture is taken, in rising order.
-    """
-
-    def __init__(self, lab: Lab, epochs: tuple[int, ...] = (0, 1, 2, 4, 8, 15, 30, 50, 75, 100)):
-        self.frames: list[tuple[str, str]] = []
-        for epoch in epochs:
-            while lab.epoch < epoch:
-                lab.run_epoch()
-            now = lab.history[-1]
-            loss, error = _number(now.test_loss, 3), _number(100 * now.test_error, 1)
-            caption = f"Epoch {lab.epoch}: test loss {loss}, test error {error} %."
-            drawing = Figure(figsize=(7.2, 3.1), layout="none")
-            _draw_plane(drawing.add_axes((0.05, 0.09, 0.38, 0.88)), lab)
-            axes = drawing.add_axes((0.53, 0.17, 0.45, 0.8))
-            _draw_loss(axes, lab)
-            axes.set(xlim=(0, max(1, epochs[-1])), ylim=(0.01, 1.5))
-            self.frames.append((caption, _encode(drawing, dpi=75, colors=128)))
-
-    def __repr__(self) -> str:
-        return f"Recording of {len(self.frames)} pictures"
-
-    def _repr_html_(self) -> str:
-        # Where scripts are not allowed, the last picture remains.
-        last = self.frames[-1]
-        data = html.escape(json.dumps(self.frames), quote=True)
-        show = (
-            "const f = JSON.parse(this.dataset.frames)[this.value], box = this.closest('figure');"
-            "box.querySelector('img').src = 'data:image/png;base64,' + f[1];"
-            "box.querySelector('img').alt = 'Decision surface and loss curves. ' + f[0];"
-            "box.querySelector('output').textContent = f[0];"
-            "this.setAttribute('aria-valuetext', f[0]);"
-        )
-        return (
-            '<figure style="margin: 0; max-width: 560px; background: white; color: black; padding: 6px">'
-            f'<img style="width: 100%" alt="Decision surface and loss curves. {last[0]}" '
-            f'src="data:image/png;base64,{last[1]}">'
-            "<figcaption><label>Move through the run: "
-            f'<input type="range" min="0" max="{len(self.frames) - 1}" value="{len(self.frames) - 1}" '
-            f'style="width: 60%; vertical-align: middle" data-frames="{data}" oninput="{html.escape(show)}" '
-            'data-lm-suppress-shortcuts="true"></label>'
-            f"<br><output>{last[0]}</output></figcaption></figure>"
-        )
+def encode(drawing: Figure, dpi: int = 90, tight: bool = False) -> bytes:
+    """Return a figure as PNG."""
+    buffer = io.BytesIO()
+    drawing.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, bbox_inches="tight" if tight else None)
+    return buffer.getvalue()
 
 
-def _draw_plane(axes, lab: Lab) -> None:
-    surface = lab.surface(80).flipud().numpy()
+def frames(lab: Lab, epochs: tuple[int, ...] = (0, 1, 2, 4, 8, 15, 30, 50, 75, 100)) -> Iterator[tuple[str, Figure]]:
+    """Train the lab, and yield pairs (caption, figure) after these epochs, in rising order: the frames of a film."""
+    for epoch in epochs:
+        while lab.epoch < epoch:
+            lab.run_epoch()
+        now = lab.history[-1]
+        loss, error = _number(now.test_loss, 3), _number(100 * now.test_error, 1)
+        caption = f"Epoch {lab.epoch}: test loss {loss}, test error {error} %."
+        yield caption, _moment(lab, lab.epoch, lab.surface(80), caption, last=epochs[-1])
+
+
+def moment(lab: Lab, epoch: int, surface: Tensor) -> Image.Image:
+    """Return one picture of the GIF: the surface as it was after an epoch, and the loss up to it."""
+    drawing = _moment(lab, epoch, surface, f"{lab.settings.data}, epoch {epoch}", last=max(1, lab.epoch))
+    image = Image.open(io.BytesIO(encode(drawing, dpi=75))).convert("RGB")
+    return image.quantize(128)
+
+
+def gif(pictures: list[Image.Image]) -> bytes:
+    """Return pictures as an endless GIF that shows the last one longer."""
+    buffer = io.BytesIO()
+    durations = [100] * (len(pictures) - 1) + [2000]
+    pictures[0].save(buffer, format="GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+    return buffer.getvalue()
+
+
+def _moment(lab: Lab, epoch: int, surface: Tensor, caption: str, last: int) -> Figure:
+    drawing = Figure(figsize=(7.2, 3.4), layout="none")
+    _draw_plane(drawing.add_axes((0.05, 0.08, 0.38, 0.8)), lab, surface)
+    axes = drawing.add_axes((0.53, 0.15, 0.45, 0.73))
+    _draw_loss(axes, lab, epoch)
+    axes.set(xlim=(0, max(1, last)))
+    drawing.text(0.05, 0.93, caption, fontsize=10)
+    return drawing
+
+
+def _draw_plane(axes, lab: Lab, surface: Tensor) -> None:
+    surface = surface.flipud().numpy()
     colors = LinearSegmentedColormap.from_list("classes", ["#f5b464", "#ffffff", "#73b2e4"])
     extent = (-EDGE, EDGE, -EDGE, EDGE)
     axes.imshow(surface, extent=extent, origin="lower", cmap=colors, vmin=-1, vmax=1, interpolation="bilinear")
@@ -178,13 +189,15 @@ def _draw_plane(axes, lab: Lab) -> None:
     axes.tick_params(labelsize=9)
 
 
-def _draw_loss(axes, lab: Lab) -> None:
-    epochs = [r.epoch for r in lab.history]
+def _draw_loss(axes, lab: Lab, until: int | None = None) -> None:
+    history = [r for r in lab.history if until is None or r.epoch <= until]
+    epochs = [r.epoch for r in history]
     marker = "o" if len(epochs) == 1 else None  # a line of one point would not be seen
-    axes.plot(epochs, [r.test_loss for r in lab.history], color=COLORS["test"], lw=4, marker=marker, label="test")
-    axes.plot(epochs, [r.train_loss for r in lab.history], color=COLORS["train"], lw=1.2, label="train")
+    axes.plot(epochs, [r.test_loss for r in history], color=COLORS["test"], lw=4, marker=marker, label="test")
+    axes.plot(epochs, [r.train_loss for r in history], color=COLORS["train"], lw=1.2, label="train")
     if lab.twin is not None:
-        axes.plot(epochs, [r.twin_test_loss for r in lab.history], "--", color=COLORS["twin"], label="PyTorch test")
+        name = "PyTorch test" if lab.settings.bug == "none" else "healthy twin's test"
+        axes.plot(epochs, [r.twin_test_loss for r in history], "--", color=COLORS["twin"], label=name)
     axes.set_xlabel("epoch", fontsize=9)
     axes.set_ylabel("loss (mean)", fontsize=9)
     axes.tick_params(labelsize=9)
@@ -197,13 +210,3 @@ def _draw_loss(axes, lab: Lab) -> None:
 
 def _number(value: float, digits: int) -> str:
     return "–" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _encode(drawing: Figure, dpi: int = 90, colors: int | None = None) -> str:
-    buffer = io.BytesIO()
-    drawing.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    if colors:  # a palette makes the file four times smaller
-        image = Image.open(buffer).convert("RGB").quantize(colors)
-        buffer = io.BytesIO()
-        image.save(buffer, format="png", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()

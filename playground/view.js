@@ -2,18 +2,17 @@
 
 // Okabe and Ito's colours, which remain distinct with a colour-vision deficiency.
 const CLASS_COLORS = ["#D55E00", "#0072B2"];
-const CLASS_TEXTS = ["#A84300", "#0072B2"];  // text needs more contrast than dots
-const SURFACE = [[245, 180, 100], [115, 178, 228]];
-const INK = "#1b1b1b", GREY = "#767676", TRAIN = "#000000", TEST = "#009E73", TWIN = "#CC79A7";
+const TEST = "#009E73", TWIN = "#CC79A7";
 const FONT = "12px system-ui, sans-serif";
 
 const GROUPS = {
-  Data: ["data", "noise"],
+  Data: ["data", "noise", "features"],
   Network: ["depth", "width", "activation", "dropout", "init_scale"],
-  Training: ["reduction", "optimizer", "lr", "batch_size"],
+  Training: ["reduction", "optimizer", "lr", "batch_size", "weight_decay"],
+  Company: ["bug"],
 };
-
-let views = 0;  // of one widget: each widget loads this file anew
+const LISTS = ["data", "activation", "reduction", "optimizer", "bug"];
+const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
 function element(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -25,10 +24,23 @@ function element(tag, attributes = {}, ...children) {
   return node;
 }
 
+const bytes = (view) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+const floats = (view) => new Float32Array(bytes(view).slice().buffer);
+const shorts = (view) => new Int16Array(bytes(view).slice().buffer);
+const percent = (value) => (value === null ? "–" : `${(100 * value).toFixed(1)} %`);
+const short = (value) => (value === null ? "–" : String(+value.toPrecision(5)));
+
+// A number as Python writes it.
+function written(value) {
+  if (typeof value !== "number" || value === 0 || Math.abs(value) >= 1e-4) return String(value);
+  return value.toExponential().replace(/e-(\d)$/, "e-0$1");
+}
+
 function render({ model, el }) {
-  views++;
   const id = `diy-lab-${Math.random().toString(36).slice(2)}`;
-  let waiting = null, drawn = 0, scheduled = false, cursor = null, recent = [], token = 0, seen = 0;
+  const recorded = Boolean(model.get("recorded"));
+  let drawn = 0, scheduled = false, cursor = null, recent = [], token = 0, seen = 0;
+  let visible = false, lost = false, asked = null, heard = performance.now(), drag = null, taken = null;
 
   const send = (action, ...args) => {
     try {
@@ -36,9 +48,8 @@ function render({ model, el }) {
     } catch {
       return showLost();
     }
-    if (action === "seen" || action === "closed") return;
-    clearTimeout(waiting);
-    waiting = setTimeout(() => { status.textContent = "Waiting for the kernel: another cell is running."; }, 1500);
+    if (action === "seen" || action === "sight") return;
+    asked ??= performance.now();
     root.dataset.waiting = "true";
   };
 
@@ -49,9 +60,14 @@ function render({ model, el }) {
 
   // The parts
 
+  const button = (action, text, title, ...args) =>
+    element("button", { "data-action": action, title, onclick: () => send(action, ...args) }, text);
+  const part = (name, attributes = {}) => element("canvas", { class: name, role: "img", "data-part": name, ...attributes });
+  const box = (name, text, changed) => {
+    const input = element("input", { type: "checkbox", "data-setting": name, onchange: () => changed(input.checked) });
+    return [input, element("label", {}, input, text)];
+  };
   const play = element("button", { class: "main", "data-action": "play", onclick: () => send(playing() ? "pause" : "play") });
-  const button = (action, text, title) =>
-    element("button", { "data-action": action, title, onclick: () => send(action) }, text);
   const numbers = {};
   const number = (name, text) => {
     numbers[name] = element("strong", { "data-number": name });
@@ -59,100 +75,171 @@ function render({ model, el }) {
   };
   const status = element("p", { class: "status", role: "status", "aria-live": "polite" });
   const controls = {};
-  const speed = select("speed", (value) => value);
-  const plane = element("canvas", {
-    class: "plane", tabindex: 0, role: "application", "data-part": "plane",
-    onclick: (event) => addAt(...place(event)),
-    onkeydown: moveCursor,
-    onblur: () => { cursor = null; draw(); },
+  const plane = part("plane", {
+    tabindex: 0, role: "application",
+    onpointerdown: takeHold, onpointermove: pull, onpointerup: letGo, onkeydown: keyOnPlane,
+    onblur: () => { cursor = taken = null; draw(); },
   });
-  const loss = element("canvas", { class: "loss", role: "img", "data-part": "loss" });
-  const layers = element("canvas", { class: "layers", role: "img", "data-part": "layers" });
-  const clear = button("clear", "Remove mine", "remove the points you added");
+  const where = element("p", { class: "hint where", role: "status", "aria-live": "polite" });
   const legend = element("p", { class: "hint" });
+  const loss = part("loss"), layers = part("layers");
+  const undo = button("undo", "Undo", "take back the last change of your points");
+  const clear = button("clear", "Remove mine", "remove all points you added");
   const classes = [0, 1].map((label) =>
-    element("label", {},
+    element("label", { class: `class${label}` },
       element("input", { type: "radio", name: `${id}-class`, value: label, checked: label === 1 }),
       `${label ? "■" : "●"} class ${label}`));
-  classes.forEach((label, index) => { label.style.color = CLASS_TEXTS[index]; });
-  const twin = element("input", { type: "checkbox", "data-setting": "twin", onchange: () => send("twin", twin.checked) });
+  const [showTest, showTestLabel] = box("show_test", " show test points", (on) => set("show_test", on));
+  const [discretize, discretizeLabel] = box("discretize", " discretize", (on) => set("discretize", on));
+  const [twin, twinLabel] = box("twin", " PyTorch twin", (on) => send("twin", on));
+  const twinText = element("span", { class: "hint", "data-number": "twin" });
+  const seed = element("button", {
+    "data-action": "seed", title: "other data, weights and order (in code: seed)",
+    onclick: () => set("seed", model.get("settings").seed + 1),
+  });
+  const moment = element("input", {
+    type: "range", min: 0, value: 0, "data-setting": "moment", "aria-label": "moment of the recorded run",
+    oninput: () => send("go", +moment.value),
+  });
+
+  // What can be unfolded
+  function fold(name, closed, opened, ...children) {
+    const panel = element("div", { class: "panel", hidden: true }, ...children);
+    const toggle = element("button", {
+      "data-action": name, "aria-expanded": "false",
+      onclick: () => {
+        panel.hidden = !panel.hidden;
+        toggle.textContent = panel.hidden ? closed : opened;
+        toggle.setAttribute("aria-expanded", String(!panel.hidden));
+        send("unfold", name, !panel.hidden);
+      },
+    }, closed);
+    return [toggle, panel];
+  }
+  const copier = (source, what) => {
+    const said = element("span", { class: "hint", role: "status" });
+    const node = element("button", { "data-action": `copy-${what}`, onclick: async () => {
+      try {
+        await navigator.clipboard.writeText(source.textContent);
+        said.textContent = `Copied, as of epoch ${model.get("frame").epoch}.`;
+      } catch {
+        getSelection().selectAllChildren(source);
+        said.textContent = "Selected: press Ctrl+C.";
+      }
+      setTimeout(() => { said.textContent = ""; }, 3000);
+    } }, "Copy");
+    return [node, said];
+  };
   const code = element("pre", { tabindex: 0, "aria-label": "the program of this run" });
-  const copied = element("span", { class: "hint", role: "status" });
-  const panel = element("div", { class: "code", hidden: true },
-    element("div", { class: "row" },
-      element("strong", {}, "The program of this run"),
-      element("button", { "data-action": "copy", onclick: copy }, "Copy"), copied),
-    code);
-  const codeButton = element("button", {
-    "data-action": "code", "aria-expanded": "false",
-    onclick: () => {
-      panel.hidden = !panel.hidden;
-      codeButton.setAttribute("aria-expanded", String(!panel.hidden));
-      if (!panel.hidden) send("write_code");
-    },
-  }, "Show the code");
+  const [codeButton, codePanel] = fold("code", "Show the code", "Hide the code",
+    element("div", { class: "row" }, element("strong", {}, "The program of this run"), ...copier(code, "code")), code);
+  const line = element("code", { tabindex: 0, "aria-label": "the line that restores what is on screen" });
+  const network = part("network", { onclick: takeWeight });
+  const [byGradient, byGradientLabel] = box("by-gradient", " show gradients of the last step in the place of weights", () => draw());
+  const place = ["layer", "unit", "input"].map((name, i) => element("input", {
+    type: "number", min: i === 2 ? -1 : 0, value: 0, "data-hand": name, "aria-label": name,
+    onchange: () => send("hold", ...place.map((input) => Math.round(+input.value))),
+  }));
+  const turn = element("input", {
+    type: "range", min: -3, max: 3, step: 0.01, "data-hand": "value", "aria-label": "the weight in hand",
+    oninput: () => send("turn", +turn.value),
+  });
+  const handText = element("p", { class: "hint", "data-number": "hand", role: "status" }, "No weight in hand yet: choose one, or click on a line.");
+  const slope = part("slope");
+  const [insideButton, insidePanel] = fold("inside", "Look inside", "Hide the inside",
+    element("div", { class: "row" }, byGradientLabel),
+    network,
+    element("div", { class: "row" }, "Take a weight in hand: ",
+      ...place.map((input, i) => element("label", {}, ["layer ", "unit ", "input (−1: bias) "][i], input)), turn),
+    handText, slope);
+  const storyLook = element("p", {});
+  const storyText = element("details", {}, element("summary", {}, "What is wrong? (Guess first.)"), element("p", {}));
+  const answers = element("ul", { "data-part": "answers", role: "status" });
+  const story = element("div", { class: "panel", "data-part": "story", hidden: true },
+    element("strong", {}, "A bug for company"), storyLook, storyText,
+    button("ask_checks", "Which check would see it?", "ask each kind of check, by running it"), answers);
 
   const root = element("div", { class: "diy-lab", role: "group", "aria-label": "Playground" },
-    element("div", { class: "row" },
+    element("div", { class: "row bar" },
       element("div", { class: "buttons" }, play,
-        button("step", "Step", "one step on one mini-batch"),
-        button("epoch", "Epoch", "to the end of the epoch"),
-        button("reset", "Reset", "back to the initial weights")),
-      element("label", {}, "Speed ", speed),
+        ...(recorded ? [element("label", {}, "Moment ", moment)] : [
+          button("step", "Step", "one step on one mini-batch"),
+          button("epoch", "Epoch", "to the end of the epoch"),
+          button("reset", "Reset", "back to the initial weights"), seed])),
+      ...(recorded ? [] : [element("label", {}, "Speed ", select("speed"))]),
       element("div", { class: "numbers" },
         number("epoch", "epoch"), number("train", "train error"), number("test", "test error"))),
     status,
     element("div", { class: "stage" },
-      element("div", {},
-        plane,
-        element("div", { class: "row plane-tools" },
-          element("span", {}, "Add"), ...classes, clear),
-        legend),
-      element("div", {}, loss, layers)),
-    element("div", { class: "controls" },
-      ...Object.entries(GROUPS).map(([name, fields]) =>
-        element("fieldset", { "data-group": name }, element("legend", {}, name),
-          element("div", { class: "fields" }, ...fields.map(field))))),
-    element("div", { class: "row", style: "margin-top: 8px" },
-      element("label", {}, twin, " train a PyTorch twin beside"), codeButton),
-    panel);
+      element("div", { class: "controls" },
+        ...Object.entries(GROUPS).map(([name, fields]) => [name, fields.filter((field) => choices(field))])
+          .filter(([, fields]) => fields.length).map(([name, fields]) =>
+            element("fieldset", { "data-group": name }, element("legend", {}, name), ...fields.map(field)))),
+      element("div", { class: "scene" }, plane,
+        ...(recorded ? [] : [element("div", { class: "row tools" },
+          element("span", { role: "radiogroup", "aria-label": "class of the points you add" }, "Add ", ...classes), undo, clear)]),
+        where),
+      element("div", { class: "charts" }, loss, layers)),
+    element("div", { class: "row" },
+      ...(recorded ? [] : [showTestLabel]), discretizeLabel, ...(recorded ? [] : [twinLabel]), twinText),
+    legend,
+    story,
+    ...(recorded ? [] : [
+      element("div", { class: "row" }, insideButton, codeButton,
+        button("save", "Save PNG", "the picture on screen, as a file", "png"),
+        button("save", "Save GIF", "the run so far, as a film", "gif")),
+      element("div", { class: "row line" }, "This line restores it: ", line, ...copier(line, "line")),
+      insidePanel, codePanel]));
   // Keys pressed here are not JupyterLab's shortcuts; it looks for this mark on the focused element itself.
-  for (const node of root.querySelectorAll("button, canvas, input, pre, select")) {
+  for (const node of root.querySelectorAll("button, canvas, code, input, pre, select, summary")) {
     node.setAttribute("data-lm-suppress-shortcuts", "true");
   }
   el.append(root);
 
-  function select(name, text) {
-    const node = element("select", { "data-setting": name, onchange: () => set(name, choices(name)[node.selectedIndex]) },
-      ...choices(name).map((value) => element("option", {}, text(value))));
-    controls[name] = { show: (value) => { node.selectedIndex = choices(name).indexOf(value); } };
+  function select(name) {
+    const node = element("select", { "data-setting": name, onchange: () => set(name, choices(name)[node.selectedIndex]) });
+    controls[name] = { node, show: (value) => {
+      if (node.options.length !== choices(name).length) {
+        node.replaceChildren(...choices(name).map((choice) => element("option", {}, written(choice))));
+      }
+      node.selectedIndex = choices(name).indexOf(value);
+    } };
     return node;
   }
 
   function field(name) {
-    const [text, title] = model.get("labels")[name];
-    if (["data", "activation", "reduction", "optimizer"].includes(name)) {
-      return element("label", { class: "field", title }, element("span", { class: "name" }, text), select(name, String));
-    }
+    const [text, about] = model.get("labels")[name], title = `${about} (in code: ${name})`;
+    if (LISTS.includes(name)) return element("label", { class: "field", title }, element("span", { class: "name" }, text), select(name));
+    if (name === "features") return features(text, title);
     const output = element("span", { class: "value" });
     const input = element("input", {
       type: "range", min: 0, step: 1, "data-setting": name, "aria-label": text,
       oninput: () => { controls[name].label(); set(name, choices(name)[+input.value]); },
     });
     controls[name] = {
+      node: input,
       show: (value) => {
         input.max = choices(name).length - 1;
         input.value = choices(name).indexOf(value);
         controls[name].label();
       },
       label: () => {
-        const value = choices(name)[+input.value];
-        output.textContent = value > 0 && value < 0.001 ? value.toExponential() : String(value);
+        output.textContent = written(choices(name)[+input.value]);
         input.setAttribute("aria-valuetext", output.textContent);
       },
     };
-    return element("label", { class: "field", title },
-      element("span", { class: "name" }, text, output), input);
+    return element("label", { class: "field", title }, element("span", { class: "name" }, text), input, output);
+  }
+
+  function features(text, title) {
+    const boxes = choices("features").map((name) => {
+      const input = element("input", { type: "checkbox", "data-feature": name, onchange: () => {
+        set("features", choices("features").filter((_, i) => boxes[i][0].checked));
+      } });
+      return [input, element("label", {}, input, name)];
+    });
+    controls.features = { show: (value) => boxes.forEach(([input], i) => { input.checked = value.includes(choices("features")[i]); }) };
+    return element("div", { class: "features", role: "group", "aria-label": text, title }, ...boxes.map(([, label]) => label));
   }
 
   function choices(name) { return model.get("choices")[name]; }
@@ -160,45 +247,79 @@ function render({ model, el }) {
 
   // Points: by mouse and by keyboard
 
-  function place(event) {
-    const box = plane.getBoundingClientRect(), edge = model.get("points").edge;
-    return [
-      ((event.clientX - box.left) / box.width * 2 - 1) * edge,
-      (1 - (event.clientY - box.top) / box.height * 2) * edge,
-    ];
+  function edge() { return model.get("points").edge; }
+  function inside(value) { return Math.max(-edge(), Math.min(edge(), value)); }
+  function ownAt([x, y]) {
+    const near = model.get("points").own.map(([px, py]) => Math.hypot(px - x, py - y));
+    const best = near.indexOf(Math.min(...near));
+    return near[best] < 0.08 ? best : null;
   }
-
-  function addAt(x, y) {
-    const edge = model.get("points").edge, inside = (value) => Math.max(-edge, Math.min(edge, value));
-    send("add", inside(x), inside(y), classes[1].querySelector("input").checked ? 1 : 0);
+  function placeOf(event) {
+    const frame = plane.getBoundingClientRect();
+    return [((event.clientX - frame.left) / frame.width * 2 - 1) * edge(), (1 - (event.clientY - frame.top) / frame.height * 2) * edge()];
   }
+  function add(at) { send("add", ...at.map(inside), classes[1].querySelector("input").checked ? 1 : 0); }
 
-  function moveCursor(event) {
-    const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
-    if (moves[event.key]) {
-      const edge = model.get("points").edge, step = edge / (event.shiftKey ? 5 : 25);
-      cursor = (cursor || [0, 0]).map((value, i) => Math.max(-edge, Math.min(edge, value + step * moves[event.key][i])));
-    } else if (event.key === "Enter" || event.key === " ") {
-      cursor = cursor || [0, 0];
-      addAt(...cursor);
-    } else return;
-    event.preventDefault();
+  function takeHold(event) {
+    if (recorded || event.button) return;
+    const at = placeOf(event);
+    drag = { index: ownAt(at), at, moved: false };
+    plane.setPointerCapture(event.pointerId);
+  }
+  function pull(event) {
+    if (!drag) return;
+    const at = placeOf(event);
+    drag.moved ||= Math.hypot(at[0] - drag.at[0], at[1] - drag.at[1]) > 0.03;
+    if (drag.index !== null && drag.moved) { drag.to = at; draw(); }
+  }
+  function letGo(event) {
+    if (!drag) return;
+    const { index, moved } = drag, at = placeOf(event), out = at.some((value) => Math.abs(value) > edge());
+    drag = null;
+    if (index === null) { if (!out) add(at); } else if (out) send("remove", index);
+    else if (moved) send("move", index, ...at);
+    else say(`Your point of class ${model.get("points").own[index][2]}: drag it, or drag it out of the plane to remove it.`);
     draw();
   }
 
-  async function copy() {
-    try {
-      await navigator.clipboard.writeText(model.get("code"));
-      copied.textContent = "Copied.";
-    } catch {
-      getSelection().selectAllChildren(code);
-      copied.textContent = "Selected: press Ctrl+C.";
+  function keyOnPlane(event) {
+    if (recorded) return;
+    if (MOVES[event.key]) {
+      const step = edge() / (event.shiftKey ? 5 : 25);
+      cursor = (cursor || [0, 0]).map((value, i) => inside(value + step * MOVES[event.key][i]));
+    } else if (event.key === "Enter" || event.key === " ") {
+      cursor ??= [0, 0];
+      if (taken !== null) { send("move", taken, ...cursor); taken = null; } else add(cursor);
+    } else if (event.key === "Delete" || event.key === "Backspace") {
+      if (!cursor || ownAt(cursor) === null) say("There is no point of yours at the cross.");
+      else send("remove", ownAt(cursor));
+    } else if (event.key === "m" && cursor && ownAt(cursor) !== null) {
+      taken = ownAt(cursor);
+    } else if (event.key === "z" && (event.ctrlKey || event.metaKey)) {
+      send("undo");
+    } else return;
+    event.preventDefault();
+    if (cursor && (MOVES[event.key] || event.key === "m")) {
+      const own = taken === null ? ownAt(cursor) : null;
+      say(`Cross at (${cursor.map((value) => value.toFixed(2)).join(", ")})`
+        + (taken !== null ? ": Enter puts the point down." : own === null ? "" : `, on your point of class ${model.get("points").own[own][2]}`));
     }
+    draw();
+  }
+  function say(text) { where.textContent = text; }
+
+  // Drawing. The colours follow the theme.
+
+  let theme = null;
+  function readTheme() {
+    const style = getComputedStyle(root), color = (name) => style.getPropertyValue(name).trim();
+    const rgb = (name) => color(name).match(/[0-9a-f]{2}/gi).map((part) => parseInt(part, 16));
+    theme = {
+      ink: color("--ink"), grey: color("--grey"), line: color("--grid"), activation: color("--activation"), gradient: color("--gradient"),
+      paper: rgb("--paper"), surface: [rgb("--class0"), rgb("--class1")],
+    };
   }
 
-  // Drawing
-
-  // Texts that do not fit, or lie over others or over bars, are listed in the attribute "cut".
   function pen(canvas) {
     const ratio = window.devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
     if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
@@ -209,71 +330,75 @@ function render({ model, el }) {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
     context.font = FONT;
-    context.textBaseline = "alphabetic";
-    canvas.dataset.cut = "";
-    const taken = [];
     const write = (text, x, y, align = "left") => {
       context.textAlign = align;
       context.fillText(text, x, y);
-      const long = context.measureText(text).width, left = x - { left: 0, center: long / 2, right: long }[align];
-      const fits = left > -1 && left + long < width + 1 && y < height;
-      if (!fits || taken.some((box) => left < box[1] && left + long > box[0] && y - 9 < box[3] && y > box[2])) {
-        canvas.dataset.cut += `${text} `;
-      }
-      if (text) taken.push([left, left + long, y - 9, y]);
     };
-    return { context, width, height, write, taken };
+    const stroke = (points, style = {}) => {
+      Object.assign(context, { strokeStyle: theme.ink, lineWidth: 1 }, style);
+      context.setLineDash(style.dash || []);
+      context.beginPath();
+      for (const [x, y] of points) context.lineTo(x, y);
+      context.stroke();
+      context.setLineDash([]);
+    };
+    return { context, width, height, write, stroke };
   }
 
+  // Nothing is drawn out of sight, nor reported as seen.
   function draw() {
-    if (scheduled) return;
+    if (scheduled || !visible) return;
     scheduled = true;
     requestAnimationFrame(() => {
       scheduled = false;
-      if (!root.isConnected) return;
+      if (!root.isConnected || !root.clientWidth) return;
+      if (!theme) readTheme();
       drawPlane();
       drawLoss();
       drawLayers();
-      const now = performance.now();
+      if (!insidePanel.hidden) { drawInside(); showHand(); }
+      const { number } = model.get("frame"), now = performance.now();
       recent = [...recent.filter((time) => now - time < 1000), now];
       Object.assign(root.dataset, { frames: ++drawn, fps: recent.length });
+      if (number - seen >= 15 || number < seen) send("seen", seen = number);
     });
   }
 
-  function bytes(view) { return new Uint8Array(view.buffer, view.byteOffset, view.byteLength); }
-  function floats(view) { return new Float32Array(bytes(view).slice().buffer); }
-
   const small = document.createElement("canvas");
-  function drawPlane() {
-    const { context, width } = pen(plane), frame = model.get("frame"), size = frame.size;
-    const values = new Int16Array(bytes(frame.surface).slice().buffer);
+  // Paints a grid of values in -32767..32767: the class's colour, the stronger the surer.
+  function paint(context, values, size, x, y, width, whole) {
     small.width = small.height = size;
     const image = new ImageData(size, size);
     values.forEach((value, i) => {
-      const share = Math.min(1, Math.abs(value) / 26000), color = SURFACE[value > 0 ? 1 : 0];
-      for (let c = 0; c < 3; c++) image.data[4 * i + c] = 255 - share * (255 - color[c]);
+      const share = whole ? 1 : Math.min(1, Math.abs(value) / 26000), color = theme.surface[value > 0 ? 1 : 0];
+      for (let c = 0; c < 3; c++) image.data[4 * i + c] = theme.paper[c] + share * (color[c] - theme.paper[c]);
       image.data[4 * i + 3] = 255;
     });
     small.getContext("2d").putImageData(image, 0, 0);
-    context.imageSmoothingEnabled = true;
-    context.drawImage(small, 0, 0, width, width);
-    drawBoundary(context, values, size, width / size);
+    context.imageSmoothingEnabled = !whole;
+    context.drawImage(small, x, y, width, width);
+  }
+
+  function drawPlane() {
+    const { context, width, stroke } = pen(plane), frame = model.get("frame"), size = frame.size;
+    const values = shorts(frame.surface);
+    paint(context, values, size, 0, 0, width, discretize.checked);
+    if (frame.twin_surface.byteLength) boundary(context, shorts(frame.twin_surface), size, width / size, TWIN, [5, 4]);
+    boundary(context, values, size, width / size, theme.ink, []);
     drawPoints(context, width);
+    const own = model.get("points").own;
+    if (drag?.to) dot(context, ...position(...drag.to, width), own[drag.index][2], 2 * width / 115, theme.ink);
     if (cursor && document.activeElement === plane) {
-      const [x, y] = position(cursor[0], cursor[1], width);
-      context.strokeStyle = INK;
-      context.lineWidth = 2;
-      context.beginPath();
-      context.moveTo(x - 10, y); context.lineTo(x + 10, y);
-      context.moveTo(x, y - 10); context.lineTo(x, y + 10);
-      context.stroke();
+      const [x, y] = position(...cursor, width);
+      stroke([[x - 10, y], [x + 10, y]], { lineWidth: 2 });
+      stroke([[x, y - 10], [x, y + 10]], { lineWidth: 2 });
     }
   }
 
   // Marching squares: in each cell of the grid, a line between the two places on its border where the value is 0.
-  function drawBoundary(context, values, size, scale) {
-    context.strokeStyle = INK;
-    context.lineWidth = 1.5;
+  function boundary(context, values, size, scale, color, dash) {
+    Object.assign(context, { strokeStyle: color, lineWidth: 1.5 });
+    context.setLineDash(dash);
     context.beginPath();
     for (let row = 0; row + 1 < size; row++) {
       for (let column = 0; column + 1 < size; column++) {
@@ -294,12 +419,10 @@ function render({ model, el }) {
       }
     }
     context.stroke();
+    context.setLineDash([]);
   }
 
-  function position(x, y, width) {
-    const edge = model.get("points").edge;
-    return [(x / edge + 1) / 2 * width, (1 - y / edge) / 2 * width];
-  }
+  function position(x, y, width) { return [(x / edge() + 1) / 2 * width, (1 - y / edge()) / 2 * width]; }
 
   // Points seldom change: they are drawn once, and copied into each frame.
   const dots = document.createElement("canvas");
@@ -309,82 +432,79 @@ function render({ model, el }) {
     if (dotted !== points || dots.width !== plane.width) {
       dotted = points;
       dots.width = dots.height = plane.width;
-      const sheet = dots.getContext("2d");
+      const sheet = dots.getContext("2d"), radius = Math.max(2, width / 115);
       sheet.scale(plane.width / width, plane.width / width);
-      drawDots(sheet, points, width);
+      const places = floats(points.places), labels = bytes(points.labels), first = labels.length - points.own.length;
+      const test = floats(points.test_places);
+      bytes(points.test_labels).forEach((label, i) => dot(sheet, ...position(test[2 * i], test[2 * i + 1], width), label, radius, "", true));
+      labels.forEach((label, i) => {
+        const own = i >= first;
+        dot(sheet, ...position(places[2 * i], places[2 * i + 1], width), label, (own ? 2 : 1) * radius, own ? "#1b1b1b" : "#ffffff");
+      });
     }
     context.drawImage(dots, 0, 0, width, width);
   }
 
-  function drawDots(context, points, width) {
-    const places = floats(points.places), labels = bytes(points.labels), first = labels.length - points.added;
-    labels.forEach((label, i) => {
-      const [x, y] = position(places[2 * i], places[2 * i + 1], width), own = i >= first;
-      const radius = (own ? 2 : 1) * Math.max(2, width / 115);
-      context.fillStyle = CLASS_COLORS[label];
-      context.lineWidth = own ? 2 : 1;
-      context.strokeStyle = own ? INK : "#fff";
-      context.beginPath();
-      if (label) context.rect(x - radius * 0.9, y - radius * 0.9, radius * 1.8, radius * 1.8);
-      else context.arc(x, y, radius, 0, 2 * Math.PI);
-      context.fill();
-      context.stroke();
-    });
+  function dot(context, x, y, label, radius, rim, hollow) {
+    Object.assign(context, { fillStyle: CLASS_COLORS[label], strokeStyle: hollow ? CLASS_COLORS[label] : rim, lineWidth: radius > 5 ? 2 : 1 });
+    context.beginPath();
+    if (label) context.rect(x - radius * 0.9, y - radius * 0.9, radius * 1.8, radius * 1.8);
+    else context.arc(x, y, radius, 0, 2 * Math.PI);
+    if (!hollow) context.fill();
+    context.stroke();
   }
 
   function drawLoss() {
-    const { context, width, height, write } = pen(loss), curve = floats(model.get("frame").curve), n = curve.length / 5;
-    const left = 40, right = 8, top = 24, bottom = 20;
+    const { context, width, height, write, stroke } = pen(loss), curve = floats(model.get("frame").curve), n = curve.length / 5;
+    const before = model.get("before"), old = before.curve ? floats(before.curve) : [];
+    const left = 40, right = 8, top = 24, bottom = 20, last = Math.max(10, curve[5 * (n - 1)] || 0);
     let least = 0.05, most = 0.5;
-    curve.forEach((value, i) => {
-      if (i % 5 && Number.isFinite(value)) {
-        most = Math.max(most, value);
-        least = Math.min(least, Math.max(value, 1e-8));
+    for (const values of [curve, old]) for (let i = 0; i < values.length; i++) {
+      if (i % 5 && Number.isFinite(values[i]) && values[i - i % 5] <= last) {
+        most = Math.max(most, values[i]);
+        least = Math.min(least, Math.max(values[i], 1e-8));
       }
-    });
+    }
     [least, most] = [Math.log10(least / 1.3), Math.log10(most * 1.3)];
-    const last = Math.max(10, curve[5 * (n - 1)] || 0);
     const px = (x) => left + x / last * (width - left - right);
     const py = (y) => top + (most - Math.log10(Math.max(y, 1e-8))) / (most - least) * (height - top - bottom);
-    context.fillStyle = INK;
-    context.strokeStyle = "#dddddd";
-    context.lineWidth = 1;
-    const marks = most - least < 1.7 ? [1, 2, 5] : [1];
+    context.fillStyle = theme.ink;
+    const marks = most - least < 1.7 ? [1, 2, 5] : [1], every = Math.ceil((most - least) / 5);
     for (let power = Math.floor(least); power <= most; power++) for (const mark of marks) {
       const y = mark * 10 ** power;
-      if (y < 10 ** least || y > 10 ** most) continue;
-      context.beginPath(); context.moveTo(left, py(y)); context.lineTo(width - right, py(y)); context.stroke();
-      write(power < -3 ? y.toExponential(0) : String(+y.toPrecision(1)), left - 5, py(y) + 4, "right");
+      if (y < 10 ** least || y > 10 ** most || power % every) continue;
+      stroke([[left, py(y)], [width - right, py(y)]], { strokeStyle: theme.line });
+      write(power < -3 || power > 3 ? y.toExponential(0) : String(+y.toPrecision(1)), left - 5, py(y) + 4, "right");
     }
     for (const x of ticks(last)) if (px(x) < width - 70) write(String(x), px(x), height - 5, "center");
     write("epoch", width - right, height - 5, "right");
 
-    const twinned = model.get("frame").twin !== null;
-    const lines = [["train", 1, TRAIN, 1.5, []], ["test", 2, TEST, 5, []]];
-    if (twinned) lines.push(["PyTorch", 3, TWIN, 2, [3, 3]], ["", 4, TWIN, 2, [6, 5]]);
-    for (const [, column, color, thickness, dash] of [lines[1], lines[0], ...lines.slice(2)]) {
-      Object.assign(context, { strokeStyle: color, fillStyle: color, lineWidth: thickness });
-      context.setLineDash(dash);
-      context.beginPath();
-      for (let i = 0; i < n; i++) {
-        const y = curve[5 * i + column];
-        if (Number.isFinite(y)) context.lineTo(px(curve[5 * i]), py(y));
+    const twinName = model.get("settings").twin;
+    const lines = [["test", curve, 2, TEST, 5], ["train", curve, 1, theme.ink, 1.5]];
+    if (twinName) lines.push([twinName, curve, 3, TWIN, 2, [3, 3]], ["", curve, 4, TWIN, 2, [6, 5]]);
+    if (before.curve) lines.unshift([`before${before.name ? `: ${before.name}` : ""}`, old, 2, theme.grey, 1.5, [1, 3]]);
+    for (const [, values, column, color, thickness, dash] of lines) {
+      const path = [];
+      for (let i = 0; i < values.length; i += 5) {
+        if (Number.isFinite(values[i + column]) && values[i] <= last) path.push([px(values[i]), py(values[i + column])]);
       }
-      context.stroke();
-      const y = curve[5 * (n - 1) + column];
-      if (Number.isFinite(y)) context.fillRect(px(curve[5 * (n - 1)]) - 2, py(y) - 2, 4, 4);
+      stroke(path, { strokeStyle: color, lineWidth: thickness, dash });
+      if (values === curve && path.length) {
+        context.fillStyle = color;
+        context.fillRect(path.at(-1)[0] - 2, path.at(-1)[1] - 2, 4, 4);
+      }
     }
-    let x = 0;
-    context.fillStyle = INK;
-    write("loss", x, 12);
-    x += 34;
-    for (const [text, , color, thickness, dash] of lines.filter(([text]) => text)) {
-      context.strokeStyle = color; context.lineWidth = thickness; context.setLineDash(dash);
-      context.beginPath(); context.moveTo(x, 8); context.lineTo(x + 22, 8); context.stroke();
+    context.fillStyle = theme.ink;
+    write("loss", 0, 12);
+    let x = 34;
+    for (const [name, , , color, thickness, dash] of lines.filter(([name]) => name).reverse()) {
+      let text = name;
+      while (text && x + 26 + context.measureText(text).width > width) text = text.slice(0, -1);
+      if (text.length < Math.min(6, name.length)) break;
+      stroke([[x, 8], [x + 22, 8]], { strokeStyle: color, lineWidth: thickness, dash });
       write(text, x + 26, 12);
       x += 36 + context.measureText(text).width;
     }
-    context.setLineDash([]);
   }
 
   function ticks(most) {
@@ -394,31 +514,27 @@ function render({ model, el }) {
   }
 
   function drawLayers() {
-    const rows = model.get("frame").layers, row = rows.length > 5 ? 36 : 44;
-    layers.style.height = `${18 + rows.length * row + 20}px`;
-    const { context, width, height, write, taken } = pen(layers);
+    const rows = model.get("frame").layers, row = Math.max(20, Math.min(44, 260 / rows.length));
+    layers.style.height = `${38 + rows.length * row}px`;
+    const { context, width, height, write, stroke } = pen(layers);
     const left = 62, gap = 14, each = (width - left - gap) / 2, middle = left + each + gap;
     const long = (text) => context.measureText(text).width;
-    context.fillStyle = INK;
+    context.fillStyle = theme.ink;
     write("activations", left, 12);
     write(["gradients |∂ℓ/∂W|", "gradients"].find((text) => long(text) < each) ?? "", middle, 12);
     rows.forEach((layer, i) => {
-      const top = 18 + i * row + 12, bottom = top + row - 16, [place, kind] = layer.name.split(", ");
-      context.fillStyle = INK;
+      const top = 18 + i * row + 12, bottom = 18 + (i + 1) * row - 2, [place, kind] = layer.name.split(", ");
+      bars(context, stroke, layer.activations, left, bottom, each, row - 6, theme.activation);
+      if (layer.gradients) bars(context, stroke, layer.gradients, middle, bottom, each, row - 6, theme.gradient, layer.twin_gradients);
+      context.fillStyle = theme.ink;
       write(place, 0, top);
-      context.fillStyle = "#555";
-      write(kind, 0, top + 14);
       write(zeros(layer.zero_activations), left, top);
       write(layer.gradients ? zeros(layer.zero_gradients) : "no step yet", middle, top);
-      for (const [counts, x, color] of [[layer.activations, left, "#3f8fc9"], [layer.gradients, middle, "#b45f8f"]]) {
-        if (!counts) continue;
-        bars(context, counts, x, bottom, each, bottom - top - 4, color);
-        taken.push([x, x + each, top + 4, bottom]);
-      }
+      context.fillStyle = theme.grey;
+      if (row > 30) write(kind, 0, top + 14);
     });
-    context.fillStyle = INK;
-    const [low, high] = rows[0].range, y = height - 5;
-    const zero = left + each * -low / (high - low);
+    context.fillStyle = theme.ink;
+    const [low, high] = rows[0].range, y = height - 5, zero = left + each * -low / (high - low);
     write("0", zero, y, "center");
     if (zero - left > 24) write("−1", left, y);
     write(String(+high.toPrecision(2)), left + each, y, "right");
@@ -429,39 +545,120 @@ function render({ model, el }) {
 
   function zeros(share) { return share >= 0.005 ? `${Math.round(100 * share)} % zero` : ""; }
 
-  function bars(context, counts, left, bottom, width, height, color) {
-    const most = Math.max(1, ...counts), step = width / counts.length;
-    context.strokeStyle = GREY;
-    context.lineWidth = 1;
-    context.beginPath(); context.moveTo(left, bottom + 0.5); context.lineTo(left + width, bottom + 0.5); context.stroke();
+  function bars(context, stroke, counts, left, bottom, width, height, color, outline) {
+    const most = Math.max(1, ...counts, ...(outline ?? [])), step = width / counts.length;
+    stroke([[left, bottom + 0.5], [left + width, bottom + 0.5]], { strokeStyle: theme.grey });
     context.fillStyle = color;
     counts.forEach((count, i) => {
       const tall = count / most * height;
       context.fillRect(left + i * step, bottom - tall, Math.max(1, step - 1), tall);
     });
+    if (outline) {
+      const path = outline.flatMap((count, i) => [i, i + 1].map((k) => [left + k * step, bottom - count / most * height]));
+      stroke(path, { strokeStyle: TWIN, lineWidth: 1.5 });
+    }
+  }
+
+  // Inside: what each unit computes, and the weights between
+
+  let segments = [];
+  function drawInside() {
+    const { columns, size } = model.get("inside");
+    if (!columns) return;
+    const tallest = Math.max(...columns.map((column) => column.shown)), tile = 30, row = 34;
+    network.style.height = `${20 + tallest * row}px`;
+    const { context, width, write, stroke } = pen(network);
+    const x = (c) => c * (width - tile) / (columns.length - 1), y = (c, u) => 20 + (u + (tallest - columns[c].shown) / 2) * row;
+    segments = [];
+    columns.forEach((column, c) => {
+      const values = floats((byGradient.checked ? column.gradients : column.weights) ?? new DataView(new ArrayBuffer(0)));
+      const most = values.reduce((a, b) => Math.max(a, Math.abs(b)), 1e-12), before = columns[c - 1]?.shown;
+      values.forEach((value, i) => {
+        const unit = Math.floor(i / before), source = i % before;
+        const from = [x(c - 1) + tile, y(c - 1, source) + tile / 2], to = [x(c), y(c, unit) + tile / 2];
+        stroke([from, to], { strokeStyle: CLASS_COLORS[value > 0 ? 1 : 0], lineWidth: 0.2 + 4 * Math.abs(value) / most });
+        segments.push({ from, to, place: [c - 1, unit, source] });
+      });
+    });
+    const held = segments.find(({ place }) => String(place) === String(model.get("hand").place));
+    if (held) stroke([held.from, held.to], { lineWidth: 3, dash: [2, 2] });
+    columns.forEach((column, c) => {
+      const pictures = shorts(column.pictures);
+      for (let u = 0; u < column.shown; u++) {
+        paint(context, pictures.subarray(u * size * size, (u + 1) * size * size), size, x(c), y(c, u), tile, false);
+        context.strokeStyle = theme.grey;
+        context.strokeRect(x(c), y(c, u), tile, tile);
+      }
+      const some = column.shown < column.total ? `, ${column.shown} of ${column.total}` : "", first = column.name.split(",")[0];
+      context.fillStyle = theme.ink;
+      write(first + some, c === columns.length - 1 ? width : x(c), 12, c === columns.length - 1 ? "right" : "left");
+    });
+  }
+
+  function takeWeight(event) {
+    const frame = network.getBoundingClientRect(), px = event.clientX - frame.left, py = event.clientY - frame.top;
+    let best = null, least = 6;
+    for (const segment of segments) {
+      const [[x0, y0], [x1, y1]] = [segment.from, segment.to], share = (px - x0) / (x1 - x0);
+      const distance = share < 0 || share > 1 ? Infinity : Math.abs(y0 + share * (y1 - y0) - py);
+      if (distance < least) [best, least] = [segment, distance];
+    }
+    if (best) send("hold", ...best.place);
+  }
+
+  function showHand() {
+    const { place: at, value, slope: measured, gradient, curve } = model.get("hand");
+    slope.hidden = !at;
+    if (!at || !theme || insidePanel.hidden) return;
+    at.forEach((index, i) => { place[i].value = index; });
+    if (document.activeElement !== turn) turn.value = value;
+    const same = Math.abs(measured - gradient) <= 1e-5 * Math.max(Math.abs(measured), Math.abs(gradient), 1e-3);
+    handText.textContent = `Weight ${short(value)}: measured slope ${short(measured)}, gradient of backward ${short(gradient)}. `
+      + (measured === null || gradient === null ? "One of them is no number." : same ? "They agree." : "They differ!");
+    const { context, width, height, write, stroke } = pen(slope);
+    const losses = curve.map(([, y]) => y), [low, high] = [Math.min(...losses), Math.max(...losses)];
+    const px = (x) => 8 + (x - curve[0][0]) / (curve.at(-1)[0] - curve[0][0]) * (width - 16);
+    const py = (y) => height - 22 - (y - low) / (high - low || 1) * (height - 34);
+    stroke(curve.map(([x, y]) => [px(x), py(y)]), { lineWidth: 2 });
+    const now = curve[Math.floor(curve.length / 2)], reach = (curve.at(-1)[0] - curve[0][0]) / 5;
+    for (const [rate, color, dash] of [[measured, TEST, []], [gradient, TWIN, [5, 4]]]) {
+      stroke([-reach, reach].map((d) => [px(value + d), py(now[1] + rate * d)]), { strokeStyle: color, lineWidth: 3, dash });
+    }
+    context.fillStyle = theme.ink;
+    write("loss along this weight; green: measured slope, dashed: gradient", 8, height - 6);
   }
 
   // What comes from the kernel
 
-  const percent = (value) => (value === null ? "–" : `${(100 * value).toFixed(1)} %`);
+  function hear() {
+    heard = performance.now();
+    if (root.dataset.blocked === "true") showStatus();
+  }
+
+  function showWhere({ epoch, batch, batches } = model.get("progress")) {
+    hear();
+    numbers.epoch.textContent = batch ? `${epoch} + ${batch}/${batches}` : epoch;
+  }
 
   function showFrame() {
     const frame = model.get("frame"), [trainLoss, testLoss, trainError, testError] = frame.now;
-    numbers.epoch.textContent = frame.batch ? `${frame.epoch} + ${frame.batch}/${frame.batches}` : frame.epoch;
+    showWhere(frame);
     numbers.train.textContent = percent(trainError);
     numbers.test.textContent = percent(testError);
     root.dataset.epoch = frame.epoch;
-    if (frame.number - seen >= 15) send("seen", seen = frame.number);
     const text = `train ${trainLoss?.toFixed(4) ?? "none"}, test ${testLoss?.toFixed(4) ?? "none"}`;
     loss.setAttribute("aria-label", `Loss after ${numbers.epoch.textContent} epochs: ${text}`);
-    layers.setAttribute("aria-label", "Histograms of activations and of gradients, layer by layer");
-    if (frame.twin !== null) {
-      twinText.textContent = `Its curves and diy's agree within ${frame.twin.toExponential(0)} so far (they round differently, and training amplifies it).`;
-    } else twinText.textContent = "";
+    layers.setAttribute("aria-label", frame.layers.map((layer) => layer.words).join(". "));
+    if (recorded) moment.value = frame.moment;
+    const name = model.get("settings").twin;
+    twinText.textContent = frame.distance === null ? ""
+      : name === "PyTorch" ? `Its curves and diy's agree within ${frame.distance.toExponential(0)} so far (they round differently, and training amplifies it).`
+      : `The loss of the network with the bug and that of its healthy twin were up to ${short(frame.distance)} apart.`;
     draw();
   }
 
   function showStatus({ text, kind, playing } = model.get("status")) {
+    root.dataset.blocked = "false";
     if (status.textContent !== text) status.textContent = text;  // else it would be read aloud again
     status.className = `status ${kind}`;
     play.textContent = playing ? "❚❚ Pause" : "▶ Play";
@@ -469,61 +666,110 @@ function render({ model, el }) {
   }
 
   function showAnswer() {
-    clearTimeout(waiting);
+    asked = null;
     root.dataset.waiting = "false";
-    showStatus();
+    hear();
   }
 
+  // The kernel says itself when it begins long work. If it falls silent without, then because of somebody else.
+  const watch = setInterval(() => {
+    const since = Math.min(asked ?? Infinity, playing() && visible && !document.hidden ? heard : Infinity);
+    if (lost || recorded || performance.now() - since < 1500 || model.get("status").kind === "busy" || root.dataset.blocked === "true") return;
+    root.dataset.blocked = "true";
+    status.textContent = "The kernel does not answer: it is busy, most likely with another cell. What you do here waits.";
+    status.className = "status busy";
+  }, 250);
+
   function showLost() {
-    clearTimeout(waiting);
+    lost = true;
     root.dataset.waiting = "false";
-    const text = "The kernel was restarted: run the first cell and this one again.";
-    showStatus({ text, kind: "trouble", playing: false });
+    showStatus({ text: "The kernel was restarted: run the first code cell and this one again.", kind: "trouble", playing: false });
   }
 
   function showSettings() {
     const settings = model.get("settings");
     if (settings.token < token) return;  // an answer to an older change: the control has moved on
     for (const [name, control] of Object.entries(controls)) control.show(settings[name]);
-    twin.checked = settings.twin;
-  }
-
-  function showPoints() {
-    const { added, drawn: total, labels } = model.get("points");
-    plane.setAttribute("aria-label",
-      "The plane with the training points and what the network makes of it. Arrow keys move a cross, Enter adds a point.");
-    const shown = labels.byteLength - added;
-    clear.hidden = !added;
-    const kinds = [total && `${shown} of ${total} training points`, added && `${added} of your own`].filter(Boolean);
-    legend.textContent = `${kinds.join(" and ") || "No points yet"}. ` +
-      "Background: the prediction, stronger where surer; black line: undecided.";
+    if (controls.noise) controls.noise.node.disabled = settings.data === "own points";
+    seed.textContent = `New seed (${settings.seed})`;
+    showTest.checked = settings.show_test;
+    discretize.checked = settings.discretize;
+    twin.checked = Boolean(settings.twin);
+    twin.disabled = settings.twin === "healthy twin";
     draw();
   }
 
-  function showCode() {
-    code.textContent = model.get("code");
+  function showPoints() {
+    const { own, drawn: total, labels, test_labels: test } = model.get("points");
+    plane.setAttribute("aria-label", recorded ? "The plane with the training points and what the network makes of it."
+      : "The plane with the training points and what the network makes of it. Arrow keys move a cross, Enter adds a point, "
+        + "Delete removes one of yours, M takes it along to another place, Ctrl+Z undoes.");
+    for (const node of [clear]) node.setAttribute("aria-disabled", String(!own.length));
+    const shown = labels.byteLength - own.length;
+    const kinds = [total && `${shown} of ${total} training points`, test.byteLength && `${test.byteLength} test points (hollow)`,
+      own.length && `${own.length} of your own`].filter(Boolean);
+    legend.textContent = `${kinds.join(", ") || "No points yet"}. Background: the prediction, stronger where surer; line: undecided; `
+      + "dashed: the twin's." + (recorded ? "" : " Click to add a point, drag to move it, drag it out to remove it.");
+    draw();
   }
 
-  const twinText = element("span", { "data-number": "twin" });
-  codeButton.after(twinText);
+  function showStory() {
+    const now = model.get("story");
+    story.hidden = !now.name;
+    if (!now.name) return;
+    storyLook.textContent = now.look;
+    storyText.querySelector("p").textContent = `${now.title}. ${now.story} Symptom: ${now.symptom}`;
+    answers.replaceChildren(...now.answers.map(({ check, sees, words }) =>
+      element("li", { "data-check": check, "data-sees": String(sees) }, element("strong", {}, `${check}: ${sees ? "sees it" : "silent"}. `), words)));
+  }
+
+  function saveFile(message, buffers) {
+    if (!message.file) return;
+    const address = URL.createObjectURL(new Blob([buffers[0]], { type: message.type }));
+    element("a", { href: address, download: message.file }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 10_000);
+  }
+
   const listeners = {
-    "change:frame": showFrame, "change:settings": showSettings, "change:points": showPoints, "change:code": showCode,
-    "change:status": () => showStatus(), "change:answer": showAnswer,
+    "change:settings": showSettings, "change:points": showPoints, "change:frame": showFrame, "change:before": draw,
+    "change:story": showStory, "change:inside": draw, "change:hand": draw,
+    "change:code": () => { code.textContent = model.get("code"); }, "change:line": () => { line.textContent = model.get("line"); },
+    "change:status": () => { hear(); showStatus(); }, "change:answer": showAnswer,
   };
   for (const [event, listener] of Object.entries(listeners)) {
     model.on(event, listener);
     listener();
   }
+  model.on("change:progress", showWhere);
+  model.on("msg:custom", saveFile);
   model.on("comm_live_update", showLost);  // Jupyter's word that the kernel is gone
-  const resized = new ResizeObserver(draw);
+
+  const look = () => {
+    const now = onScreen && !document.hidden;
+    if (now !== visible) {
+      visible = now;
+      send("sight", id, visible);
+    }
+    draw();
+  };
+  let onScreen = false;
+  const sight = new IntersectionObserver((entries) => { onScreen = entries.at(-1).isIntersecting; look(); });
+  sight.observe(root);
+  document.addEventListener("visibilitychange", look);
+  const resized = new ResizeObserver(() => requestAnimationFrame(draw));
   resized.observe(root);
+  const themed = new MutationObserver(() => { theme = null; draw(); });
+  themed.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
 
   return () => {
-    resized.disconnect();
-    clearTimeout(waiting);
+    for (const observer of [sight, resized, themed]) observer.disconnect();
+    document.removeEventListener("visibilitychange", look);
+    clearInterval(watch);
     for (const [event, listener] of Object.entries(listeners)) model.off(event, listener);
+    model.off("change:progress", showWhere);
+    model.off("msg:custom", saveFile);
     model.off("comm_live_update", showLost);
-    if (!--views) send("closed");
+    send("sight", id, null);
   };
 }
 

@@ -1,13 +1,16 @@
 """The playground in JupyterLab: a thin view of a `Lab`.
 
 The browser sends what the learner does ("play", "set lr to 0.01") and draws what it is sent; all state lives here.
-Training runs in short pieces on the kernel's own event loop. Between two of them the kernel is free for other cells,
-and no second thread ever touches the lab or PyTorch's random numbers.
+Training runs in short slices on the kernel's own event loop. Between two of them the kernel is free for other cells,
+and no second thread ever touches the lab or PyTorch's random numbers. What takes long is announced before it begins.
 """
 
 import asyncio
 import math
+import signal
 import time
+import weakref
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,11 +18,11 @@ import anywidget
 import torch
 import traitlets
 
-from playground import still
-from playground.data import DATA_SETS
-from playground.lab import ACTIVATIONS, EDGE, NOTHING, OPTIMIZERS, OWN, Lab
+from playground import company, still
+from playground.data import DATA_SETS, FEATURES
+from playground.lab import ACTIVATIONS, EDGE, LIVE, NO_BUG, NOTHING, OPTIMIZERS, OWN, Lab, Settings
 
-BUDGET = 0.02
+SLICE = 0.02
 """Seconds of training between two looks at the kernel's other work, unless a single step takes longer."""
 
 FRAMES_PER_SECOND = 60
@@ -29,40 +32,55 @@ WINDOW = 45
 PATIENCE = 5.0
 """Seconds without such a report after which nobody is taken to be looking."""
 
-SPEEDS = {"1 step per frame": (1, 0), "1 epoch per frame": (0, 1), "10 epochs per frame": (0, 10)}
+REFRESH = 0.5
+"""Seconds between two looks at what need not be as new as the picture: program, line, a weight in hand."""
+
+FILM = 64
+"""How many pictures of a run are kept for its GIF at most: then every other one is dropped."""
+
+SPEEDS = {"1 step per picture": (1, 0), "1 epoch per picture": (0, 1), "10 epochs per picture": (0, 10)}
 
 CHOICES = {
     "data": [*DATA_SETS, OWN],
     "noise": [0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5],
+    "features": [*FEATURES],
     "depth": [0, 1, 2, 3, 4, 5, 6],
     "width": [1, 2, 3, 5, 8, 12, 18, 25, 50, 100],
     "activation": [*ACTIVATIONS],
     "dropout": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8],
+    "init_scale": [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0],
     "reduction": ["mean", "sum"],
     "optimizer": [*OPTIMIZERS],
     "lr": [float(f"{digit}e{power}") for power in range(-5, 1) for digit in (1, 2, 5)] + [10.0],
     "batch_size": [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000],
-    "init_scale": [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0],
+    "weight_decay": [0.0, 1e-5, 1e-4, 0.001, 0.01, 0.03, 0.1, 0.3, 1.0],
+    "bug": [NO_BUG, *company.STORIES],
     "speed": [*SPEEDS],
 }
 """What the controls offer. A lab that has another value adds it."""
 
 LABELS = {
     "data": ("data set", "what is to be learned"),
-    "noise": ("noise", "standard deviation of what is added to each point"),
+    "noise": ("noise", "standard deviation of what is added to each point that is drawn"),
+    "features": ("features", "what the network sees of a point (x, y)"),
     "depth": ("hidden layers", "number of hidden layers; with 0 the network is a single linear layer"),
     "width": ("width", "units in each hidden layer"),
     "activation": ("activation", "of the hidden layers; the output always has a Tanh"),
     "dropout": ("dropout", "share of the hidden activations that is set to 0 while training"),
     "init_scale": ("init scale", "factor of the initial weights, which Xavier's rule draws"),
-    "reduction": ("loss reduction", "mean or sum of the squared errors; the gradients differ by 2 × batch size"),
+    "reduction": ("loss", "mean or sum of the squared errors; the gradients differ by 2 × batch size"),
     "optimizer": ("optimizer", "how the weights follow the gradient"),
     "lr": ("learning rate", "size of the steps, on a logarithmic scale"),
     "batch_size": ("batch size", "points per step"),
+    "weight_decay": ("L2", "weight decay: what is added to the gradient, times the weight"),
+    "bug": ("bug", "a mistake planted into the network's framework; its healthy twin learns beside it"),
+    "seed": ("seed", "of data, weights, order and masks"),
 }
-"""What each control is called, and what it does."""
+"""What each control is called, and what it does. The view adds its name in code."""
 
 LOST = "The run on screen is lost: press Play to begin a new one."
+
+_playing: "weakref.WeakSet[Playground]" = weakref.WeakSet()
 
 
 class Playground(anywidget.AnyWidget):
@@ -72,6 +90,10 @@ class Playground(anywidget.AnyWidget):
 
     Args:
         lab: the `Lab` to show; without one, a new one is made from `arguments`.
+        steps: how many steps to take at once, as a line that restores a run does.
+        speed: what lies between two pictures, one of SPEEDS.
+        show_test: whether the test points are drawn as well.
+        discretize: whether the plane shows decisions only, not how sure they are.
         arguments: those of `Lab`.
 
     A cell may use `lab` while it plays: cells and training take turns. Settings and points that it
@@ -79,6 +101,7 @@ class Playground(anywidget.AnyWidget):
 
     Raises:
         TypeError: both a lab and arguments are given.
+        ValueError: an argument is refused; the message names it.
     """
 
     _esm = Path(__file__).with_name("view.js")
@@ -89,35 +112,70 @@ class Playground(anywidget.AnyWidget):
     settings = traitlets.Dict().tag(sync=True)
     points = traitlets.Dict().tag(sync=True)
     frame = traitlets.Dict().tag(sync=True)
+    progress = traitlets.Dict().tag(sync=True)
+    before = traitlets.Dict().tag(sync=True)
+    story = traitlets.Dict().tag(sync=True)
+    inside = traitlets.Dict().tag(sync=True)
+    hand = traitlets.Dict().tag(sync=True)
     status = traitlets.Dict().tag(sync=True)
     code = traitlets.Unicode().tag(sync=True)
+    line = traitlets.Unicode().tag(sync=True)
     answer = traitlets.Int().tag(sync=True)
 
-    def __init__(self, lab: Lab | None = None, **arguments):
+    def __init__(
+        self,
+        lab: Lab | None = None,
+        steps: int = 0,
+        speed: str = "1 epoch per picture",
+        show_test: bool = False,
+        discretize: bool = False,
+        **arguments,
+    ):
         if lab is not None and arguments:
             raise TypeError(f"give a lab or the arguments of a new one, not both: got a lab and {sorted(arguments)}")
+        _check_speed(speed)
         super().__init__()
         self.lab = lab or Lab(**arguments)
-        self.speed = "1 epoch per frame"
-        self.playing = False
+        self.look = {"speed": speed, "show_test": bool(show_test), "discretize": bool(discretize)}
+        self.playing = self._suspended = False
+        self._goal: tuple[Callable[[], bool], str] | None = None
         self._task: asyncio.Task | None = None
+        self._jobs: set[asyncio.Task] = set()
+        self._views: dict[str, bool] = {}
         self._sent = self._seen = self._token = 0
+        self._refreshed = 0.0
+        self._acting, self._stale = False, set()
+        self._open: set[str] = set()
+        self._held: tuple[int, int, int] | None = None
+        self._answers: list[dict] = []
+        self._film: list[tuple[int, torch.Tensor]] = []
+        self._stride = 1
         try:
             self._loop = asyncio.get_running_loop()
         except RuntimeError:
             self._loop = None
-        self._show_all()
-        self._say("Ready. Press Play and watch the picture on the left." if len(self.lab.x) else NOTHING)
-        self.lab.watchers.append(self._show_all)
+        self.lab.watchers.append(self._changed)
         self.on_msg(self._receive)
+        for what in ("points", "run"):
+            self._changed(what)
+        self._say("Ready. Press Play and watch the picture." if len(self.lab.x) else NOTHING)
+        if steps > self.lab.steps:
+            self._train_until(lambda: self.lab.steps >= steps, "The run is restored.", f"Repeating {steps} steps.")
+        elif steps == 0:
+            self.lab.catch_up()
 
     def __repr__(self) -> str:
         return f"Playground({self.lab!r})"
 
-    def _repr_mimebundle_(self, **kwargs):
-        data, metadata = super()._repr_mimebundle_(**kwargs)
-        picture = {"image/png": {"alt": still.describe(self.lab)}}
-        return data | {"text/plain": repr(self), "image/png": still.png(self.lab)}, metadata | picture
+    def _ipython_display_(self) -> None:
+        from IPython.display import HTML, display
+
+        data, metadata = super()._repr_mimebundle_()
+        display(data | {"text/plain": repr(self)}, metadata=metadata, raw=True)
+        # For pages without a kernel, and for a notebook whose kernel is gone. The style sheet hides it beside the living.
+        display(HTML(f'<p class="diy-still">{still.STILL}</p>'))
+        picture = {"image/png": still.png(self.lab, still.STILL), "text/plain": still.describe(self.lab)}
+        display(picture, metadata={"image/png": {"alt": still.describe(self.lab)}}, raw=True)
 
     # What the learner does
 
@@ -132,15 +190,14 @@ class Playground(anywidget.AnyWidget):
         if not len(self.lab.x):
             raise RuntimeError(NOTHING)
         self._leave_trouble()
-        self.playing, self._seen = True, self._sent
-        self._say("Playing.")
-        if self._task is None or self._task.done():
-            self._task = self._loop.create_task(self._play())
+        self._go("Playing.")
 
     def pause(self, why: str = "Paused.") -> None:
         """Stop where it is."""
-        self.playing = False
+        self.playing = self._suspended = False
+        self._goal = None
         self._say(why)
+        self._refresh()
 
     def step(self) -> None:
         """Pause and take one step."""
@@ -150,11 +207,12 @@ class Playground(anywidget.AnyWidget):
         self._show()
 
     def epoch(self) -> None:
-        """Pause and finish the epoch."""
+        """Finish the epoch, then pause."""
         self._leave_trouble()
-        self.lab.run_epoch()
-        self.pause(self.lab.trouble or "One epoch: every training point was used once.")
-        self._show()
+        if not len(self.lab.x):
+            raise RuntimeError(NOTHING)
+        epoch = self.lab.epoch
+        self._train_until(lambda: self.lab.epoch != epoch, "One epoch: every training point was used once.", "One epoch.")
 
     def reset(self) -> None:
         """Pause and go back to the initial weights."""
@@ -162,67 +220,128 @@ class Playground(anywidget.AnyWidget):
         self.pause("Back at the initial weights.")
 
     def set(self, name: str, value, token: int = 0) -> None:
-        """Change one setting of the lab, or the speed. The browser knows by the token which answer is its newest."""
+        """Change one setting of the lab or of the view. The browser knows by the token which answer is its newest."""
         self._token = token
-        if name == "speed":
-            self._set_speed(value)
+        self._stale.add("settings")
+        if name in self.look:
+            self._set_look(name, value)
+        elif name == "bug":
+            self._set_bug(value)
         else:
             self._set(name, value)
-        self._show_settings()
-
-    def _set_speed(self, value: str) -> None:
-        if value not in SPEEDS:
-            raise ValueError(f"speed must be one of {', '.join(SPEEDS)}, got {value!r}")
-        self.speed = value
-        self._say(f"Speed: {value}.")
-
-    def _set(self, name: str, value) -> None:
-        steps = self.lab.steps
-        self.lab.change(**{name: value})
-        text = f"{LABELS.get(name, (name,))[0].capitalize()}: {value}."
-        if name == "reduction":
-            text += f" The gradient of the sum is {2 * self._batch()} times that of the mean: {self._batch()} points "
-            text += "per batch, 2 outputs each."
-            text += " (Adam divides by its size.)" if self.lab.settings.optimizer == "Adam" else ""
-        if steps and not self.lab.steps:
-            text += " A new run has begun."
-        self._say(text)
 
     def add(self, x: float, y: float, label: int) -> None:
         """Add a training point."""
+        if any((round(x, 3), round(y, 3), label) == point for point in self.lab.points):
+            return self._say(f"There is a point of class {label} at ({x:.2f}, {y:.2f}) already.")
         self.lab.add_point(x, y, label)
         self._say(f"Added a point of class {label} at ({x:.2f}, {y:.2f}).")
 
+    def move(self, index: int, x: float, y: float) -> None:
+        """Move the learner's point of this number."""
+        points = list(self.lab.points)
+        points[index] = (x, y, points[index][2])
+        self.lab.set_points(points)
+        self._say(f"Moved to ({x:.2f}, {y:.2f}).")
+
+    def remove(self, index: int) -> None:
+        """Remove the learner's point of this number."""
+        x, y, label = self.lab.points[index]
+        self.lab.set_points([point for i, point in enumerate(self.lab.points) if i != index])
+        self._without(f"Removed the point of class {label} at ({x:.2f}, {y:.2f}).")
+
+    def undo(self) -> None:
+        """Take back the last change of the points."""
+        before = self.lab.points
+        self.lab.undo_points()
+        self._without("There is nothing to undo." if self.lab.points is before else "Undone: the points are as before.")
+
     def clear(self) -> None:
-        """Remove the added points."""
-        self.lab.remove_points()
-        if not len(self.lab.x):
-            self.playing = False
-        self._say("Your points are removed.")
+        """Remove all added points."""
+        self.lab.set_points([])
+        self._without("Your points are removed. Undo brings them back.")
 
     def twin(self, wanted: bool) -> None:
-        """Begin a new run with or without a PyTorch twin."""
-        self.lab.twin = wanted
-        self._say(
-            "A new run, with a PyTorch network beside: same initial weights, same batches."
-            if wanted
-            else "A new run, without the twin."
-        )
+        """Begin or end a PyTorch twin; the run goes on."""
 
-    def write_code(self) -> None:
-        """Put the program of the run on screen."""
-        self.code = self.lab.snippet()
+        async def begin():
+            # The first step of a PyTorch optimizer imports PyTorch's compiler.
+            parameter = torch.zeros(1, requires_grad=True)
+            parameter.grad = torch.zeros(1)
+            torch.optim.SGD([parameter]).step()
+            self.lab.twin = True
+            self._say("A PyTorch network learns beside it from here on: the same weights, the same batches.")
+
+        if wanted:
+            self._work("Loading PyTorch's optimizers: some seconds, once.", begin())
+        else:
+            self.lab.twin = False
+            self._say("The twin is gone; the run goes on.")
+
+    def ask_checks(self) -> None:
+        """Ask each kind of check about the bug on screen, by running it."""
+
+        async def ask():
+            from bugs import ORACLES
+
+            name, self._answers = self.lab.settings.bug, []
+            for kind, check in ORACLES.items():
+                self._say(f"Asking: {kind} …", kind="busy")
+                await self._breathe()
+                complaints = company.ask(check, name)
+                self._answers.append({"check": kind, "sees": bool(complaints), "words": "".join(complaints[:1])})
+                self._show_story()
+            seen = sum(answer["sees"] for answer in self._answers)
+            self._say(f"{seen} of {len(self._answers)} checks see it. Below they say what they found.")
+
+        if self.lab.settings.bug == NO_BUG:
+            raise ValueError("there is no bug to ask about: choose one first")
+        self._work("Asking all checks …", ask())
+
+    def unfold(self, part: str, wanted: bool) -> None:
+        """Note that "code" or "inside" was opened or closed: what nobody looks at is not sent."""
+        (self._open.add if wanted else self._open.discard)(part)
+        self._refresh()
+        self._show_inside()
+
+    def hold(self, layer: int, unit: int, source: int) -> None:
+        """Take a weight in hand; source -1 is the bias."""
+        self._held = (layer, unit, source)
+        self._show_hand()
+
+    def turn(self, value: float) -> None:
+        """Set the weight in hand."""
+        self.lab.set_weight(*self._held, value)
+        self._show_hand()
+        self._say(f"The weight in hand is {value:.4g}. The run goes on from here.")
+
+    def save(self, kind: str) -> None:
+        """Send the picture ("png") or the run ("gif") to the browser as a file."""
+        names = {"png": self._png, "gif": self._gif}
+        if kind not in names:
+            raise ValueError(f"the file must be a png or a gif, got {kind!r}")
+        self._work("Drawing …", names[kind]())
 
     def seen(self, number: int) -> None:
         """Note that the browser received the frame of this number."""
         self._seen = max(self._seen, number)
 
-    def closed(self) -> None:
-        """Stop, because the output was closed."""
-        self.pause("Paused, because the output was closed.")
+    def sight(self, view: str, visible: bool | None) -> None:
+        """Note that a view came in sight, went out of it, or (None) was closed. Without any in sight, training waits."""
+        self._views[view] = bool(visible)
+        if visible is None:
+            del self._views[view]
+        if not self._views and self.playing:
+            self.pause("Paused, because the output was closed.")
+        elif self.playing and not self._in_sight():
+            self.playing, self._suspended = False, True
+            self._say("Out of sight: it waits.")
+        elif self._suspended and self._in_sight():
+            self._go("Playing.")
 
     ACTIONS = frozenset(
-        ("play", "pause", "step", "epoch", "reset", "set", "add", "clear", "twin", "write_code", "seen", "closed")
+        ("play", "pause", "step", "epoch", "reset", "set", "add", "move", "remove", "undo", "clear", "twin", "seen", "sight")
+        + ("ask_checks", "unfold", "hold", "turn", "save")
     )
 
     def _receive(self, _, content: dict, buffers: list) -> None:
@@ -234,46 +353,129 @@ class Playground(anywidget.AnyWidget):
 
     def _act(self, content: dict) -> None:
         action, arguments = content.get("action"), content.get("arguments", [])
+        self._acting = True
         try:
             if action not in self.ACTIONS:
                 raise ValueError(f"unknown action {action!r}")
             getattr(self, action)(*arguments)
-        except (RuntimeError, TypeError, ValueError) as error:
-            self._show_settings()
+        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+            self._stale.add("settings")
             self.playing = False
             self._say(str(error), kind="trouble")
-        if action not in ("seen", "closed"):
+        finally:
+            self._acting = False
+            self._flush()
+        if action not in ("seen", "sight"):
             self.answer += 1  # the same words twice would send nothing, and the browser would wait
+
+    # Settings
+
+    def _set_look(self, name: str, value) -> None:
+        if name == "speed":
+            _check_speed(value)
+        self.look[name] = value
+        self._stale.add("points")
+        self._say(f"{name}={value!r}.")
+
+    def _set_bug(self, name: str) -> None:
+        old, story = self.lab.settings, company.STORIES.get(name)
+        Settings(**{"bug": name})
+        self._answers = []
+        self.lab.change(bug=name, **(story.settings if story else company.undo(old, Settings())))
+        self._say(f"bug={name!r}. {story.look}" if story else "No bug: diy as it is.")
+
+    def _set(self, name: str, value) -> None:
+        steps, epoch = self.lab.steps, self.lab.epoch
+        self.lab.change(**{name: value})
+        value = getattr(self.lab.settings, name)
+        shown = repr(list(value) if isinstance(value, tuple) else value)
+        text = f"{LABELS[name][0].capitalize()}: {name}={shown}."
+        if name == "reduction":
+            batch = min(self.lab.settings.batch_size, max(1, len(self.lab.x)))
+            text += f" The gradient of the sum is {2 * batch} times that of the mean: {batch} points "
+            text += "per batch, 2 outputs each."
+            text += " (Adam divides by its size.)" if self.lab.settings.optimizer == "Adam" else ""
+        if name == "noise" and self.lab.settings.data == OWN:
+            text += " Your own points stay where you set them: noise is added to points that are drawn."
+        if steps and not self.lab.steps:
+            text += " A new run has begun" + ("; the grey curve is the one before." if epoch else ".")
+        elif name in LIVE and steps:
+            text += " The run goes on with it."
+        self._say(text)
+
+    def _without(self, text: str) -> None:
+        if not len(self.lab.x):
+            self.playing = False
+            text += f" {NOTHING}"
+        self._say(text)
+
+    def _leave_trouble(self) -> None:
+        if self.lab.trouble:
+            self.lab.reset()
 
     # The loop
 
+    def _go(self, text: str) -> None:
+        self._suspended = not self._in_sight()
+        self.playing, self._seen = not self._suspended, self._sent
+        self._say("It begins as soon as it is in sight." if self._suspended else text)
+        if self.playing and (self._task is None or self._task.done()):
+            self._task = self._loop.create_task(self._play())
+
+    def _train_until(self, reached: Callable[[], bool], then: str, text: str) -> None:
+        self._goal = reached, then
+        if self._loop is None:
+            while self._goal:
+                self._take_step()
+            self._show()
+        else:
+            self._go(text)
+
     async def _play(self) -> None:
+        _playing.add(self)
         while self.playing:
+            _heed_interrupts()
             started = time.perf_counter()
             try:
-                self._advance()
+                await self._advance()
                 self._show()
+                if started - self._refreshed > REFRESH:
+                    self._refresh()
             except Exception as error:
-                self.playing = False
+                self.pause()
                 self._say(f"Stopped by an error: {error}", kind="trouble")
             await asyncio.sleep(max(0.001, 1 / FRAMES_PER_SECOND - (time.perf_counter() - started)))
-            if not await self._somebody_looks():
+            if self.playing and not await self._answered():
                 self.pause("Paused, because the browser does not answer any more.")
+        _playing.discard(self)
 
-    def _advance(self) -> None:
-        lab, until = self.lab, time.perf_counter() + BUDGET
-        steps, epochs = SPEEDS[self.speed]
-        last_step, last_epoch = lab.steps + steps, lab.epoch + epochs
-        while True:
-            lab.step()
-            if lab.trouble:
-                self.playing = False
-                self._say(lab.trouble)
-            done = lab.steps >= last_step if steps else lab.epoch >= last_epoch
-            if done or lab.trouble or time.perf_counter() > until:
+    async def _advance(self) -> None:
+        """Train up to the next picture, in slices; with a goal in sight, for a tenth of a second."""
+        lab = self.lab
+        steps, epochs = SPEEDS[self.look["speed"]]
+        last_step, last_epoch, run = lab.steps + steps, lab.epoch + epochs, lab.model
+        start = slice_start = time.perf_counter()
+        while self.playing and lab.model is run:
+            self._take_step()
+            now = time.perf_counter()
+            if self._goal and now - start > 0.1 or not self._goal and (
+                lab.steps >= last_step if steps else lab.epoch >= last_epoch
+            ):
                 return
+            if now - slice_start > SLICE:
+                self.progress = self._where()
+                await asyncio.sleep(0.001)
+                slice_start = time.perf_counter()
 
-    async def _somebody_looks(self) -> bool:
+    def _take_step(self) -> None:
+        self.lab.step()
+        if self.lab.trouble:
+            self.pause(self.lab.trouble)
+        elif self._goal and self._goal[0]():
+            self.lab.catch_up()
+            self.pause(self._goal[1])
+
+    async def _answered(self) -> bool:
         # Counts naps, not seconds: while a long cell runs, the browser's reports wait, and that is no silence.
         for _ in range(int(PATIENCE / 0.01)):
             if self._sent - self._seen < WINDOW or not self.playing:
@@ -281,12 +483,46 @@ class Playground(anywidget.AnyWidget):
             await asyncio.sleep(0.01)
         return False
 
-    def _leave_trouble(self) -> None:
-        if self.lab.trouble:
-            self.lab.reset()
+    def _in_sight(self) -> bool:
+        return not self._views or any(self._views.values())
 
-    def _batch(self) -> int:
-        return min(self.lab.settings.batch_size, max(1, len(self.lab.x)))
+    # What takes long
+
+    def _work(self, text: str, job: Coroutine) -> None:
+        """Say so, and then do it, so that the words are on screen meanwhile."""
+        self._say(text, kind="busy")
+
+        async def run():
+            try:
+                await self._breathe()
+                await job
+            except Exception as error:
+                self._say(f"Stopped by an error: {error}", kind="trouble")
+
+        if self._loop is None:
+            asyncio.run(run())
+        else:
+            task = self._loop.create_task(run())
+            self._jobs.add(task)  # the loop itself would forget it
+            task.add_done_callback(self._jobs.discard)
+
+    async def _breathe(self) -> None:
+        await asyncio.sleep(0.05 if self._loop else 0)
+
+    async def _png(self) -> None:
+        self._send_file("png", still.encode(still.figure(self.lab)))
+
+    async def _gif(self) -> None:
+        pictures = []
+        for number, (epoch, surface) in enumerate(film := [*self._film, (self.lab.epoch, self.lab.surface(50))], start=1):
+            self._say(f"Drawing the film: picture {number} of {len(film)}.", kind="busy")
+            pictures.append(still.moment(self.lab, epoch, surface))
+            await self._breathe()
+        self._send_file("gif", still.gif(pictures))
+
+    def _send_file(self, kind: str, content: bytes) -> None:
+        self.send({"file": f"{self.lab.settings.data}-{self.lab.epoch}-epochs.{kind}", "type": f"image/{kind}"}, [content])
+        self._say(f"The browser has saved the {kind.upper()}, {len(content) / 1000:.0f} kB.")
 
     # What is sent to the browser
 
@@ -294,54 +530,167 @@ class Playground(anywidget.AnyWidget):
         if self.lab.trouble and kind == "fine":
             text, kind = text if text == self.lab.trouble else f"{text} {LOST}", "trouble"
         self.status = {"text": text, "kind": kind, "playing": self.playing}
-        self._show_code()
 
-    def _show_all(self) -> None:
-        self._show_points()
-        self._show_settings()
-        self._show_code()
-        self._show()
+    def _changed(self, what: str) -> None:
+        self._stale.add(what)
+        if not self._acting:
+            self._flush()
 
-    def _show_code(self) -> None:
-        if self.code and not self.playing:
+    def _flush(self) -> None:
+        stale, self._stale = self._stale, set()
+        if "points" in stale:
+            self._show_points()
+        if "run" in stale:
+            if not self.lab.steps:
+                self._film, self._stride = [], 1
+            before = self.lab.before
+            self.before = before and {"name": _difference(before[0], self.lab.settings), "curve": _curve(before[1])} or {}
+            self._show_story()
+        if "settings" in stale or "run" in stale:
+            self._show_settings()
+        if stale & {"run", "points"}:
+            self._show()
+            self._show_hand()
+        if stale:
+            self._refresh()
+
+    def _refresh(self) -> None:
+        self._refreshed = time.perf_counter()
+        self.line = self._restoring_line()
+        if "code" in self._open:
             self.code = self.lab.snippet()
+        if self._held and self.playing:
+            self._show_hand()
 
     def _show_settings(self) -> None:
         now = asdict(self.lab.settings)
         self.choices = {
-            name: values if name == "speed" or now[name] in values else sorted([*values, now[name]])
+            name: values if name in ("speed", "features") or now[name] in values else sorted([*values, now[name]])
             for name, values in self.choices.items()
         }
-        self.settings = now | {
-            "speed": self.speed,
-            "twin": self.lab.twin is not None,
-            "token": self._token,
-        }
+        twin = "" if self.lab.twin is None else "healthy twin" if now["bug"] != NO_BUG else "PyTorch"
+        self.settings = now | self.look | {"twin": twin, "token": self._token}
 
     def _show_points(self) -> None:
-        shown = still.shown(self.lab)
+        lab, shown = self.lab, still.shown(self.lab)
+        test = slice(still.SHOWN if self.look["show_test"] else 0)
         self.points = {
-            "places": self.lab.x[shown].numpy().tobytes(),
-            "labels": self.lab.labels[shown].to(torch.uint8).numpy().tobytes(),
-            "added": len(self.lab.points),
-            "drawn": len(self.lab.x) - len(self.lab.points),
+            "places": lab.x[shown].numpy().tobytes(),
+            "labels": lab.labels[shown].to(torch.uint8).numpy().tobytes(),
+            "test_places": lab.x_test[test].numpy().tobytes(),
+            "test_labels": lab.labels_test[test].to(torch.uint8).numpy().tobytes(),
+            "own": [list(point) for point in lab.points],
+            "drawn": len(lab.x) - len(lab.points),
             "edge": EDGE,
         }
+
+    def _show_story(self) -> None:
+        name = self.lab.settings.bug
+        self.story = {} if name == NO_BUG else company.tell(name) | {"answers": list(self._answers)}
+
+    def _where(self) -> dict:
+        return {"epoch": self.lab.epoch, "batch": self.lab.steps_in_epoch, "batches": self.lab.steps_per_epoch}
 
     def _show(self) -> None:
         lab = self.lab
         self._sent += 1
-        now, distance = lab.measure(), lab.twin_distance()
-        surface = lab.surface(50).clamp(-1, 1).mul(32767).nan_to_num(0).to(torch.int16)
-        self.frame = {
+        now, distance, surface = lab.measure(), lab.twin_distance(), lab.surface(50)
+        if lab.epoch % self._stride == 0 and not (self._film and self._film[-1][0] == lab.epoch):
+            self._film.append((lab.epoch, surface))
+            if len(self._film) > FILM:
+                self._stride *= 2
+                self._film = [moment for moment in self._film if moment[0] % self._stride == 0]
+        self.frame = self._where() | {
             "number": self._sent,
-            "epoch": lab.epoch,
-            "batch": lab.steps_in_epoch,
-            "batches": lab.steps_per_epoch,
             "now": [None if math.isnan(value) else value for value in now[1:]],
-            "twin": None if math.isnan(distance) else distance,
-            "surface": surface.numpy().tobytes(),
+            "distance": None if math.isnan(distance) else distance,
+            "surface": _bytes(surface),
+            "twin_surface": b"" if lab.twin is None else _bytes(lab.surface(50, twin=True)),
             "size": 50,
-            "curve": still.curve(lab).numpy().tobytes(),
+            "curve": _curve(lab.history),
             "layers": still.histograms(lab),
         }
+        self._show_inside()
+
+    def _show_inside(self) -> None:
+        if "inside" not in self._open:
+            return
+        self.inside = {
+            "size": 20,
+            "columns": [
+                {
+                    "name": column.name,
+                    "total": column.total,
+                    "pictures": _bytes(column.pictures / column.pictures.abs().amax((1, 2), keepdim=True).clamp(1e-9)),
+                    "shown": len(column.pictures),
+                    "weights": _floats(column.weights),
+                    "gradients": _floats(column.gradients),
+                }
+                for column in self.lab.columns()
+            ],
+        }
+
+    def _show_hand(self) -> None:
+        if self._held is None or not len(self.lab.x):
+            return
+        try:
+            weight = self.lab.weigh(*self._held)
+        except ValueError:  # the network is another one now
+            self._held, self.hand = None, {}
+            return
+        numbers = {"value": weight.value, "slope": weight.slope, "gradient": weight.gradient}
+        self.hand = {
+            "place": list(self._held),
+            **{name: number if math.isfinite(number) else None for name, number in numbers.items()},
+            "curve": [pair for pair in zip(weight.values, weight.losses) if math.isfinite(pair[1])],
+        }
+
+    def _restoring_line(self) -> str:
+        lab, defaults = self.lab, asdict(Settings())
+        settings, points, twin = lab.start
+        said = {name: value for name, value in asdict(settings).items() if value != defaults[name]}
+        said |= {n: getattr(lab, n) for n in ("train_size", "test_size") if getattr(lab, n) != 1000}
+        said |= {"twin": True} if twin else {}
+        said |= {"points": list(points)} if points else {}
+        said |= {"changes": lab.changes} if lab.changes else {}
+        said |= {"steps": lab.steps} if lab.steps else {}
+        usual = {"speed": "1 epoch per picture", "show_test": False, "discretize": False}
+        said |= {name: value for name, value in self.look.items() if value != usual[name]}
+        return f"Playground({', '.join(f'{name}={value!r}' for name, value in said.items())})"
+
+
+def _check_speed(speed: str) -> None:
+    if speed not in SPEEDS:
+        raise ValueError(f"speed must be one of {', '.join(SPEEDS)}, got {speed!r}")
+
+
+def _heed_interrupts() -> None:
+    """Let Jupyter's interrupt button pause what plays; between two cells the kernel ignores it."""
+    try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, _interrupt)
+    except ValueError:  # not the main thread
+        pass
+
+
+def _interrupt(*_) -> None:
+    for playground in list(_playing):
+        playground._loop.call_soon_threadsafe(playground.pause, "Paused by the interrupt button.")
+
+
+def _bytes(values: torch.Tensor) -> bytes:
+    return values.clamp(-1, 1).mul(32767).nan_to_num(0).to(torch.int16).numpy().tobytes()
+
+
+def _floats(values: torch.Tensor | None) -> bytes:
+    return b"" if values is None else values.detach().float().contiguous().numpy().tobytes()
+
+
+def _curve(history: list) -> bytes:
+    return still.curve(history).numpy().tobytes()
+
+
+def _difference(before: Settings, now: Settings) -> str:
+    """Return what was different in the run before, "lr=0.1"."""
+    old, new = asdict(before), asdict(now)
+    return ", ".join(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in old.items() if value != new[name])

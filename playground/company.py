@@ -1,0 +1,84 @@
+"""A bug for company: planted bugs, each with the settings that show it and where its symptom is to be seen."""
+
+from collections.abc import Callable
+from functools import cache
+from types import ModuleType
+from typing import NamedTuple
+
+
+class Story(NamedTuple):
+    """How a bug is shown: where to look, and the settings that go with it."""
+
+    look: str
+    settings: dict = {}  # noqa: RUF012
+
+
+TRAINS = "It learns, and only the twin beside it shows that it could do better."
+
+STORIES = {
+    "gradients-not-zeroed": Story("Watch the loss: it begins well."),
+    "forgotten-parameter": Story("Follow the boundary along a ray from the centre."),
+    "all-weights-equal": Story("Look inside: compare the units of a layer."),
+    "relu-mask-from-gradient": Story("The loss stops where a network stands that answers ½ to everything."),
+    "shuffled-without-targets": Story("The framework is innocent, and every check of it will say so."),
+    "uphill": Story("Watch the loss."),
+    "dropped-transpose": Story(TRAINS),
+    "bias-not-summed": Story(TRAINS),
+    "averaged-twice": Story(TRAINS),
+    "transposed-way-back": Story("Look at the gradients of the first layers beside the twin's."),
+    "tanh-at-the-input": Story(TRAINS, {"activation": "Tanh", "init_scale": 2.0}),
+    "sigmoid-without-output": Story("Compare the gradients of the lower layers.", {"activation": "Sigmoid"}),
+    "mask-not-reused": Story(TRAINS, {"dropout": 0.2}),
+    "dropout-not-rescaled": Story("Compare the test errors.", {"dropout": 0.5}),
+    "dropout-keeps-p": Story(TRAINS, {"dropout": 0.2}),
+    "dropout-in-eval": Story("The boundary trembles even where nothing is learned.", {"dropout": 0.2}),
+    "eval-is-shallow": Story("The boundary trembles even where nothing is learned.", {"dropout": 0.2}),
+    "variance-for-std": Story("It starts late: look at the gradients of the first steps."),
+    "adam-without-correction": Story("Watch the very first steps.", {"optimizer": "Adam"}),
+    "weight-decay-grows": Story("Compare the losses after some epochs.", {"weight_decay": 0.03}),
+    "overwritten-gradient": Story("There is nothing to see: the curves are the same to the last bit."),
+    "missing-two": Story("Compare the gradients: half the size is as good a direction."),
+    "sum-in-the-gradient": Story("Now the healthy twin looks bad.", {"reduction": "mean"}),
+    "no-mean-at-all": Story("Now the healthy twin looks bad, and the gradients agree with the loss.", {"reduction": "mean"}),
+}
+"""The bugs of the selector: first what nobody overlooks, at the end what nobody notices."""
+
+
+@cache
+def library(name: str) -> ModuleType:
+    """Return diy with the bug in it; the same module for the same name."""
+    import diy
+
+    if unshuffled(name):
+        return diy
+    from bugs import load
+
+    return load(name)
+
+
+def unshuffled(name: str) -> bool:
+    """Whether it is the bug that stands in no framework but in the training loop around it."""
+    return name == "shuffled-without-targets"
+
+
+def undo(old, defaults) -> dict:
+    """Return the settings that a bug's story has set, at their defaults, where nobody has changed them since."""
+    story = STORIES.get(old.bug)
+    changed = story.settings.items() if story else ()
+    return {name: getattr(defaults, name) for name, value in changed if getattr(old, name) == value}
+
+
+def tell(name: str) -> dict:
+    """Return title, story and symptom of a bug, from the catalogue."""
+    from bugs import BUGS
+
+    bug = BUGS[name]
+    return {"name": name, "title": bug.title, "story": bug.story, "symptom": bug.symptom, "look": STORIES[name].look}
+
+
+def ask(check: Callable, name: str) -> list[str]:
+    """Return what one of the bugs' oracles has to say about a framework with this bug."""
+    from bugs import load, load_experiment
+
+    diy = load(name)
+    return check(diy, load_experiment(diy, name))
