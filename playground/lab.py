@@ -212,7 +212,9 @@ class Lab:
         s = self.settings
         sizes = "-".join(str(size) for size in self._sizes())
         bug = "" if s.bug == NO_BUG else f"bug {s.bug}, "
-        return f"Lab({s.data}, {sizes} {s.activation}, {s.optimizer}, lr={s.lr:g}, {s.reduction}, {bug}epoch {self.epoch})"
+        return (
+            f"Lab({s.data}, {sizes} {s.activation}, {s.optimizer}, lr={s.lr:g}, {s.reduction}, {bug}epoch {self.epoch})"
+        )
 
     # What the learner does
 
@@ -278,7 +280,9 @@ class Lab:
         self._wants_twin = bool(wanted)
         self._note("twin", self._wants_twin)
         self._begin_twin()
-        if not self.steps:
+        if self.steps:
+            self._compare(self.measure())
+        else:
             self.history.clear()
             self._record()
         self._tell("run")
@@ -559,6 +563,7 @@ class Lab:
         self._note("points", list(points))
         if not self.steps:
             self.history.clear()
+            self._distance = math.nan
             self._record()
         self._tell("points")
 
@@ -567,7 +572,9 @@ class Lab:
         if self.steps or what == "weight":
             one = [value[:3] if what == "weight" else None]
             kept = [
-                c for c in self.changes if c[:2] != (self.steps, what) or [c[2][:3] if what == "weight" else None] != one
+                c
+                for c in self.changes
+                if c[:2] != (self.steps, what) or [c[2][:3] if what == "weight" else None] != one
             ]
             self.changes = [*kept, (self.steps, what, value)]
 
@@ -583,6 +590,9 @@ class Lab:
         if self.history and self.history[-1].epoch % self._stride:
             self.history.pop()  # it was there only as the newest
         self.history.append(now)
+        self._compare(now)
+
+    def _compare(self, now: Record) -> None:
         distances = self._distance, abs(now.train_loss - now.twin_train_loss), abs(now.test_loss - now.twin_test_loss)
         self._distance = max((d for d in distances if not math.isnan(d)), default=math.nan)
 

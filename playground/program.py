@@ -21,9 +21,13 @@ def write(of: "lab.Lab") -> str:
 
     lines = ["# Save this in the folder of diy.py, or run it in a cell of this notebook."]
     if bug:
-        lines[0] = "# It trains with a planted bug: run it in the folder of this project, whose folder bugs/ it needs."
+        lines[0] = "# It trains with a planted bug: run it in the folder of this project, whose planted bugs it needs."
     lines += ["import math", ""] if s.data != lab.OWN and "math." in inspect.getsource(DATA_SETS[s.data]) else []
-    lines += ["import torch", "", *(["from bugs import load", "", f'diy = load("{s.bug}")'] if bug else ["import diy"])]
+    lines += [
+        "import torch",
+        "",
+        *(["from tests.planted_bugs import load", "", f'diy = load("{s.bug}")'] if bug else ["import diy"]),
+    ]
     lines += ["", ""]
     lines += _data(of, s, own)
     lines += _start(of, s, points, own)
@@ -45,7 +49,10 @@ def write(of: "lab.Lab") -> str:
             'print(f"train loss {train_loss:.4f}, test loss {test_loss:.4f}, test error {100 * test_error:.1f} %")',
         ]
     if s.features == ("x", "y"):
-        lines = [line.replace("see(x_test)", "x_test").replace("see(x)", "x").replace("see(x[rows])", "x[rows]") for line in lines]
+        lines = [
+            line.replace("see(x_test)", "x_test").replace("see(x)", "x").replace("see(x[rows])", "x[rows]")
+            for line in lines
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -61,7 +68,7 @@ def _data(of, s, own: bool) -> list[str]:
             "",
         ]
     if s.data == lab.OWN:
-        return lines + ["drawn, drawn_labels = torch.empty(0, 2), torch.empty(0, dtype=torch.long)"]
+        return [*lines, "drawn, drawn_labels = torch.empty(0, 2), torch.empty(0, dtype=torch.long)"]
     noisy = f"{{}} += {s.noise} * torch.randn({{}}.shape, generator=generator)"
     names = ("drawn", "drawn_labels") if own else ("x", "labels")
     lines += [f"generator = torch.Generator().manual_seed({s.seed})"]
@@ -97,14 +104,20 @@ def _network(s) -> list[str]:
         lines.append(f"    diy.Linear({n_in}, {n_out}), diy.{s.activation}(),{dropout}")
     lines += [f"    diy.Linear({sizes[-2]}, 2), diy.Tanh(),", ")"]
     if s.init_scale != 1:
-        lines += ["for layer in model:", "    if isinstance(layer, diy.Linear):", f"        layer.weight *= {s.init_scale}"]
+        lines += [
+            "for layer in model:",
+            "    if isinstance(layer, diy.Linear):",
+            f"        layer.weight *= {s.init_scale}",
+        ]
     return lines
 
 
 def _optimizer(s) -> str:
     kind, arguments = lab.OPTIMIZERS[s.optimizer]
     arguments = arguments | ({"weight_decay": s.weight_decay} if s.weight_decay else {})
-    return f"diy.{kind}(model.parameters(), lr={s.lr}{''.join(f', {name}={value}' for name, value in arguments.items())})"
+    return (
+        f"diy.{kind}(model.parameters(), lr={s.lr}{''.join(f', {name}={value}' for name, value in arguments.items())})"
+    )
 
 
 def _step(bug: str) -> list[str]:

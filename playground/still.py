@@ -80,7 +80,11 @@ def _powers(gradient: Tensor) -> tuple[list[int], float, float]:
     """Return counts over powers of ten, the share of zeros, and the mean size."""
     sizes = gradient.abs().nan_to_num(0, 0, 0)
     powers = sizes[sizes > 0].log10().clamp(*GRADIENT_RANGE)
-    return torch.histc(powers, BINS, *GRADIENT_RANGE).int().tolist(), (sizes == 0).float().mean().item(), sizes.mean().item()
+    return (
+        torch.histc(powers, BINS, *GRADIENT_RANGE).int().tolist(),
+        (sizes == 0).float().mean().item(),
+        sizes.mean().item(),
+    )
 
 
 def figure(lab: Lab, width: float = 9.0) -> Figure:

@@ -172,7 +172,7 @@ class Playground(anywidget.AnyWidget):
 
         data, metadata = super()._repr_mimebundle_()
         display(data | {"text/plain": repr(self)}, metadata=metadata, raw=True)
-        # For pages without a kernel, and for a notebook whose kernel is gone. The style sheet hides it beside the living.
+        # For pages without a kernel, or whose kernel is gone. The style sheet hides it beside the living.
         display(HTML(f'<p class="diy-still">{still.STILL}</p>'))
         picture = {"image/png": still.png(self.lab, still.STILL), "text/plain": still.describe(self.lab)}
         display(picture, metadata={"image/png": {"alt": still.describe(self.lab)}}, raw=True)
@@ -212,7 +212,9 @@ class Playground(anywidget.AnyWidget):
         if not len(self.lab.x):
             raise RuntimeError(NOTHING)
         epoch = self.lab.epoch
-        self._train_until(lambda: self.lab.epoch != epoch, "One epoch: every training point was used once.", "One epoch.")
+        self._train_until(
+            lambda: self.lab.epoch != epoch, "One epoch: every training point was used once.", "One epoch."
+        )
 
     def reset(self) -> None:
         """Pause and go back to the initial weights."""
@@ -282,7 +284,7 @@ class Playground(anywidget.AnyWidget):
         """Ask each kind of check about the bug on screen, by running it."""
 
         async def ask():
-            from bugs import ORACLES
+            from tests.planted_bugs import ORACLES
 
             name, self._answers = self.lab.settings.bug, []
             for kind, check in ORACLES.items():
@@ -306,6 +308,7 @@ class Playground(anywidget.AnyWidget):
 
     def hold(self, layer: int, unit: int, source: int) -> None:
         """Take a weight in hand; source -1 is the bias."""
+        self.lab.weigh(layer, unit, source)  # refuses a place that does not exist
         self._held = (layer, unit, source)
         self._show_hand()
 
@@ -327,7 +330,7 @@ class Playground(anywidget.AnyWidget):
         self._seen = max(self._seen, number)
 
     def sight(self, view: str, visible: bool | None) -> None:
-        """Note that a view came in sight, went out of it, or (None) was closed. Without any in sight, training waits."""
+        """Note that a view came in sight, went out of it, or (None) was closed. Training waits for one in sight."""
         self._views[view] = bool(visible)
         if visible is None:
             del self._views[view]
@@ -340,8 +343,7 @@ class Playground(anywidget.AnyWidget):
             self._go("Playing.")
 
     ACTIONS = frozenset(
-        ("play", "pause", "step", "epoch", "reset", "set", "add", "move", "remove", "undo", "clear", "twin", "seen", "sight")
-        + ("ask_checks", "unfold", "hold", "turn", "save")
+        "play pause step epoch reset set add move remove undo clear twin seen sight ask_checks unfold hold turn save".split()
     )
 
     def _receive(self, _, content: dict, buffers: list) -> None:
@@ -399,7 +401,7 @@ class Playground(anywidget.AnyWidget):
             text += " Your own points stay where you set them: noise is added to points that are drawn."
         if steps and not self.lab.steps:
             text += " A new run has begun" + ("; the grey curve is the one before." if epoch else ".")
-        elif name in LIVE and steps:
+        elif name in LIVE and steps and not self.lab.trouble:
             text += " The run goes on with it."
         self._say(text)
 
@@ -458,8 +460,8 @@ class Playground(anywidget.AnyWidget):
         while self.playing and lab.model is run:
             self._take_step()
             now = time.perf_counter()
-            if self._goal and now - start > 0.1 or not self._goal and (
-                lab.steps >= last_step if steps else lab.epoch >= last_epoch
+            if (self._goal and now - start > 0.1) or (
+                not self._goal and (lab.steps >= last_step if steps else lab.epoch >= last_epoch)
             ):
                 return
             if now - slice_start > SLICE:
@@ -514,14 +516,18 @@ class Playground(anywidget.AnyWidget):
 
     async def _gif(self) -> None:
         pictures = []
-        for number, (epoch, surface) in enumerate(film := [*self._film, (self.lab.epoch, self.lab.surface(50))], start=1):
+        for number, (epoch, surface) in enumerate(
+            film := [*self._film, (self.lab.epoch, self.lab.surface(50))], start=1
+        ):
             self._say(f"Drawing the film: picture {number} of {len(film)}.", kind="busy")
             pictures.append(still.moment(self.lab, epoch, surface))
             await self._breathe()
         self._send_file("gif", still.gif(pictures))
 
     def _send_file(self, kind: str, content: bytes) -> None:
-        self.send({"file": f"{self.lab.settings.data}-{self.lab.epoch}-epochs.{kind}", "type": f"image/{kind}"}, [content])
+        self.send(
+            {"file": f"{self.lab.settings.data}-{self.lab.epoch}-epochs.{kind}", "type": f"image/{kind}"}, [content]
+        )
         self._say(f"The browser has saved the {kind.upper()}, {len(content) / 1000:.0f} kB.")
 
     # What is sent to the browser
@@ -544,7 +550,9 @@ class Playground(anywidget.AnyWidget):
             if not self.lab.steps:
                 self._film, self._stride = [], 1
             before = self.lab.before
-            self.before = before and {"name": _difference(before[0], self.lab.settings), "curve": _curve(before[1])} or {}
+            self.before = (
+                before and {"name": _difference(before[0], self.lab.settings), "curve": _curve(before[1])}
+            ) or {}
             self._show_story()
         if "settings" in stale or "run" in stale:
             self._show_settings()
@@ -693,4 +701,8 @@ def _curve(history: list) -> bytes:
 def _difference(before: Settings, now: Settings) -> str:
     """Return what was different in the run before, "lr=0.1"."""
     old, new = asdict(before), asdict(now)
-    return ", ".join(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in old.items() if value != new[name])
+    return ", ".join(
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in old.items()
+        if value != new[name]
+    )

@@ -68,6 +68,7 @@ START = f"""{HELPERS}
     app.commands.execute("notebook:run-cell");
 """
 START_NEW_CELL = f"""async (source) => {{ {START} await until(() => !idle()); }}"""
+START_CELL = f"""async (source) => {{ {START} }}"""
 RUN_IN_NEW_CELL = f"""async (source) => {{ {START}
     await until(() => done(cell));
     return cell.outputs.toJSON().map((output) => output.text || "").join("");
@@ -91,7 +92,7 @@ def serve(folder: Path) -> Iterator[str]:
     (work / "notebooks").mkdir(parents=True)
     for path in (*ROOT.glob("*.py"), *ROOT.glob("notebooks/course.*"), ROOT / NOTEBOOK):
         shutil.copy(path, work / path.relative_to(ROOT))
-    for name in ("playground", "notebooks/checkers"):
+    for name in ("playground", "notebooks/checkers", "tests/planted_bugs"):
         shutil.copytree(ROOT / name, work / name, ignore=shutil.ignore_patterns("__pycache__"))
     overrides = folder / "config" / "labconfig" / "default_setting_overrides.json"
     overrides.parent.mkdir(parents=True)
@@ -155,7 +156,7 @@ def open_notebook(address: str) -> Iterator:
         own = (address, "data:", "blob:", "about:")
         page.elsewhere, page.errors = [], []
         page.on("request", lambda request: request.url.startswith(own) or page.elsewhere.append(request.url))
-        page.on("pageerror", lambda error: page.errors.append(str(error)))
+        page.on("pageerror", lambda error: page.errors.append(error.stack or str(error)))
         page.goto(f"{address}/lab/tree/{NOTEBOOK}?token={TOKEN}")
         page.wait_for_function("window.jupyterapp")
         page.evaluate(READY)
@@ -182,7 +183,7 @@ class Lab:
             f"""(index) => {{
                 const lab = document.querySelectorAll(".diy-lab")[index];
                 if (!lab) return false;
-                const data = lab.dataset, text = lab.querySelector("[role=status]").textContent;
+                const data = lab.dataset, text = lab.querySelector(".status").textContent;
                 return {condition};
             }}""",
             arg=self.index,
@@ -197,16 +198,27 @@ class Lab:
     def part(self, name):
         return self.root.locator(f"[data-part={name}]")
 
-    def cut(self):
-        """The texts in the pictures that do not fit."""
-        return self.part("loss").get_attribute("data-cut") + self.part("layers").get_attribute("data-cut")
-
     def picture(self, part):
         return self.part(part).evaluate("(canvas) => canvas.toDataURL()")
 
     @property
     def epoch(self):
         return int(self.root.get_attribute("data-epoch"))
+
+
+@pytest.fixture
+def released(tmp_path):
+    """A file for which a cell waits; it is there at the latest when the test is over."""
+    path = tmp_path / "released"
+    yield path
+    path.touch()
+
+
+@pytest.fixture(autouse=True)
+def no_exception(page):
+    """After every test: nothing failed in the page."""
+    yield
+    assert page.errors == []
 
 
 @pytest.fixture
@@ -225,17 +237,29 @@ def test_it_fits_into_1024_pixels_and_every_control_has_a_name(page, lab):
     assert lab.root.evaluate("(lab) => lab.scrollWidth <= lab.clientWidth")
     cut = "[...lab.querySelectorAll('button, select, .name')].filter((part) => part.scrollWidth > part.clientWidth)"
     assert lab.root.evaluate(f"(lab) => {cut}.map((part) => part.textContent)") == []
-    assert lab.cut() == ""
     tops = [radio.bounding_box()["y"] for radio in lab.root.get_by_role("radio").all()]
     assert tops[0] == tops[1]
     snapshot = lab.root.aria_snapshot()
-    for name in ("Play", "Step", "Epoch", "Reset", "Show the code"):
-        assert f'button "{name}"' in snapshot or f'button "▶ {name}"' in snapshot, snapshot
-    for name in ("Speed", "data set", "activation", "loss reduction", "optimizer"):
+    for name in (
+        "▶ Play",
+        "Step",
+        "Epoch",
+        "Reset",
+        "New seed (0)",
+        "Undo",
+        "Look inside",
+        "Show the code",
+        "Save GIF",
+    ):
+        assert f'button "{name}"' in snapshot, snapshot
+    for name in ("Speed", "data set", "activation", "loss", "optimizer", "bug"):
         assert f'combobox "{name}' in snapshot, snapshot
-    for name in ("noise", "hidden layers", "width", "dropout", "init scale", "learning rate", "batch size"):
+    for name in ("noise", "hidden layers", "width", "dropout", "init scale", "learning rate", "batch size", "L2"):
         assert f'slider "{name}' in snapshot, snapshot
-    for name in ('checkbox "train a PyTorch twin beside"', 'radio "● class 0"', 'application "The plane', 'img "Loss'):
+    for name in (
+        *('checkbox "PyTorch twin"', 'checkbox "xy"', 'radiogroup "class of the points you add"', 'radio "● class 0"'),
+        *('application "The plane', 'img "Loss', 'img "layer 1, ReLU: no gradient yet'),
+    ):
         assert name in snapshot, snapshot
 
 
@@ -245,32 +269,31 @@ def test_playing_moves_epochs_and_pictures_while_another_cell_runs(page, lab):
     lab.until("data.playing === 'true' && +data.epoch >= 5")
     for part, old in before.items():
         assert lab.picture(part) != old
-    assert lab.cut() == ""
     assert page.evaluate(RUN_IN_NEW_CELL, "print(6 * 7)").strip() == "42"
+    lab.root.scroll_into_view_if_needed()  # the new cell has taken its place on screen, and out of sight it waits
     lab.until(f"+data.epoch > {lab.epoch}")
 
 
 def test_the_learning_rate_moves_by_keyboard_while_it_plays(page, lab):
     lab.setting("lr").focus()
     page.keyboard.press("ArrowRight")
-    lab.until("text === 'Learning rate: 0.002.'")
+    lab.until("text.startsWith('Learning rate: lr=0.002.')")
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")
-    lab.until("text === 'Learning rate: 0.0005.' && data.playing === 'true'")
-    assert lab.setting("lr").get_attribute("aria-valuetext") == "5e-4"
+    lab.until("text.startsWith('Learning rate: lr=0.0005.') && data.playing === 'true'")
+    assert lab.setting("lr").get_attribute("aria-valuetext") == "0.0005"
 
 
 def test_another_architecture_restarts_and_plays_on(lab):
     lab.until("+data.epoch >= 30")
     lab.setting("depth").press("ArrowLeft")
-    lab.until("text.startsWith('Hidden layers: 2.') && data.playing === 'true' && +data.epoch >= 3")
+    lab.until("text.startsWith('Hidden layers: depth=2.') && data.playing === 'true' && +data.epoch >= 3")
     lab.setting("depth").press("End")
-    lab.until("text.startsWith('Hidden layers: 6.') && +data.epoch >= 3")
-    assert lab.cut() == ""
+    lab.until("text.startsWith('Hidden layers: depth=6.') && +data.epoch >= 3")
     lab.setting("depth").press("Home")
     for _ in range(2):
         lab.setting("depth").press("ArrowRight")
-    lab.until("text.startsWith('Hidden layers: 2.')")
+    lab.until("text.startsWith('Hidden layers: depth=2.')")
 
 
 def test_pause_and_step(lab):
@@ -295,27 +318,58 @@ def test_points_are_added_by_click_and_by_keyboard(page, lab):
     page.keyboard.press("ArrowUp")
     page.keyboard.press("Enter")
     lab.until("text === 'Added a point of class 0 at (0.00, 0.05).'")
+    assert "Cross at (0.00, 0.05), on your point" not in lab.root.locator(".where").inner_text()
+    page.keyboard.press("ArrowUp")
+    assert lab.root.locator(".where").inner_text().startswith("Cross at (0.00, 0.10)")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    lab.until("text.startsWith('There is a point of class 0 at (0.00, 0.05) already')")
+    page.keyboard.press("m")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    lab.until("text === 'Moved to (0.05, 0.05).'")
+    page.keyboard.press("Delete")
+    lab.until("text.startsWith('Removed the point of class 0')")
+    page.keyboard.press("Control+z")
+    lab.until("text.startsWith('Undone')")
+
+
+def test_a_point_is_dragged_and_dragged_out(page, lab):
+    box = lab.part("plane").bounding_box()
+    place = lambda x, y: (box["x"] + x * box["width"], box["y"] + y * box["height"])  # noqa: E731
+    page.mouse.move(*place(0.8, 0.3))
+    page.mouse.down()
+    page.mouse.move(*place(0.7, 0.3), steps=3)
+    page.mouse.up()
+    lab.until("text.startsWith('Moved to (0.5')")
+    page.mouse.move(*place(0.7, 0.3))
+    page.mouse.down()
+    page.mouse.move(*place(1.1, 0.3), steps=3)
+    page.mouse.up()
+    lab.until("text.startsWith('Removed the point of class 1')")
     lab.press("clear")
-    lab.until("text === 'Your points are removed.'")
+    lab.until("text.startsWith('Your points are removed.')")
+    assert page.evaluate("document.activeElement.dataset.action") == "clear"
 
 
 def test_a_diverged_run_stops_and_says_why(page, lab):
     lab.setting("lr").focus()
     for _ in range(8):
         page.keyboard.press("ArrowRight")
-    lab.until("text === 'Learning rate: 0.2.'")
+    lab.until("text.startsWith('Learning rate: lr=0.2.')")
     lab.press("play")
     lab.until("data.playing === 'false' && data.kind === 'trouble' && text.startsWith('Diverged')")
     for _ in range(7):
         lab.setting("lr").press("ArrowLeft")
-    lab.until("text === 'Learning rate: 0.001. The run on screen is lost: press Play to begin a new one.'")
+    lab.until("text === 'Learning rate: lr=0.001. The run on screen is lost: press Play to begin a new one.'")
     lab.press("play")
     lab.until("data.playing === 'true' && data.kind === 'fine' && +data.epoch >= 3")
 
 
-def test_the_twin_lies_on_the_curve(lab):
-    lab.setting("twin").check()
-    lab.until("text.includes('PyTorch') && +data.epoch >= 3 && data.playing === 'true'")
+def test_the_twin_joins_the_run_and_lies_on_the_curve(lab):
+    epoch = lab.epoch
+    lab.setting("twin").click()
+    lab.until(f"text.includes('from here on') && +data.epoch >= {epoch + 3} && data.playing === 'true'")
     assert "agree within" in lab.root.locator("[data-number=twin]").inner_text()
 
 
@@ -324,34 +378,139 @@ def test_the_code_is_one_click_away(page, lab):
     lab.until("data.playing === 'false'")
     lab.press("code")
     lab.until("lab.querySelector('pre').textContent.includes('model.backward(criterion.backward())')")
+    assert lab.root.locator("[data-action=code]").inner_text() == "Hide the code"
     program = lab.root.locator("pre").inner_text()
     assert "diy.Linear(2, 25), diy.ReLU()," in program
     assert page.evaluate(RUN_IN_NEW_CELL, program).startswith("train loss 0.")
 
 
-def test_an_answer_ends_the_waiting_even_if_it_is_the_same_again(page, lab):
-    for _ in range(3):
-        lab.press("code")
-        lab.until("data.waiting === 'false'")
+def test_the_code_follows_while_it_plays(lab):
+    lab.press("play")
+    lab.until("data.playing === 'true'")
+    first = lab.root.locator("pre").inner_text()
+    lab.page.wait_for_function("(old) => document.querySelector('.diy-lab pre').textContent !== old", arg=first)
+    lab.press("play")
+    lab.until("data.playing === 'false'")
+    lab.press("code")
+
+
+def test_an_answer_ends_the_waiting_even_if_it_is_the_same_again(page, lab, released):
     lab.setting("data").select_option("own points")
-    lab.until("text.startsWith('Data set: own points.')")
+    lab.until("text.startsWith('Data set: data=')")
     for action in ("step", "step", "play", "play"):
         lab.press(action)
         lab.until("data.waiting === 'false' && text.startsWith('There is nothing to learn yet')")
     lab.setting("data").select_option("circle")
-    lab.until("text.startsWith('Data set: circle.')")
-    page.evaluate(START_NEW_CELL, "import time; time.sleep(2)")
-    lab.press("epoch")
-    lab.press("epoch")
-    lab.until("text === 'Waiting for the kernel: another cell is running.'")
-    lab.until("data.waiting === 'false' && text.startsWith('One epoch') && data.epoch === '2'")
+    lab.until("text.includes(\"data='circle'\")")
+    released.unlink(missing_ok=True)
+    page.evaluate(START_NEW_CELL, f"import os, time\nwhile not os.path.exists({str(released)!r}): time.sleep(0.01)")
+    lab.press("step")
+    lab.until("data.waiting === 'true' && text.startsWith('The kernel does not answer')")
+    released.touch()
+    lab.until("data.waiting === 'false' && text.startsWith('One step')")
+
+
+def test_a_cell_that_blocks_is_told_of_while_it_plays(page, lab, released):
+    lab.press("play")
+    lab.until("+data.epoch >= 1")
+    released.unlink(missing_ok=True)
+    page.evaluate(START_CELL, f"import os, time\nwhile not os.path.exists({str(released)!r}): time.sleep(0.01)")
+    lab.root.scroll_into_view_if_needed()
+    lab.until("text.startsWith('The kernel does not answer')")
+    released.touch()
+    lab.until("text === 'Playing.' && data.playing === 'true'")
+    lab.press("play")
+    lab.until("data.playing === 'false'")
+
+
+def test_looking_inside_and_a_weight_in_hand(page, lab):
+    lab.press("inside")
+    page.wait_for_function("document.querySelector('[data-part=network]').clientHeight > 300")
+    for name, value in (("layer", 1), ("unit", 2), ("input", 3)):
+        lab.root.locator(f"[data-hand={name}]").fill(str(value))
+        lab.root.locator(f"[data-hand={name}]").press("Tab")
+    lab.root.locator("[data-number=hand]").get_by_text("They agree.").wait_for()
+    lab.root.locator("[data-hand=value]").press("ArrowRight")
+    lab.until("text.startsWith('The weight in hand is')")
+    lab.press("inside")
+
+
+def test_a_bug_for_company(page, lab):
+    lab.setting("bug").select_option("dropped-transpose")
+    lab.until("text.startsWith(\"bug='dropped-transpose'\")")
+    lab.press("play")
+    lab.until("+data.epoch >= 3")
+    lab.press("play")
+    assert "healthy twin" in lab.root.locator("[data-number=twin]").inner_text()
+    lab.press("ask_checks")
+    lab.until("text.endsWith('Below they say what they found.')")
+    seen = {row.get_attribute("data-check") for row in lab.root.locator("li[data-sees=true]").all()}
+    assert seen == {"finite differences", "autograd", "side by side", "training"}
+    lab.setting("bug").select_option("none")
+    lab.until("text.startsWith('No bug')")
+    assert lab.part("story").is_hidden()
+
+
+@pytest.mark.parametrize("kind", ["png", "gif"])
+def test_the_run_is_saved_as_a_file(page, lab, kind):
+    with page.expect_download() as download:
+        lab.root.get_by_role("button", name=f"Save {kind.upper()}").click()
+    assert download.value.suggested_filename.endswith(f".{kind}")
+    lab.until("text.startsWith('The browser has saved')")
+
+
+def test_out_of_sight_nothing_is_drawn_or_trained(page, lab):
+    lab.press("play")
+    lab.until("+data.epoch >= 1")
+    page.evaluate("window.jupyterapp.commands.execute('launcher:create')")
+    lab.until("data.playing === 'false'")
+    epoch = lab.epoch
+    page.evaluate("""() => { const shell = window.jupyterapp.shell;
+        shell.activateById([...shell.widgets("main")].find((w) => w.context?.path.endsWith(".ipynb")).id); }""")
+    lab.root.scroll_into_view_if_needed()
+    lab.until(f"data.playing === 'true' && +data.epoch > {epoch}")
+    lab.press("play")
+    lab.until("data.playing === 'false'")
+
+
+@pytest.mark.parametrize("width, height", [(1280, 720), (620, 800)])
+def test_play_the_settings_and_the_picture_are_on_one_screen(page, lab, width, height):
+    page.set_viewport_size({"width": width, "height": height})
+    if width < 1000:
+        page.evaluate("window.jupyterapp.commands.execute('application:toggle-left-area')")
+    lab.root.evaluate("(lab) => lab.scrollIntoView({ block: 'start' })")
+    for node in (
+        lab.root.locator("[data-action=play]"),
+        lab.part("plane"),
+        lab.setting("noise"),
+        lab.setting("weight_decay"),
+    ):
+        box = node.bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] <= height and box["width"] > 40, (width, box)
+    assert lab.root.evaluate("(lab) => lab.scrollWidth <= lab.clientWidth")
+    if width < 1000:
+        page.evaluate("window.jupyterapp.commands.execute('application:toggle-left-area')")
+    page.set_viewport_size({"width": 1024, "height": 900})
+    lab.root.scroll_into_view_if_needed()
+
+
+def test_the_theme_is_jupyterlabs(page, lab):
+    light = lab.root.evaluate("(lab) => getComputedStyle(lab).backgroundColor")
+    page.evaluate("window.jupyterapp.commands.execute('apputils:change-theme', { theme: 'JupyterLab Dark' })")
+    page.wait_for_function("document.body.dataset.jpThemeLight === 'false'")
+    assert (light, lab.root.evaluate("(lab) => getComputedStyle(lab).backgroundColor")) == (
+        "rgb(255, 255, 255)",
+        "rgb(26, 26, 26)",
+    )
+    page.evaluate("window.jupyterapp.commands.execute('apputils:change-theme', { theme: 'JupyterLab Light' })")
+    page.wait_for_function("document.body.dataset.jpThemeLight === 'true'")
 
 
 def test_what_a_cell_changes_moves_the_controls(page, lab):
     page.evaluate(RUN_IN_NEW_CELL, "playground.lab.change(lr=0.003)")
     page.wait_for_function("document.querySelector('[data-setting=lr]').getAttribute('aria-valuetext') === '0.003'")
     lab.setting("lr").press("ArrowLeft")
-    lab.until("text === 'Learning rate: 0.002.'")
+    lab.until("text.startsWith('Learning rate: lr=0.002.')")
 
 
 def test_two_labs_live_in_one_notebook_and_closing_the_output_stops_them(page, lab):
@@ -372,6 +531,7 @@ def test_two_labs_live_in_one_notebook_and_closing_the_output_stops_them(page, l
     Lab(page, 2).until("data.playing === 'true'")
     page.evaluate(CLEAR_OUTPUT)
     page.wait_for_function("document.querySelectorAll('.diy-lab').length === 2")
+    second.root.scroll_into_view_if_needed()
     second.until(f"+data.epoch > {second.epoch + 30}")  # its other view was closed, and it plays on
     page.evaluate(CLEAR_OUTPUTS)
     page.wait_for_function("!document.querySelector('.diy-lab')")
@@ -385,29 +545,12 @@ def test_a_restart_of_the_kernel_is_explained(page, lab):
     lab.press("play")
     lab.until("+data.epoch >= 3")
     page.evaluate(RESTART)
-    explained = "text === 'The kernel was restarted: run the first cell and this one again.'"
+    explained = "text === 'The kernel was restarted: run the first code cell and this one again.'"
     for press in (lambda: None, lambda: lab.press("step"), lambda: lab.press("play")):
         press()
         lab.until(f"data.playing === 'false' && {explained}")
         assert lab.root.locator("[data-action=play]").inner_text() == "▶ Play"
 
 
-def test_without_a_kernel_a_slider_moves_through_the_recorded_run(page):
-    notebook = json.loads((ROOT / NOTEBOOK).read_text())
-    outputs = [output.get("data", {}) for cell in notebook["cells"] for output in cell.get("outputs", [])]
-    recording = next("".join(data["text/html"]) for data in outputs if "data-frames" in str(data.get("text/html")))
-    preview = page.context.browser.new_page()
-    preview.set_content(recording)
-    assert preview.locator("output").inner_text().startswith("Epoch 100: test loss 0.0")
-    last = preview.locator("img").get_attribute("src")
-    preview.locator("input").press("Home")
-    assert preview.locator("output").inner_text().startswith("Epoch 0: test loss")
-    assert preview.locator("img").get_attribute("src") != last
-    width = preview.locator("img").evaluate("async (image) => { await image.decode(); return image.naturalWidth; }")
-    assert width == 540
-    preview.close()
-
-
-def test_nothing_came_from_elsewhere_and_nothing_failed_in_the_page(page):
+def test_nothing_came_from_elsewhere(page):
     assert page.elsewhere == []
-    assert [error for error in page.errors if "ResizeObserver" not in error] == []
