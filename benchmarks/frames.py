@@ -30,7 +30,7 @@ def main() -> None:
         lab.press("play")
         for speed in speeds:
             lab.setting("speed").select_option(speed)
-            lab.until(f"text.startsWith('speed=') && data.playing === 'true'")
+            lab.until("text.startsWith('speed=') && data.playing === 'true'")
             before, start = int(lab.root.get_attribute("data-frames")), time.perf_counter()
             time.sleep(SECONDS)
             frames = int(lab.root.get_attribute("data-frames")) - before

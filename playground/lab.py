@@ -132,7 +132,7 @@ class Layer(NamedTuple):
 
 
 class Column(NamedTuple):
-    """The first units of a layer: what each gives on a grid of the plane, and what comes to them from the column before.
+    """The first units of a layer: what each gives on a grid of the plane, and the weights that lead to it.
 
     `pictures` is (units, size, size), row 0 at the top; `weights` and `gradients` are (units, units before), or None.
     """
@@ -212,9 +212,8 @@ class Lab:
         s = self.settings
         sizes = "-".join(str(size) for size in self._sizes())
         bug = "" if s.bug == NO_BUG else f"bug {s.bug}, "
-        return (
-            f"Lab({s.data}, {sizes} {s.activation}, {s.optimizer}, lr={s.lr:g}, {s.reduction}, {bug}epoch {self.epoch})"
-        )
+        descent = f"{s.optimizer}, lr={s.lr:g}, {s.reduction}"
+        return f"Lab({s.data}, {sizes} {s.activation}, {descent}, {bug}epoch {self.epoch})"
 
     # What the learner does
 

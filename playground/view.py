@@ -343,8 +343,8 @@ class Playground(anywidget.AnyWidget):
             self._go("Playing.")
 
     ACTIONS = frozenset(
-        "play pause step epoch reset set add move remove undo clear twin seen sight ask_checks unfold hold turn save".split()
-    )
+        ("play", "pause", "step", "epoch", "reset", "set", "add", "move", "remove", "undo", "clear", "twin")
+    ) | {"seen", "sight", "ask_checks", "unfold", "hold", "turn", "save"}
 
     def _receive(self, _, content: dict, buffers: list) -> None:
         # JupyterLab delivers messages of widgets on a thread of their own.

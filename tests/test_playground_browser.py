@@ -462,7 +462,7 @@ def test_the_run_is_saved_as_a_file(page, lab, kind):
 def test_out_of_sight_nothing_is_drawn_or_trained(page, lab):
     lab.press("play")
     lab.until("+data.epoch >= 1")
-    page.evaluate("window.jupyterapp.commands.execute('launcher:create')")
+    page.evaluate("() => { window.jupyterapp.commands.execute('launcher:create'); }")
     lab.until("data.playing === 'false'")
     epoch = lab.epoch
     page.evaluate("""() => { const shell = window.jupyterapp.shell;
