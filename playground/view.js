@@ -611,7 +611,8 @@ function render({ model, el }) {
     slope.hidden = !at;
     if (!at || !theme || insidePanel.hidden) return;
     at.forEach((index, i) => { place[i].value = index; });
-    if (document.activeElement !== turn) turn.value = value;
+    if (document.activeElement !== turn || turn.dataset.place !== String(at)) turn.value = value;
+    turn.dataset.place = at;
     const same = Math.abs(measured - gradient) <= 1e-5 * Math.max(Math.abs(measured), Math.abs(gradient), 1e-3);
     handText.textContent = `Weight ${short(value)}: measured slope ${short(measured)}, gradient of backward ${short(gradient)}. `
       + (measured === null || gradient === null ? "One of them is no number." : same ? "They agree." : "They differ!");
