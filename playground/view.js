@@ -48,7 +48,7 @@ function render({ model, el }) {
     } catch {
       return showLost();
     }
-    if (action === "seen" || action === "sight") return;
+    if (action === "seen") return;
     asked ??= performance.now();
     root.dataset.waiting = "true";
   };
