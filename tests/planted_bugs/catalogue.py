@@ -141,14 +141,14 @@ CATALOGUE = [
         name="changed-input",
         title="ReLU overwrites the caller's input",
         story=(
-            "`relu_` saves memory, and the caller's tensor with it. The oracles hand in copies, and so have nothing "
-            "to lose."
+            "`relu_` saves memory, and the caller's tensor with it. The gradient checker compares its input before and "
+            "after; the other oracles hand in copies, and so have nothing to lose."
         ),
         symptom=(
             "Everything works until somebody uses the input again: the data of the next epoch have lost their "
             "negative numbers."
         ),
-        seen_by=(),
+        seen_by=("finite differences",),
         check="test_diy.test_nothing_that_is_handed_in_is_changed",
         edits=(("ReLU.forward", "S.relu()", "S.relu_()"),),
     ),
@@ -220,7 +220,7 @@ CATALOGUE = [
         symptom="As with dropout in evaluation: answers differ from call to call.",
         seen_by=(),
         check="test_diy.test_train_and_eval_reach_all_modules",
-        edits=(("Housekeeping.train", "self.modules()", "[self]"),),
+        edits=(("_Housekeeping.train", "self.modules()", "[self]"),),
     ),
     # Modules together
     Bug(
@@ -230,7 +230,7 @@ CATALOGUE = [
         symptom="Weights shared by two layers, or batches split in parts, get the last contribution alone.",
         seen_by=("finite differences",),
         check="test_diy.test_gradients_accumulate_until_they_are_forgotten",
-        edits=(("Module.accumulate", "gradient if parameter.grad is None else parameter.grad + gradient", "gradient"),),
+        edits=(("Module.accumulate", "gradient if before is None else before + gradient", "gradient"),),
     ),
     Bug(
         name="layers-backward-in-order",
@@ -325,7 +325,7 @@ CATALOGUE = [
         symptom="The network learns to answer with the mean of all targets, and the loss looks plausible.",
         seen_by=(),
         check="test_diy.test_prediction_and_target_that_do_not_fit",
-        edits=(("MSELoss.check", "P.shape != T.shape", "False"),),
+        edits=(("MSELoss._check", "P.shape != T.shape", "False"),),
     ),
     Bug(
         name="softmax-overflow",
@@ -447,7 +447,7 @@ CATALOGUE = [
         symptom="Gradients grow in flat parts of an image, such as a white background.",
         seen_by=(),
         check="test_convolution.test_pooling_by_hand",
-        edits=(("MaxPool2d.backward", "found |= here", "pass"),),
+        edits=(("MaxPool2d.backward", "G = _masked(G, 1 - here)", "pass"),),
     ),
     Bug(
         name="pooling-over-zeros",
@@ -468,7 +468,11 @@ CATALOGUE = [
         edits=(
             ("BatchNorm2d.forward", "self.training and M", "M"),
             ("BatchNorm2d.forward", "1 / max(1, M) if self.training else 0", "1 / max(1, M)"),
-            ("BatchNorm2d.check", "self.training and X.numel() == self.num_features", "X.numel() == self.num_features"),
+            (
+                "BatchNorm2d._check",
+                "self.training and X.numel() == self.num_features",
+                "X.numel() == self.num_features",
+            ),
         ),
     ),
     Bug(
