@@ -50,14 +50,14 @@ class Function(ABC):
     brings to each `backward` what its own `forward` has remembered.
     """
 
-    guarded: bool = True
-    chain: bool = False
-    check: Callable[..., None]
+    _guarded: bool = True
+    _chain: bool = False
+    _check: Callable[..., None]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if cls.__module__ != __name__:
-            cls.guarded, cls.chain = True, False
+            cls._guarded, cls._chain = True, False
             _guard(cls)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -68,7 +68,7 @@ class Function(ABC):
     def remember(self, output: Tensor, *values: Any) -> None:
         """Keep `values` for backward; called by forward, whose result is `output`. Nobody may change them meanwhile."""
         run = _thread.run
-        if run is None or not (run.chain or run.module is self):
+        if run is None or not (run._chain or run.module is self):
             run = _start(self, run, output)
         if run.recorded is not None:
             run.entries.append((self, values, _versions(values)))
@@ -80,7 +80,7 @@ class Function(ABC):
             RuntimeError: forward remembered nothing, or a remembered tensor was changed in place since.
         """
         run = _thread.run
-        if run is None or not (run.chain or run.module is self):
+        if run is None or not (run._chain or run.module is self):
             run = _find(self, run, gradient)
         owner, values, versions = run.entries.pop() if run.entries else (None, (), None)
         if owner is not self or versions is None:
@@ -92,7 +92,7 @@ class Function(ABC):
 
 if TYPE_CHECKING:
 
-    class _Base(Function, Housekeeping): ...  # noqa: F821
+    class _Base(Function, _Housekeeping): ...  # noqa: F821
 
 else:
     _Base = Function
@@ -120,7 +120,7 @@ class Module(_Base):
     needs_input_grad: bool = True
     stackable: bool = False
     stack_size: int | None = None
-    guarded: bool = False
+    _guarded: bool = False
 
     @abstractmethod
     def forward(self, input: Tensor) -> Tensor:
@@ -139,24 +139,22 @@ class Module(_Base):
 
     def __call__(self, input: Tensor) -> Tensor:
         """Return `forward(input)`."""
-        if not self.guarded:
-            self.check(input)
+        if not self._guarded:
+            self._check(input)
             input = input.detach()
         return self.forward(input)
 
     @staticmethod
-    def accumulate(parameter: Tensor | None, gradient: Tensor) -> None:
+    def accumulate(parameter: Tensor, gradient: Tensor) -> None:
         """(F1) ∂ℓ/∂w = Σ over all paths from w to ℓ: add what came along one path to `parameter.grad`.
 
         A parameter that is used several times, by several samples or in several batches, influences the loss along
         several paths, and the chain rule adds them all. A `.grad` of None counts as zero. Handout 4-3.
         """
-        run = _thread.run
-        if run is not None and run.guarded:
-            _check_owner(run.module, parameter)
-        if parameter is not None and not getattr(parameter, "frozen", False):
+        if _accepts(parameter, gradient):
             # A new tensor, as `gradient` and the sum so far may be in use elsewhere.
-            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+            before = parameter.grad
+            parameter.grad = gradient if before is None else before + gradient
 
     def parameters(self) -> Iterator[Tensor]:
         """Yield each parameter once."""
@@ -216,7 +214,8 @@ class Linear(Module):
         G, X, W = self.recall(G)
         rows = _rows(G)
         self.accumulate(W, rows.mT @ _rows(X))  # (out, N) (N, in) -> (out, in)
-        self.accumulate(self.bias, rows.sum(0))  # (N, out) -> (out,)
+        if self.bias is not None:
+            self.accumulate(self.bias, rows.sum(0))  # (N, out) -> (out,)
         return G @ W if self.needs_input_grad else None  # (N, out) (out, in) -> (N, in)
 
     def reset_parameters(self) -> None:
@@ -228,7 +227,7 @@ class Linear(Module):
         if self.bias is not None:
             self.bias.fill_(0.01)
 
-    def check(self, X: Tensor) -> None:
+    def _check(self, X: Tensor) -> None:
         fits = isinstance(X, Tensor) and X.shape[-1:] == (self.in_features,)
         if not fits or X.dtype != self.weight.dtype:
             _refuse_input(X, self.weight, f"(..., {self.in_features})", fits)
@@ -286,7 +285,7 @@ class Sequential(Module):
         TypeError: an argument is not a Module.
     """
 
-    stackable, guarded, chain = True, True, True
+    stackable, _guarded, _chain = True, True, True
 
     def __init__(self, *modules: Module):
         self.layers: list[Module] = []
@@ -320,7 +319,7 @@ class Sequential(Module):
         yield from zip(self.names, self.layers)
         yield from super().named_children()
 
-    def check(self, X: Tensor) -> None:
+    def _check(self, X: Tensor) -> None:
         if "layers" not in vars(self):
             raise RuntimeError(f"{type(self).__name__}.__init__ must call super().__init__(...) first")
         _check_floating("input", X)
@@ -423,7 +422,7 @@ class MSELoss(Loss):
         (D,) = self.recall()
         return D * (2 * self.share(D))
 
-    def check(self, P: Tensor, T: Tensor) -> None:
+    def _check(self, P: Tensor, T: Tensor) -> None:
         _check_floating("prediction", P)
         _check_floating("target", T)
         if P.shape != T.shape:
@@ -496,9 +495,9 @@ class Optimizer(ABC):
         """(F17) w ← w − η d for every w that has a gradient, in place; here g = ∂ℓ/∂w + λ w. Handout 5-2, p. 12/17."""
         if closure is not None:
             _only_default(self, closure=(closure, None))
-        parameters = [w for w in self.param_groups[0]["params"] if w.grad is not None]
+        pairs = [(w, g) for w in self.param_groups[0]["params"] if (g := w.grad) is not None]
+        parameters, gradients = [w for w, _ in pairs], [g for _, g in pairs]
         with torch.no_grad():  # the parameters may be PyTorch's
-            gradients = [w.grad for w in parameters]
             if self.weight_decay:
                 gradients = [g.add(w, alpha=self.weight_decay) for g, w in zip(gradients, parameters)]
             steps = [self.direction(g, w) for g, w in zip(gradients, parameters)]
@@ -682,7 +681,7 @@ class CrossEntropyLoss(Loss):
         q = log_q.exp()
         return q.scatter_add_(-1, right, -torch.ones_like(q[..., :1])) * self.share(t)
 
-    def check(self, S: Tensor, t: Tensor) -> None:
+    def _check(self, S: Tensor, t: Tensor) -> None:
         _check_floating("prediction", S)
         if not isinstance(t, Tensor) or t.dtype != torch.int64:
             raise TypeError(f"the target must be a tensor of class indices, int64, got {_kind(t)}")
@@ -837,18 +836,18 @@ class _Sliding(Module):
         self.padding = padding if padding == "same" else _pair("padding", 0 if padding == "valid" else padding, least=0)
         # A border of p on both sides is what "same" gives a kernel of size 2 p + 1.
         sizes = self.kernel_size if isinstance(self.padding, str) else [2 * border + 1 for border in self.padding]
-        self.border = [((size - 1) // 2, size // 2) for size in sizes]  # (top, bottom), (left, right)
-        self.offsets = [*itertools.product(*map(range, self.kernel_size))]
+        self._border = [((size - 1) // 2, size // 2) for size in sizes]  # (top, bottom), (left, right)
+        self._offsets = [*itertools.product(*map(range, self.kernel_size))]
 
     def inside(self, framed: Tensor, shape: torch.Size) -> Tensor:
         """Return a view without the border: (C, top + H + bottom, left + W + right, N) -> (N, C, H, W)."""
-        (top, _), (left, _) = self.border
+        (top, _), (left, _) = self._border
         return framed[:, top : top + shape[2], left : left + shape[3]].permute(3, 0, 1, 2)
 
     def frame(self, images: Tensor, value: float = 0.0) -> Tensor:
         """Put a border of `value` around the images: (N, C, H, W) -> (C, top + H + bottom, left + W + right, N)."""
         samples, channels, *size = images.shape
-        padded = [before + length + after for (before, after), length in zip(self.border, size)]
+        padded = [before + length + after for (before, after), length in zip(self._border, size)]
         if padded == size:
             return images.permute(1, 2, 3, 0).contiguous()  # no copy where the samples are last already
         framed = images.new_full((channels, *padded, samples), value)
@@ -860,9 +859,9 @@ class _Sliding(Module):
         rows = framed.unfold(1, self.kernel_size[0], self.stride[0])
         return rows.unfold(2, self.kernel_size[1], self.stride[1]).permute(0, 4, 5, 1, 2, 3)
 
-    def check_images(self, X: Tensor, channels: int | None = None, like: Tensor | None = None) -> None:
+    def _check_images(self, X: Tensor, channels: int | None = None, like: Tensor | None = None) -> None:
         _check_images(X, channels, like)
-        padded = tuple(before + length + after for (before, after), length in zip(self.border, X.shape[2:]))
+        padded = tuple(before + length + after for (before, after), length in zip(self._border, X.shape[2:]))
         if any(length < least for length, least in zip(padded, self.kernel_size)):
             raise ValueError(f"the kernel {self.kernel_size} is larger than the padded input, {padded}")
 
@@ -935,9 +934,8 @@ class Conv2d(_Sliding):
         """
         W, b = self.weight, self.bias
         windows = self.windows(self.frame(X))  # (C, kernel height, kernel width, H, W, N)
-        S = W.flatten(1) @ windows.reshape(W[0].numel(), -1)  # (O, C·kh·kw) (C·kh·kw, H·W·N) -> (O, H·W·N)
-        if b is not None:
-            S += b[:, None]
+        columns, rows = windows.reshape(W[0].numel(), -1), W.flatten(1)  # X̃: (C·kh·kw, H·W·N), W̃: (O, C·kh·kw)
+        S = rows @ columns if b is None else torch.addmm(b[:, None], rows, columns)  # (O, H·W·N), in one pass
         S = S.view(self.out_channels, *windows.shape[3:]).permute(3, 0, 1, 2)  # (O, H, W, N) -> (N, O, H, W)
         self.remember(S, X, W)
         return S
@@ -957,18 +955,19 @@ class Conv2d(_Sliding):
         columns = self.windows(framed).reshape(W[0].numel(), -1)
         G = G.permute(1, 2, 3, 0).reshape(self.out_channels, -1)  # (N, O, H, W) -> (O, H·W·N)
         self.accumulate(W, (G @ columns.mT).view(W.shape))
-        self.accumulate(self.bias, G.sum(1))
+        if self.bias is not None:
+            self.accumulate(self.bias, G.sum(1))
         if not self.needs_input_grad:
             return None
         collected = torch.zeros_like(framed)
         targets = self.windows(collected)
         sent_back = (W.flatten(1).mT @ G).view(targets.shape)
-        for i, j in self.offsets:
+        for i, j in self._offsets:
             targets[:, i, j] += sent_back[:, i, j]
         return self.inside(collected, X.shape)
 
-    def check(self, X: Tensor) -> None:
-        self.check_images(X, self.in_channels, self.weight)
+    def _check(self, X: Tensor) -> None:
+        self._check_images(X, self.in_channels, self.weight)
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, {super().extra_repr()}, bias={self.bias is not None}"
@@ -1028,7 +1027,7 @@ class MaxPool2d(_Sliding):
         _only_default(self, dilation=(dilation, 1, (1, 1)), return_indices=(return_indices, False))
         _only_default(self, ceil_mode=(ceil_mode, False))
         super().__init__(kernel_size, kernel_size if stride is None else stride, _pair("padding", padding, least=0))
-        if any(2 * after > size for (_, after), size in zip(self.border, self.kernel_size)):
+        if any(2 * after > size for (_, after), size in zip(self._border, self.kernel_size)):
             raise ValueError(f"padding must be at most half of the kernel {self.kernel_size}, got {self.padding}")
 
     def forward(self, X: Tensor) -> Tensor:
@@ -1042,7 +1041,7 @@ class MaxPool2d(_Sliding):
         """
         windows = self.windows(self.frame(X, -math.inf))
         S = windows[:, 0, 0].clone()  # (C, H, W, N)
-        for i, j in self.offsets:
+        for i, j in self._offsets:
             torch.maximum(S, windows[:, i, j], out=S)
         output = S.permute(3, 0, 1, 2)  # (C, H, W, N) -> (N, C, H, W)
         self.remember(output, X, S)
@@ -1055,18 +1054,18 @@ class MaxPool2d(_Sliding):
         a NaN has the maximum NaN and sends nothing back, where PyTorch's sends all to the NaN.
         """
         G, X, S = self.recall(G)
-        G = G.permute(1, 2, 3, 0)  # (N, C, H, W) -> (C, H, W, N)
+        G = G.permute(1, 2, 3, 0).contiguous()  # (N, C, H, W) -> (C, H, W, N)
         framed = self.frame(X, math.nan)  # NaN equals nothing: the border never gets a gradient
-        collected, found = torch.zeros_like(framed), torch.zeros_like(S, dtype=torch.bool)
+        collected = torch.zeros_like(framed)
         windows, targets = self.windows(framed), self.windows(collected)
-        for i, j in self.offsets:
-            here = (windows[:, i, j] == S) & ~found
-            targets[:, i, j] += torch.where(here, G, 0)
-            found |= here
+        for i, j in self._offsets:
+            here = windows[:, i, j].clone().eq_(S)  # 1 and 0, which multiply faster than booleans
+            targets[:, i, j] += _masked(G, here)
+            G = _masked(G, 1 - here)  # what one place has taken is not left for the later ones
         return self.inside(collected, X.shape)
 
-    def check(self, X: Tensor) -> None:
-        self.check_images(X)
+    def _check(self, X: Tensor) -> None:
+        self._check_images(X)
 
 
 class BatchNorm2d(Module):
@@ -1078,7 +1077,7 @@ class BatchNorm2d(Module):
         num_features: the number of channels C.
         eps: ε > 0, added to the variance.
         momentum: ρ in [0, 1], the share of the newest batch in the running statistics.
-        affine, track_running_stats: PyTorch's, at their defaults.
+        affine, track_running_stats, bias: PyTorch's, at their defaults.
         device, dtype: of parameters and statistics, as in PyTorch.
 
     Attributes:
@@ -1098,8 +1097,10 @@ class BatchNorm2d(Module):
         track_running_stats: bool = True,
         device: Any = None,
         dtype: Any = None,
+        *,
+        bias: bool = True,
     ):
-        _only_default(self, affine=(affine, True), track_running_stats=(track_running_stats, True))
+        _only_default(self, affine=(affine, True), track_running_stats=(track_running_stats, True), bias=(bias, True))
         _check_integers(num_features=num_features)
         self.num_features, self.eps = num_features, _check_number("eps", eps, least=0)
         if eps == 0:
@@ -1156,7 +1157,7 @@ class BatchNorm2d(Module):
         centred = G - share * (across[:, None, None] + normalized * along[:, None, None]) if share else G
         return (centred * (scale * W[:, None, None])).to(G.dtype)
 
-    def check(self, X: Tensor) -> None:
+    def _check(self, X: Tensor) -> None:
         _check_images(X, self.num_features, self.weight)
         if self.training and X.numel() == self.num_features:
             raise ValueError(f"training needs at least 2 values per channel, got an input of {tuple(X.shape)}")
@@ -1208,10 +1209,11 @@ class _StackedLinear(Linear):
     def backward(self, G: Tensor) -> Tensor | None:
         G, X, W = self.recall(G)
         self.accumulate(W, G.mT @ X)
-        self.accumulate(self.bias, G.sum(1))
+        if self.bias is not None:
+            self.accumulate(self.bias, G.sum(1))
         return G @ W if self.needs_input_grad else None
 
-    def check(self, X: Tensor) -> None:
+    def _check(self, X: Tensor) -> None:
         fits = isinstance(X, Tensor) and X.dim() == 3 and X.shape[::2] == (len(self.weight), self.in_features)
         if not fits or X.dtype != self.weight.dtype:
             _refuse_input(X, self.weight, f"({len(self.weight)}, N, {self.in_features}), one batch per network", fits)
@@ -1288,7 +1290,7 @@ class IncompatibleKeys(NamedTuple):
     unexpected_keys: list[str]
 
 
-class Housekeeping:
+class _Housekeeping:
     """The methods of Module that have no part in learning: they walk through modules, save, move and print them."""
 
     def named_children(self: Any) -> Iterator[tuple[str, Module]]:
@@ -1423,10 +1425,10 @@ class Housekeeping:
         return f"{type(self).__name__}({inside})"
 
 
-class Remembering:
+class _Remembering:
     """What every Function does unseen: it notes where forward keeps something, and copies go without their memory."""
 
-    def check(self: Any, *inputs: Any) -> None:
+    def _check(self: Any, *inputs: Any) -> None:
         """Refuse what `forward` can't take, called with the same arguments. Here: what is not floating-point."""
         _check_floating("prediction" if isinstance(self, Loss) else "input", inputs[0])
 
@@ -1489,7 +1491,7 @@ class _Run:
 
     Attributes:
         module: whose forward it is.
-        chain: whether the module is a Sequential, which hands on all gradients as they are.
+        _chain: whether the module is a Sequential, which hands on all gradients as they are.
         recorded: whether gradients were enabled; None under inference mode, where nothing is kept.
         entries: what was remembered, in order: (module, values, versions of the values), or for the run of another
             module inside this one (module, run, None). Backward takes them out again.
@@ -1505,7 +1507,7 @@ class _Run:
     origin: tuple[int, int] | None = None
 
     def __init__(self, module: Any):
-        self.module, self.chain, self.guarded = module, module.chain, module.guarded and not module.chain
+        self.module, self._chain, self._guarded = module, module._chain, module._guarded and not module._chain
         self.recorded = True if torch.is_grad_enabled() else None if torch.is_inference_mode_enabled() else False
         self.entries: list[tuple[Any, Any, Any]] = []
 
@@ -1561,7 +1563,7 @@ def _guarded(formula: Callable[..., Any], way: Callable[..., Any]) -> Callable[.
 def _forward(formula: Callable[..., Tensor], self: Any, outer: _Run | None, *inputs: Any) -> Tensor:
     run = _Run(self)
     try:
-        self.check(*inputs)
+        self._check(*inputs)
         if outer is None:
             _forget(run)
             run.origin = getattr(inputs[0], "_diy_origin", None)
@@ -1677,19 +1679,31 @@ def _versions(values: tuple[Any, ...]) -> list[int | None]:
         return [v._version if isinstance(v, Tensor) and not v.is_inference() else None for v in values]
 
 
-def _check_owner(module: Any, parameter: Tensor | None) -> None:
-    if parameter is not None and all(own is not parameter for own in module.parameters()):
+def _accepts(parameter: Any, gradient: Any) -> bool:
+    # Whether a parameter learns. What a learner's module adds is looked at first.
+    run = _thread.run
+    if run is not None and run._guarded:
+        _check_gradient_of(run.module, parameter, gradient)
+    return not getattr(parameter, "frozen", False)
+
+
+def _check_gradient_of(module: Any, parameter: Tensor, gradient: Any) -> None:
+    if all(own is not parameter for own in module.parameters()):
         name, names = type(module).__name__, module.parameter_names
         raise RuntimeError(
             f"{name} adds to the gradient of a tensor that is not among its parameters (now): add its name to "
             f"parameter_names, which is {names}, and keep the same tensor from forward to backward"
         )
+    if not isinstance(gradient, Tensor) or gradient.dtype != parameter.dtype:
+        raise TypeError(f"the gradient of a parameter must be a tensor of {parameter.dtype}, got {_kind(gradient)}")
+    if gradient.shape != parameter.shape:
+        raise ValueError(f"the gradient of a parameter must have its shape, {_shapes(gradient, parameter.shape)}")
 
 
 for _class in Sequential, MSELoss, CrossEntropyLoss:
     _guard(_class)
 
-for _owner, _methods in (Module, Housekeeping), (Function, Remembering):
+for _owner, _methods in (Module, _Housekeeping), (Function, _Remembering):
     for _name in vars(_methods).keys() - {"__module__", "__dict__", "__weakref__", "__doc__"}:
         setattr(_owner, _name, vars(_methods)[_name])
 
@@ -1706,7 +1720,8 @@ def _refuse_backward(self: Any, outer: _Run | None = None) -> NoReturn:
         raise RuntimeError(f"{name}.backward was called before forward, or more often, inside {above}.backward")
     raise RuntimeError(
         f"{name}.backward was called before forward: call the module on an input first (each backward uses up one "
-        "forward, one under torch.no_grad() is of no use outside, and under torch.inference_mode() nothing is kept)"
+        "forward, a network's forward is for the network's backward and not for its layers', one under torch.no_grad() "
+        "is of no use outside, and under torch.inference_mode() nothing is kept)"
     )
 
 
@@ -1759,19 +1774,18 @@ def _spares(module: Any) -> bool:
     # Whether a module may return no input gradient: the first layer in it needs none.
     if isinstance(module, Sequential) and module.layers:
         return _spares(module.layers[0])
-    if isinstance(module, Loss) or not module.guarded:
+    if isinstance(module, Loss) or not module._guarded:
         return isinstance(module, Module) and not module.needs_input_grad
     return not all(part.needs_input_grad for part in module.modules())
 
 
 def _check_result(run: _Run, result: Any) -> None:
     self, name = run.module, type(run.module).__name__
-    if not isinstance(result, Tensor) and not (result is None and _spares(self)):
-        _refuse_result(self, "backward", result, "the gradient of the input")
     (shape, dtype), what = run.input, "prediction" if isinstance(self, Loss) else "input"
+    if not isinstance(result, Tensor) and not (result is None and _spares(self)):
+        _refuse_result(self, "backward", result, f"the gradient of the {what}")
     if result is not None and result.shape != shape:
-        got = tuple(result.shape)
-        raise ValueError(f"{name}.backward must return a gradient of the {what}'s shape, {tuple(shape)}, got {got}")
+        raise ValueError(f"{name}.backward must return a gradient of the {what}'s shape, {_shapes(result, shape)}")
     if result is not None and result.dtype != dtype:
         raise TypeError(f"{name}.backward must return a gradient of the {what}'s dtype, {dtype}, got {result.dtype}")
     for left in [type(owner).__name__ for owner, _, _ in run.entries if owner is not self][-1:]:
@@ -1779,6 +1793,15 @@ def _check_result(run: _Run, result: Any) -> None:
             f"{name}.forward called {left}, but {name}.backward did not call {left}.backward as often: the gradient "
             "must go back through every module that forward has called (call it under torch.no_grad() to leave it out)"
         )
+
+
+def _shapes(got: Tensor, wanted: torch.Size) -> str:
+    hint = ""
+    if got.dim() == 2 and got.mT.shape == wanted:
+        hint = ": it is transposed"
+    elif got.shape[1:] == wanted:
+        hint = ": is the sum over the samples missing?"
+    return f"{tuple(wanted)}, got {tuple(got.shape)}{hint}"
 
 
 def _refuse_result(self: Any, method: str, result: Any, what: str) -> NoReturn:
@@ -1813,9 +1836,9 @@ def _explained(error: Exception, layer: Module, letter: str, values: Mapping[str
     value = values[letter]
     if letter == "G" and value is None:
         return TypeError("there is no gradient from above: needs_input_grad = False is for a first layer alone")
-    if letter == "X" and not layer.guarded:
+    if letter == "X" and not layer._guarded:
         try:
-            layer.check(value)
+            layer._check(value)
         except Exception as better:
             return better
     return error
@@ -1891,6 +1914,12 @@ def _pair(name: str, value: Any, least: int = 1) -> tuple[int, int]:
 
 def _rows(tensor: Tensor) -> Tensor:
     return tensor if tensor.dim() == 2 else tensor.reshape(-1, tensor.shape[-1])
+
+
+def _masked(G: Tensor, mask: Tensor) -> Tensor:
+    # G times a mask of 1 and 0. Where the mask is 0 nothing of G counts, not even ∞ or NaN.
+    product = G * mask
+    return product if math.isfinite(product.sum()) else torch.where(mask.bool(), G, 0)
 
 
 def _wide(tensor: Tensor) -> Tensor:

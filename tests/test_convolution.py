@@ -908,7 +908,8 @@ def test_two_hundred_steps_beside_pytorch(diy, optimizer, options):
 
 
 def test_the_slopes_of_a_whole_network(diy):
-    assert check_gradients(networks(diy)[0], numbers(3, 1, 8, 6), verbose=False)
+    check = check_gradients(networks(diy)[0], numbers(3, 1, 8, 6), verbose=False)
+    assert not check.wrong and all(verdict.right for verdict in check.verdicts if verdict.name != "input")
 
 
 def test_a_layer_used_twice_shares_its_statistics(diy):

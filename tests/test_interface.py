@@ -1,0 +1,241 @@
+"""The corners of PyTorch's interface: names, values at the edge, defaults given explicitly, freezing."""
+
+import copy
+import inspect
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import diy
+
+COUNTERPARTS = {
+    **{name: getattr(nn, name) for name in ("Linear", "ReLU", "Tanh", "Sigmoid", "Dropout", "Conv2d", "MaxPool2d")},
+    **{name: getattr(nn, name) for name in ("BatchNorm2d", "Flatten", "MSELoss", "CrossEntropyLoss")},
+    **{name: getattr(torch.optim, name) for name in ("SGD", "Adam")},
+    "CosineAnnealingLR": torch.optim.lr_scheduler.CosineAnnealingLR,
+    "kaiming_normal_": nn.init.kaiming_normal_,
+}
+REQUIRED = {
+    "Linear": (3, 2),
+    "Conv2d": (1, 2, 3),
+    "MaxPool2d": (2,),
+    "BatchNorm2d": (3,),
+    "SGD": lambda: ([torch.zeros(2)],),
+    "Adam": lambda: ([torch.zeros(2)],),
+    "CosineAnnealingLR": lambda: (diy.SGD([torch.zeros(2)], lr=0.1), 5),
+    "kaiming_normal_": lambda: (torch.zeros(2, 2),),
+}
+
+
+def required(name):
+    given = REQUIRED.get(name, ())
+    return given() if callable(given) else given
+
+
+def defaults(counterpart):
+    parameters = inspect.signature(counterpart).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"), [(name, argument) for name, theirs in COUNTERPARTS.items() for argument in defaults(theirs)]
+)
+def test_pytorchs_default_given_explicitly_is_accepted(name, argument):
+    getattr(diy, name)(*required(name), **{argument: defaults(COUNTERPARTS[name])[argument]})
+
+
+@pytest.mark.parametrize("name", COUNTERPARTS)
+def test_pytorchs_defaults_are_accepted_by_position(name):
+    theirs = inspect.signature(COUNTERPARTS[name]).parameters.values()
+    given = required(name)
+    positional = [p.default for p in theirs if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][len(given) :]
+    getattr(diy, name)(*given, *positional)
+
+
+def test_an_infinite_gradient_where_relu_is_off_is_zero():
+    for library in (diy, nn):
+        relu, x = library.ReLU(), torch.tensor([math.nan, -1.0, 2.0, 0.0])
+        g = torch.tensor([5.0, math.inf, math.inf, math.nan])
+        if library is diy:
+            relu(x)
+            ours = relu.backward(g)
+        else:
+            x.requires_grad_()
+            relu(x).backward(g)
+    torch.testing.assert_close(ours, x.grad, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ["Tanh", "Sigmoid", "MaxPool2d"])
+def test_infinite_gradients_are_pytorchs(name):
+    arguments = (2,) if name == "MaxPool2d" else ()
+    ours, theirs = getattr(diy, name)(*arguments), getattr(nn, name)(*arguments)
+    x = torch.tensor([[0.0, 1.0, -200.0, 200.0], [3.0, 1.0, 2.0, 2.0]])[None, None]
+    leaf = x.clone().requires_grad_()
+    output = theirs(leaf)
+    g = torch.full(output.shape, math.inf)
+    output.backward(g)
+    ours(x)
+    torch.testing.assert_close(ours.backward(g), leaf.grad, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_batch_normalization_in_half_precision_does_not_overflow(dtype):
+    x = (300 * torch.randn(4, 3, 5, 5)).to(dtype)
+    ours, theirs = diy.BatchNorm2d(3, dtype=dtype), nn.BatchNorm2d(3, dtype=dtype)
+    leaf = x.clone().requires_grad_()
+    expected = theirs(leaf)
+    expected.backward(x)
+    # A few units in the last place of a number of size 3, and of 1e3 in sums of a hundred.
+    torch.testing.assert_close(ours(x), expected, rtol=2e-2, atol=2e-2)
+    torch.testing.assert_close(ours.backward(x), leaf.grad, rtol=2e-2, atol=2)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.complex64, torch.bool])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda d: diy.Linear(2, 2, dtype=d),
+        lambda d: diy.Conv2d(1, 1, 1, dtype=d),
+        lambda d: diy.BatchNorm2d(2, dtype=d),
+    ],
+)
+def test_parameters_need_a_floating_point_dtype(build, dtype):
+    with pytest.raises(TypeError, match="parameters need a floating-point dtype"):
+        build(dtype)
+
+
+def test_masks_are_pytorchs_behind_layers_for_images_as_well():
+    x = torch.randn(4, 1, 6, 6)
+    for layers in (lambda m: [m.Conv2d(1, 2, 3)], lambda m: [m.MaxPool2d(2)], lambda m: [m.Conv2d(1, 2, 3), m.ReLU()]):
+        ours, theirs = (m.Sequential(*layers(m), m.Dropout(0.5)) for m in (diy, nn))
+        theirs.load_state_dict(ours.state_dict())
+        torch.manual_seed(3)
+        got = ours(x)
+        torch.manual_seed(3)
+        torch.testing.assert_close(got, theirs(x).detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_slice_keeps_the_names_of_the_whole():
+    ours, theirs = (m.Sequential(m.Linear(2, 3), m.Tanh(), m.Linear(3, 1)) for m in (diy, nn))
+    assert list(ours[1:].state_dict()) == list(theirs[1:].state_dict()) == ["2.weight", "2.bias"]
+    theirs[1:].load_state_dict(ours[1:].state_dict())
+    ours[1:].load_state_dict(theirs[1:].state_dict())
+    assert list(ours[1:].append(diy.Linear(1, 1)).state_dict())[-1] == "3.bias"
+
+
+class Headed(diy.Sequential):
+    def __init__(self):
+        super().__init__(diy.Linear(3, 3), diy.Dropout(0.5))
+        self.head = diy.Linear(3, 2)
+
+    def forward(self, input):
+        return self.head(super().forward(input))
+
+    def backward(self, gradient):
+        return super().backward(self.head.backward(gradient))
+
+
+def test_a_sequential_of_ones_own_may_have_more_layers():
+    net = Headed()
+    assert list(net.state_dict()) == ["0.weight", "0.bias", "head.weight", "head.bias"]
+    assert len(list(net.parameters())) == 4 and "(head): Linear" in repr(net)
+    assert not net.eval().head.training and net.double().head.weight.dtype == torch.float64
+    x, g = torch.randn(5, 3).double(), torch.randn(5, 2).double()
+    net(x)
+    net.backward(g)
+    torch.testing.assert_close(net.head.bias.grad, g.sum(0))
+    torch.testing.assert_close(net[0].bias.grad, (g @ net.head.weight).sum(0))
+
+
+def test_a_sequential_that_forgets_its_head_on_the_way_back_is_noticed():
+    class Forgetful(Headed):
+        def backward(self, gradient):
+            return diy.Sequential.backward(self, gradient @ self.head.weight)
+
+    net = Forgetful()
+    net(torch.randn(5, 3))
+    with pytest.raises(RuntimeError, match=r"Forgetful\.forward called Linear, but"):
+        net.backward(torch.randn(5, 2))
+
+
+@pytest.mark.parametrize("freeze", [lambda p: setattr(p, "requires_grad", False), lambda p: p.requires_grad_(False)])
+def test_a_frozen_parameter_is_not_trained(freeze):
+    net = diy.Sequential(diy.Linear(3, 4), diy.Tanh(), diy.Linear(4, 2))
+    optimizer = diy.SGD(net.parameters(), lr=0.1, weight_decay=0.1)
+    before = [parameter.clone() for parameter in net.parameters()]
+    for parameter in net[0].parameters():
+        freeze(parameter)
+    net(torch.randn(5, 3))
+    net.backward(torch.ones(5, 2))
+    optimizer.step()
+    moved = [not torch.equal(parameter, old) for parameter, old in zip(net.parameters(), before)]
+    assert moved == [False, False, True, True] and net[0].weight.grad is None
+    twin = copy.deepcopy(net)
+    net[0].weight.requires_grad = True
+    for network, learns in ((net, True), (twin, False)):
+        network(torch.randn(5, 3))
+        network.backward(torch.ones(5, 2))
+        assert (network[0].weight.grad is not None) is learns
+    assert net.requires_grad_(False) is net
+    assert all(parameter.frozen for parameter in net.parameters())
+
+
+def test_a_replaced_parameter_may_be_frozen_and_stays_the_same_tensor():
+    layer, weight = diy.Linear(3, 2), torch.zeros(2, 3)
+    layer.weight = weight
+    assert layer.weight is weight
+    layer.weight.requires_grad = False
+    layer(torch.ones(1, 3))
+    layer.backward(torch.ones(1, 2))
+    assert weight.grad is None and layer.bias.grad is not None
+
+
+def test_kaiming_returns_the_tensor_itself():
+    layer = diy.Linear(3, 2)
+    optimizer = diy.SGD(layer.parameters(), lr=0.1)
+    layer.weight = diy.kaiming_normal_(layer.weight)
+    assert any(parameter is layer.weight for parameter in optimizer.parameters)
+
+
+def test_integers_of_numpy_are_integers():
+    assert diy.Conv2d(1, 1, np.int64(3)).kernel_size == (3, 3)
+    assert diy.MaxPool2d((np.int32(2), 1), stride=np.int64(1)).stride == (1, 1)
+
+
+def test_what_learners_use_of_modules_is_there():
+    net = diy.Sequential(diy.Linear(2, 2)).append(diy.Tanh())
+    assert (
+        len(net) == 2 and net.double()[0].weight.dtype == torch.float64 and net.float()[0].weight.dtype == torch.float32
+    )
+    assert [name for name, _ in net.named_modules()] == ["", "0", "1"]
+    result = net.load_state_dict({"0.weight": torch.ones(2, 2), "more": torch.ones(1)}, strict=False)
+    assert result.missing_keys == ["0.bias"] and result.unexpected_keys == ["more"]
+    assert torch.equal(net[0].weight, torch.ones(2, 2))
+
+
+@pytest.mark.parametrize("setting", ["lr", "weight_decay", "momentum"])
+def test_a_setting_that_does_not_fit_the_dtype_is_refused(setting):
+    with pytest.raises(ValueError, match=r"must be at most 3\.4e\+38, the largest number of the parameters' dtype"):
+        diy.SGD([torch.ones(2)], **{"lr": 0.1, setting: 1e39})
+
+
+def test_the_advice_for_a_list_is_not_float():
+    with pytest.raises(TypeError, match=r"got list: make one of it with torch\.tensor$"):
+        diy.Linear(3, 2)([[1.0, 2.0, 3.0]])
+
+
+def test_settings_are_read_from_and_written_to_the_group():
+    weight = torch.ones(2)
+    optimizer = diy.SGD([weight], lr=0.1)
+    optimizer.param_groups[0]["lr"] = 0.5
+    weight.grad = torch.ones(2)
+    optimizer.step()
+    assert weight.tolist() == [0.5, 0.5] and optimizer.lr == 0.5
+    optimizer.lr = 0.25
+    assert optimizer.param_groups[0]["lr"] == 0.25
+    for call in (lambda: optimizer.step(lambda: 0.0), lambda: optimizer.zero_grad(set_to_none=False)):
+        with pytest.raises(ValueError, match="SGD supports PyTorch's argument"):
+            call()
