@@ -140,18 +140,14 @@ def shapes(sizes: Mapping[str, int], rows: Sequence[tuple[str, Tensor, str, str]
 
 
 def code(*functions: Callable) -> None:
-    """Show the source of functions, read from their file, without docstrings and without refusals of wrong input."""
+    """Show the source of functions, read from their file, without docstrings."""
     parts = []
     for function in functions:
         source = textwrap.dedent(inspect.getsource(function))
-        body = ast.parse(source).body[0].body
-        # An else stays, and its if with it: without the if it would not say when it holds.
-        refusals = [node for node in body if isinstance(node, ast.If) and not node.orelse]
-        hidden = [node for node in refusals if isinstance(node.body[-1], ast.Raise)]
+        lines = source.splitlines()
         if function.__doc__:
-            hidden.append(body[0])
-        numbers = {number for node in hidden for number in range(node.lineno, node.end_lineno + 1)}
-        lines = [line for number, line in enumerate(source.splitlines(), start=1) if number not in numbers]
+            docstring = ast.parse(source).body[0].body[0]
+            del lines[docstring.lineno - 1 : docstring.end_lineno]
         parts.append("\n".join([f"# {function.__qualname__}", *lines]))
     print("\n\n".join(parts))
 
@@ -232,6 +228,8 @@ def call(function: Callable, *arguments, name: str | None = None):
     try:
         result = function(*arguments)
     except Exception as error:
+        if "returned ellipsis" in str(error) or ("returned NoneType" in str(error) and _is_open(function)):
+            raise NoAnswerError from error
         raise AnswerError(f"{what} raised {type(error).__name__}: {error}") from error
     if result is ... or (result is None and _is_open(function)):
         raise NoAnswerError
@@ -242,7 +240,7 @@ def call(function: Callable, *arguments, name: str | None = None):
 
 def _is_open(function: Callable) -> bool:
     """Whether dots are left in a function's body. The compiler drops a line of dots; what is left then does nothing."""
-    body = getattr(getattr(function, "forward", function), "__code__", None)
+    body = getattr(inspect.unwrap(getattr(function, "forward", function)), "__code__", None)
     nothing = {"RESUME", "NOP", "LOAD_CONST", "RETURN_CONST", "RETURN_VALUE"}
     return body and (... in body.co_consts or {step.opname for step in dis.get_instructions(body)} <= nothing)
 

@@ -8,9 +8,7 @@ The figure of the cell tagged "picture" is also written to docs/pictures/, under
 """
 
 import argparse
-import ast
 import base64
-import hashlib
 import re
 import sys
 import time
@@ -28,42 +26,6 @@ PICTURES = FOLDER.parent / "docs" / "pictures"
 def notebooks() -> list[Path]:
     """Return the paths of all notebooks in reading order."""
     return sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
-
-
-def code_hash(notebook: NotebookNode) -> str:
-    """Return the hash of what the outputs follow from. It is kept beside them and tells whether they are up to date.
-
-    That is: all code cells, in order; diy.py and the project's modules that they import themselves, with the style
-    sheets of that name; where they show the kept results, these.
-    """
-    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    parts, paths = [code], modules(code)
-    parts += [without_docstrings(path.read_text()) for path in paths]
-    parts += [sheet.read_text() for path in paths if (sheet := path.with_suffix(".mplstyle")).is_file()]
-    if '"report"' in code:
-        parts.append((FOLDER.parent / "report" / "results.json").read_text())
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-def modules(code: str) -> list[Path]:
-    """Return the files of diy.py and of the project's modules that a program imports itself."""
-    names = {"diy"}
-    for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    files = [folder / f"{name.replace('.', '/')}.py" for folder in (FOLDER, FOLDER.parent) for name in sorted(names)]
-    return [path for path in files if path.is_file()]
-
-
-def without_docstrings(source: str) -> str:
-    """Return the lines of a program that hold more than documentation, which no output shows."""
-    lines = source.splitlines()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
-    return "\n".join(line for line in lines if line.strip())
 
 
 def execute(notebook: NotebookNode) -> None:
@@ -89,7 +51,8 @@ def execute(notebook: NotebookNode) -> None:
 
 def normalize(notebook: NotebookNode) -> None:
     """Drop from an executed notebook everything that depends on time, place or front end."""
-    masks = re.findall(r"^regex: (.*)$\n^replace: (.*)$", (FOLDER / "sanitize.cfg").read_text(), flags=re.MULTILINE)
+    sanitize = (FOLDER / "sanitize.cfg").read_text(encoding="utf-8")
+    masks = re.findall(r"^regex: (.*)$\n^replace: (.*)$", sanitize, flags=re.MULTILINE)
 
     def masked(value):
         if isinstance(value, str):
@@ -112,7 +75,6 @@ def normalize(notebook: NotebookNode) -> None:
     notebook.metadata = NotebookNode(
         kernelspec={"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
         language_info={"name": "python"},
-        executed={"code": code_hash(notebook)},
     )
     notebook.nbformat, notebook.nbformat_minor = 4, 5
 

@@ -48,30 +48,11 @@ def test_a_table_escapes_its_cells():
     assert str(table) == "a\n<b> & c"
 
 
-def test_code_is_that_of_the_file_without_docstring_and_refusals(capsys):
-    code(diy.ReLU.forward, diy.Linear.forward)
-    relu, linear = capsys.readouterr().out.split("# Linear.forward\n")
-    assert relu.startswith("# ReLU.forward\ndef forward(self, input: Tensor) -> Tensor:\n    output = input.relu()")
-    assert '"""' not in linear and "raise" not in linear and "self.weight.mT" in linear
-
-
-def half(x):
-    if x < 0:
-        raise ValueError(x)
-    if x % 2:
-        raise ValueError(x)
-    else:
-        return x // 2
-
-
-def test_code_keeps_an_else_and_its_if(capsys):
-    code(half)
-    assert capsys.readouterr().out.splitlines()[2:] == [
-        "    if x % 2:",
-        "        raise ValueError(x)",
-        "    else:",
-        "        return x // 2",
-    ]
+def test_code_is_that_of_the_file_without_docstring(capsys):
+    code(diy.ReLU.forward, diy.Sequential.backward)
+    relu, sequential = capsys.readouterr().out.split("# Sequential.backward\n")
+    assert relu.startswith("# ReLU.forward\ndef forward(self, S: Tensor) -> Tensor:\n    X = S.relu()")
+    assert '"""' not in sequential and "reversed(self.layers)" in sequential
 
 
 def test_a_figure_carries_its_description_and_no_trace_of_the_software(monkeypatch):
