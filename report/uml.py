@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +26,7 @@ FONT = "DejaVu Sans"
 FONT_SIZE = 8
 BASE_WIDTH, SUBCLASS_WIDTH = 118, 150
 """Of the boxes, in points; a column of print is 250 points wide and the drawing is scaled to it."""
-LINE_HEIGHT = 10
+LINE_HEIGHT = 8.5
 """In points; Graphviz alone would set italics closer than the rest."""
 CHARACTERS = 30
 """The longest line in a box of a subclass."""
@@ -72,26 +73,34 @@ def class_graph(source: Path) -> pygraphviz.AGraph:
 def class_families(graph: pygraphviz.AGraph) -> list[list[Class]]:
     """Return each abstract base class with its descendants, the base first; the largest family comes first.
 
-    A private class is not shown: its subclasses take over what it adds.
+    A private class is not shown, nor one that has no abstract method: its subclasses take over what it adds.
     """
     classes = {node: parse(node.attr["label"]) for node in graph.nodes()}
     for edge in graph.edges():
         if edge.attr["arrowhead"] == "empty":  # inheritance; others stand for "has a"
             child, base = edge
             classes[child].bases.append(classes[base].name)
-    for private in [c for c in classes.values() if c.name.startswith("_")]:
-        for heir in [c for c in classes.values() if private.name in c.bases]:
-            place = heir.bases.index(private.name)
-            heir.bases[place : place + 1] = private.bases
-            heir.attributes = sorted({*heir.attributes, *private.attributes})
-            heir.methods = sorted({*heir.methods, *private.methods})
-    public = [c for c in classes.values() if not c.name.startswith("_")]
+    while merged := next(
+        filter(lambda c: c.name.startswith("_") or shared(c, classes.values()), classes.values()), None
+    ):
+        for heir in [c for c in classes.values() if merged.name in c.bases]:
+            place = heir.bases.index(merged.name)
+            heir.bases[place : place + 1] = merged.bases
+            heir.attributes = sorted({*heir.attributes, *merged.attributes})
+            heir.methods = sorted({*heir.methods, *merged.methods})
+        classes = {node: c for node, c in classes.items() if c is not merged}
+    public = list(classes.values())
 
     def family(base: Class) -> list[Class]:
         return [base, *(c for child in public if base.name in child.bases for c in family(child))]
 
     families = [family(c) for c in public if c.abstract and not c.bases]
     return sorted((f for f in families if len(f) > 1), key=len, reverse=True)
+
+
+def shared(base: Class, classes: Iterable[Class]) -> bool:
+    """Whether a class is what several families have in common: abstract ones derive from it, and it is not abstract."""
+    return not base.abstract and any(base.name in c.bases for c in classes if c.abstract)
 
 
 def parse(label: str) -> Class:
