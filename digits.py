@@ -1,7 +1,6 @@
 """Train a small convolutional network on handwritten digits, and the same network in PyTorch beside it."""
 
 import argparse
-import json
 import math
 import os
 import statistics
@@ -25,7 +24,7 @@ import diy
 from distributed import compute
 from experiment import DivergenceError, counted, environment, one_thread
 from images import DataError, Images, digits_images, hold_out, mnist_images
-from storage import Record, Store, reading
+from storage import Record, Store, reading, sealed, unsealed
 
 LIBRARIES = ("diy", "torch")
 AGREEMENT = 1e-9
@@ -241,7 +240,7 @@ def _store(directory: Path, header: Record) -> Store:
 def save(header: Record, rounds: list[Record], directory: Path) -> list[Path]:
     """Write `digits.json` in one go; return its path in a list. Results of another run are moved aside first."""
     content = {**header, "environment": environment(), "rounds": rounds}
-    return _store(directory, header).finish({FILES[0]: (json.dumps(content) + "\n").encode()})
+    return _store(directory, header).finish({FILES[0]: sealed(content)})
 
 
 def load(directory: str | os.PathLike) -> Record:
@@ -253,7 +252,7 @@ def load(directory: str | os.PathLike) -> Record:
     """
     path = Path(directory) / FILES[0]
     with reading(path):
-        content = json.loads(path.read_text())
+        content = unsealed(path.read_bytes())
         if (content["program"], content["version"]) != ("digits.py", 1):
             raise ValueError(f"{content['program']}, version {content['version']}; expected digits.py, version 1")
         if len(content["rounds"]) != content["protocol"]["rounds"]:

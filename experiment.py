@@ -7,8 +7,8 @@ Data, order, initial weights and masks of a round follow from (seed, round) alon
 numbers whichever other rounds or models are run, and in whatever order.
 """
 
+import hashlib
 import io
-import json
 import math
 import os
 import platform
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import diy
 from distributed import compute
-from storage import Record, ResultsError, Store, reading
+from storage import Record, ResultsError, Store, reading, sealed, unsealed
 
 RADIUS = math.sqrt(2 / math.pi)
 """Of the disk on [-1, 1]²: it covers half of the square."""
@@ -37,6 +37,10 @@ REPORT_2019 = {
     "torch-adam": {"seconds": 3.3, "test_error": 0.025, "loss": 0.055},
 }
 """Medians over 10 rounds, read off figures 2 to 4 of the 2019 report. Its train errors were never computed."""
+
+
+MOST = 10_000_000
+"""Of rounds, epochs, samples and units: more is a slip of the finger."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +66,22 @@ class Protocol:
         for name in ("rounds", "epochs", "batch_size", "train_size", "test_size"):
             if not _is_integer(getattr(self, name)) or getattr(self, name) < 1:
                 raise ValueError(f"{name} must be an integer of at least 1, got {getattr(self, name)!r}")
-        if not all(_is_integer(width) and width >= 1 for width in self.hidden):
-            raise ValueError(f"hidden must hold integers of at least 1, got {list(self.hidden)}")
+            if getattr(self, name) > MOST:
+                raise ValueError(f"{name} must be at most {MOST:,}, got {getattr(self, name):,}")
+        if not all(_is_integer(width) and 1 <= width <= MOST for width in self.hidden):
+            raise ValueError(f"hidden must hold integers from 1 to {MOST:,}, got {list(self.hidden)}")
         if not (math.isfinite(self.lr) and self.lr >= 0):
             raise ValueError(f"lr must be a finite number of at least 0, got {self.lr}")
+        if self.lr > torch.finfo(torch.float32).max:
+            raise ValueError(f"lr must be a number that float32 can hold, at most 3.4e38, got {self.lr}")
         if not 0 <= self.dropout <= 1:
             raise ValueError(f"dropout must be a probability, between 0 and 1, got {self.dropout}")
         if not _is_integer(self.seed) or self.seed < 0:
             raise ValueError(f"seed must be an integer of at least 0, got {self.seed!r}")
+
+
+KNOWN = {"library": ("diy", "torch"), "reduction": ("mean", "sum"), "optimizer": ("sgd", "adam")}
+"""What a recipe can choose from."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +109,11 @@ class Recipe:
     weight_decay: float = 0.0
     beta2: float = 0.999
     cosine: bool = False
+
+    def __post_init__(self):
+        for name, known in KNOWN.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
 
 
 MODELS = {
@@ -385,7 +402,8 @@ def save(results: Results, directory: str | os.PathLike) -> list[Path]:
         },
     }
     store = _store(directory, results.protocol, results.models, results.environment)
-    files = (json.dumps(content, indent=1) + "\n").encode(), archive.getvalue()
+    content["predictions"] = hashlib.sha256(archive.getvalue()).hexdigest()
+    files = sealed(content, indent=1), archive.getvalue()
     return store.finish(dict(zip(FILES, files)))
 
 
@@ -398,12 +416,15 @@ def load(directory: str | os.PathLike) -> Results:
     """
     directory = Path(directory)
     with reading(directory / FILES[0]):
-        content = json.loads((directory / FILES[0]).read_text())
+        content = unsealed((directory / FILES[0]).read_bytes())
         kind = content.get("program", "test.py"), content["version"]
         if kind != ("test.py", 1):
             raise ValueError(f"{kind[0]}, version {kind[1]}; expected test.py, version 1")
-        with reading(directory / FILES[1]), np.load(directory / FILES[1], allow_pickle=False) as archive:
-            predictions = dict(archive)
+        with reading(directory / FILES[1]):
+            archive = (directory / FILES[1]).read_bytes()
+            if hashlib.sha256(archive).hexdigest() != content["predictions"]:
+                raise ValueError(f"it is not the one that was written with {FILES[0]}: the checksum differs")
+            predictions = dict(np.load(io.BytesIO(archive), allow_pickle=False))
         protocol = Protocol(**content["protocol"])
         names = {f.name for f in fields(Round)} - {"predictions"}
         models = {

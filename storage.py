@@ -1,5 +1,6 @@
 """Results on disk that are whole or absent, and finished pieces of work that outlive an interrupted run."""
 
+import hashlib
 import json
 import os
 import sys
@@ -10,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+SEAL = '"checksum": "{}"'
 Record = dict[str, Any]
 """What a piece of work gives, as JSON knows it."""
 
@@ -45,8 +47,7 @@ class Store:
     def save(self, name: str, record: Record) -> None:
         """Keep the record of the piece `name`."""
         self.unfinished.mkdir(parents=True, exist_ok=True)
-        content = json.dumps({"header": self.header, "record": record})
-        write_atomically(self.unfinished / f"{name}.json", content.encode())
+        write_atomically(self.unfinished / f"{name}.json", sealed({"header": self.header, "record": record}))
 
     def load(self) -> dict[str, Record]:
         """Return the records of this run that are finished, from its pieces and its results.
@@ -110,13 +111,37 @@ class Store:
                 raise ValueError(f"{results.name} is missing beside it")
         for path in pieces:
             with reading(path):
-                content = json.loads(path.read_text())
+                content = unsealed(path.read_bytes())
                 found.append((path, dict(content["header"]), {path.stem: content["record"]}))
         for path, header, records in found:
             for name, record in records.items() if not difference(header, self.header) else ():
                 with reading(path):
                     self.check(name, record)
         return found
+
+
+def sealed(content: Record, indent: int | None = None) -> bytes:
+    """Return a record as JSON, with a checksum of the text itself in it."""
+    text = json.dumps({**content, "checksum": ""}, indent=indent) + "\n"
+    return text.replace(SEAL.format(""), SEAL.format(_digest(text))).encode()
+
+
+def unsealed(content: bytes) -> Record:
+    """Return the record that `sealed` has written.
+
+    Raises:
+        ValueError: it is no JSON, or a bit of it has changed since.
+    """
+    text = content.decode()
+    record = json.loads(text)
+    digest = record.pop("checksum", "")
+    if text.count(SEAL.format(digest)) != 1 or _digest(text.replace(SEAL.format(digest), SEAL.format(""))) != digest:
+        raise ValueError("it is not what was written: the checksum differs")
+    return record
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @contextmanager

@@ -5,7 +5,6 @@ same order of the samples. They train together, as one stack of networks.
 """
 
 import argparse
-import json
 import math
 import os
 import statistics
@@ -27,7 +26,7 @@ from tqdm import tqdm
 import diy
 from distributed import compute
 from experiment import Protocol, build_network, counted, data_sets, environment, one_hot, one_thread, seeds
-from storage import Record, Store, reading
+from storage import Record, Store, reading, sealed, unsealed
 
 EXAMPLES = """examples:
   python sweep.py                                              20 learning rates, 2 reductions, 10 rounds
@@ -164,8 +163,8 @@ def run(
 def save(sweep: Sweep, directory: str | os.PathLike) -> list[Path]:
     """Write `sweep.json` into `directory`, in one go, and return its path in a list; compare `experiment.save`."""
     content = {"program": "sweep.py", "version": 1, **asdict(sweep.grid), "environment": sweep.environment}
-    text = json.dumps({**content, "runs": sweep.runs}, indent=1) + "\n"
-    return _store(directory, sweep.grid, sweep.environment).finish({FILES[0]: text.encode()})
+    text = sealed({**content, "runs": sweep.runs}, indent=1)
+    return _store(directory, sweep.grid, sweep.environment).finish({FILES[0]: text})
 
 
 def load(directory: str | os.PathLike) -> Sweep:
@@ -177,7 +176,7 @@ def load(directory: str | os.PathLike) -> Sweep:
     """
     path = Path(directory) / FILES[0]
     with reading(path):
-        content = json.loads(path.read_text())
+        content = unsealed(path.read_bytes())
         if (content["program"], content["version"]) != ("sweep.py", 1):
             raise ValueError(f"{content['program']}, version {content['version']}; expected sweep.py, version 1")
         grid = Grid(Protocol(**content["protocol"]), content["rates"], content["reductions"])

@@ -16,6 +16,7 @@ import diy
 import experiment
 import sweep
 from report import agreement, build, uml
+from storage import sealed
 
 ROOT = Path(__file__).parents[1]
 COMMITTED = ROOT / "report" / "report.pdf"
@@ -305,6 +306,7 @@ def compiled_again(folder: Path) -> Path:
 def test_other_numbers_are_noticed(folder, copy):
     loss = records("results.json")["models"]["torch-adam"]["rounds"][0]["loss"][-1]
     change(copy / "results.json", repr(loss), repr(loss + 0.01))
+    (copy / "results.json").write_bytes(sealed(json.loads((copy / "results.json").read_text())))
     assert build.differences(folder / "report.pdf", compiled_again(copy))
 
 
@@ -327,7 +329,7 @@ def test_a_missing_key_is_refused(copy, record, key):
             return {name: without(value) for name, value in content.items() if name != key}
         return [without(value) for value in content] if isinstance(content, list) else content
 
-    (copy / record).write_text(json.dumps(without(records(record))))
+    (copy / record).write_bytes(sealed(without(records(record))))
     with pytest.raises(build.BuildError, match=key):
         compiled_again(copy)
 
@@ -335,7 +337,7 @@ def test_a_missing_key_is_refused(copy, record, key):
 def test_missing_predictions_are_refused(copy):
     with np.load(copy / "predictions.npz") as archive:
         np.savez(copy / "predictions.npz", **{name: archive[name] for name in archive if name != "diy-dropout"})
-    with pytest.raises(build.BuildError, match="diy-dropout"):
+    with pytest.raises(build.BuildError, match="the checksum differs"):
         compiled_again(copy)
 
 
@@ -394,7 +396,7 @@ def single_peak(tuning: dict) -> None:
 def test_a_sentence_that_the_numbers_contradict_is_refused(copy, record, contradict, sentence):
     content = records(record)
     contradict(content)
-    (copy / record).write_text(json.dumps(content))
+    (copy / record).write_bytes(sealed(content))
     with pytest.raises(build.BuildError, match=f"the results contradict the text: {sentence}"):
         compiled_again(copy)
 
@@ -403,7 +405,7 @@ def test_convolutions_are_not_called_slower_where_they_are_faster(copy):
     content = records("digits.json")
     for entry in content["rounds"]:
         entry["diy"]["seconds"] = 0.9 * entry["torch"]["seconds"]
-    (copy / "digits.json").write_text(json.dumps(content))
+    (copy / "digits.json").write_bytes(sealed(content))
     text = unbroken(" ".join(build.text_of(compiled_again(copy))))
     assert unbroken("Convolutions are another case: LeNet takes ") in text
     assert unbroken("and the digits below 0.90 times.") in text
@@ -426,7 +428,7 @@ def test_results_that_lack_a_model_are_refused(tmp_path):
         shutil.copy(ROOT / name, tmp_path / name)
     content = records("results.json")
     del content["models"]["diy-tuned"]
-    (tmp_path / "report" / "results.json").write_text(json.dumps(content))
+    (tmp_path / "report" / "results.json").write_bytes(sealed(content))
     (tmp_path / "build").mkdir()
     with pytest.raises(build.BuildError, match="no rounds of diy-tuned; run python report/build"):
         build.collect(tmp_path / "build", tmp_path)

@@ -14,7 +14,7 @@ import experiment
 import storage
 import sweep
 from experiment import Protocol
-from storage import ResultsError
+from storage import ResultsError, sealed
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="processes and signals of POSIX")
 
@@ -133,10 +133,10 @@ def damage(directory, kind):
     elif kind == "foreign JSON":
         text = '{"hello": 1}'
     elif kind == "version":
-        text = json.dumps({**content, "version": 2})
+        text = sealed({**content, "version": 2}).decode()
     elif kind == "rounds missing":
         content["models"]["diy-sgd"]["rounds"].pop()
-        text = json.dumps(content)
+        text = sealed(content).decode()
     results.write_text(text)
     return results
 
@@ -216,7 +216,7 @@ def test_predictions_that_do_not_fit_the_results_are_refused(tmp_path):
     with np.load(tmp_path / "predictions.npz") as archive:
         arrays = {name: array[:, :5] for name, array in archive.items()}
     np.savez(tmp_path / "predictions.npz", **arrays)
-    with pytest.raises(ResultsError, match="10 labels"):
+    with pytest.raises(ResultsError, match=r"predictions\.npz .*the checksum differs"):
         experiment.load(tmp_path)
 
 
@@ -318,7 +318,7 @@ def test_damaged_records_of_the_other_programs_are_refused(launcher, finished, t
         del content["environment"]
     else:
         spoil(rounds[0], kind)
-    text = json.dumps(content)
+    text = sealed(content).decode()
     (tmp_path / f"{program}.json").write_text(text)
     done = launcher.run(*command, tmp_path, "--quiet", *resume)
     assert done.returncode == 2 and done.output.count("\n") == 1 and f"{program}.json" in done.output
@@ -335,7 +335,7 @@ def test_damaged_pieces_of_the_other_programs_are_refused(launcher, finished, tm
     header = content | ({"torch": experiment.environment()["torch"]} if program == "sweep" else {})
     (tmp_path / "unfinished").mkdir()
     piece = tmp_path / "unfinished" / ("mean-0.json" if program == "sweep" else "round-0.json")
-    piece.write_text(json.dumps({"header": header, "record": record}))
+    piece.write_bytes(sealed({"header": header, "record": record}))
     done = launcher.run(*command, tmp_path, "--quiet", "--resume")
     assert done.returncode == 2 and done.output.count("\n") == 1 and piece.name in done.output
 
@@ -344,7 +344,7 @@ def test_digits_of_another_version_of_pytorch_are_not_resumed(launcher, finished
     command, directory = finished["digits"]
     content = json.loads((directory / "digits.json").read_text())
     content["torch"] = content["environment"]["torch"] = "1.0.0"
-    (tmp_path / "digits.json").write_text(json.dumps(content))
+    (tmp_path / "digits.json").write_bytes(sealed(content))
     done = launcher.run(*command, tmp_path, "--quiet", "--resume")
     assert done.returncode == 2 and "torch is 1.0.0 there" in done.output
 
@@ -368,3 +368,17 @@ def test_results_of_one_program_are_refused_by_the_other(tmp_path):
     (tmp_path / "results.json").replace(tmp_path / "sweep.json")
     with pytest.raises(ResultsError, match="no file of this program"):
         sweep.load(tmp_path)
+
+
+def test_every_bit_that_flips_is_noticed(tmp_path):
+    experiment.save(experiment.run(SMALL, ["diy-sgd"]), tmp_path)
+    choice = random.Random(0)
+    for name in ("results.json", "predictions.npz"):
+        whole = (tmp_path / name).read_bytes()
+        for _ in range(400):
+            place, bit = choice.randrange(len(whole)), choice.randrange(8)
+            (tmp_path / name).write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+            with pytest.raises(ResultsError):
+                experiment.load(tmp_path)
+        (tmp_path / name).write_bytes(whole)
+    experiment.load(tmp_path)
