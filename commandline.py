@@ -109,14 +109,23 @@ def run(prog: str, main: Callable[..., int]) -> None:
 
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ["MPLBACKEND"] = "agg"  # figures go to files, whatever else is asked for
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is None:
+        sys.exit(f"{prog}: standard output is closed: there is nowhere to print to")
     try:
         sys.stdout.reconfigure(encoding="utf-8", line_buffering=True)
         with joined() as rank:
             sys.exit(main(rank=rank))
     except DivergenceError as error:
         sys.exit(f"{prog}: {error}")
-    except LostRankError as error:
-        sys.exit(f"{prog}: {error}; --resume goes on with it")
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, LostRankError):
+            sys.exit(f"{prog}: {error}; --resume goes on with it")
+        if not isinstance(error, MemoryError) and "allocate" not in str(error):
+            raise
+        sys.exit(f"{prog}: there is not enough memory for this; make the data or the layers smaller")
     except ResultsError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         sys.exit(2)

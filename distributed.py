@@ -31,7 +31,7 @@ class LostRankError(RuntimeError):
 @contextmanager
 def joined() -> Iterator[int]:
     """Join the processes that torchrun started together, if it did; yield the rank of this one, 0 when alone."""
-    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun sets it; RANK and the like may be left from elsewhere
         yield 0
         return
     dist.init_process_group("gloo", timeout=PATIENCE)

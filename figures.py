@@ -9,6 +9,7 @@ names.
 """
 
 import io
+import itertools
 import os
 from pathlib import Path
 
@@ -30,8 +31,8 @@ STYLE = {
     "svg.hashsalt": "diy",
 }
 COLOURS = dict(zip(MODELS, sns.color_palette("colorblind", len(MODELS))))
-DASHES = dict(zip(MODELS, ["-", (0, (5, 1.5)), ":", (0, (1, 1)), "-.", (0, (3, 1, 1, 1, 1, 1))]))
-MARKERS = dict(zip(MODELS, "os^Dvx"))
+DASHES = dict(zip(MODELS, itertools.cycle(["-", (0, (5, 1.5)), ":", (0, (1, 1)), "-.", (0, (3, 1, 1, 1, 1, 1))])))
+MARKERS = dict(zip(MODELS, itertools.cycle("os^Dvx")))
 INSIDE, OUTSIDE = "#0173b2", "#de8f05"
 """Colours of label 1 and label 0."""
 

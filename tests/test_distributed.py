@@ -49,6 +49,7 @@ def start_ranks(launcher, *commands):
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     common = {"WORLD_SIZE": str(len(commands)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    common["TORCHELASTIC_RUN_ID"] = "test"  # as torchrun sets it
     return [
         launcher.start(*command, RANK=str(rank), LOCAL_RANK=str(rank), **common)
         for rank, command in enumerate(commands)
@@ -172,7 +173,7 @@ def test_a_rank_whose_neighbour_dies_ends_by_itself_with_one_line(launcher, long
 
 
 def test_a_rank_waits_for_hours_for_the_others(monkeypatch):
-    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"):
         monkeypatch.setenv(name, "0")
     waits = []
     monkeypatch.setattr(distributed.dist, "init_process_group", lambda backend, timeout: waits.append(timeout))

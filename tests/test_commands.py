@@ -1,0 +1,72 @@
+"""What users type, set in the environment or do to the streams: never a traceback."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiment import Recipe
+
+ROOT = Path(__file__).parent.parent
+SMALL = "--rounds 1 --epochs 2 --train-size 40 --test-size 20 --models diy-sgd"
+
+
+def run(tmp_path, arguments, redirect="", **environment):
+    # Through a shell, which can close a stream.
+    command = f'"{sys.executable}" test.py {arguments} --output "{tmp_path}" {redirect}'
+    return subprocess.run(
+        ["sh", "-c", command], cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--lr 1e39", "lr must be a number that float32 can hold"),
+        ("--train-size 1000000000000", "train_size must be at most 10,000,000"),
+        ("--rounds 1000000000000", "rounds must be at most 10,000,000"),
+        ("--hidden 1000000 1000000", "there is not enough memory for this"),
+    ],
+)
+def test_numbers_that_are_too_large(tmp_path, arguments, words):
+    done = run(tmp_path, f"{SMALL} {arguments}")
+    assert done.returncode in (1, 2) and words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_closed_output_is_said(tmp_path):
+    done = run(tmp_path, SMALL, ">&-")
+    assert done.returncode == 1 and done.stderr.startswith("test.py: standard output is closed")
+
+
+def test_a_closed_stderr_does_not_matter(tmp_path):
+    done = run(tmp_path, SMALL, "2>&-")
+    assert done.returncode == 0 and "diy-sgd" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"MPLBACKEND": "nonsense"},
+        {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"},
+        {"RANK": "x", "WORLD_SIZE": "y", "MASTER_ADDR": "", "MASTER_PORT": ""},
+    ],
+    ids=["backend", "stale ranks", "strange ranks"],
+)
+def test_a_strange_environment_does_not_matter(tmp_path, environment):
+    done = run(tmp_path, SMALL, **environment)
+    assert done.returncode == 0 and "Traceback" not in done.stderr and (tmp_path / "results.json").exists()
+
+
+@pytest.mark.parametrize("options", [{"optimizer": "Adam"}, {"library": "jax"}, {"reduction": "none"}])
+def test_a_recipe_that_means_nothing_is_refused(options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))} must be one of"):
+        Recipe("a slip", **{"library": "diy", **options})
+
+
+def test_a_seventh_model_can_be_drawn():
+    code = "import experiment; experiment.MODELS['more'] = experiment.Recipe('one more', 'diy'); import figures; "
+    code += "assert {'more'} <= figures.COLOURS.keys() & figures.DASHES.keys() & figures.MARKERS.keys()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
