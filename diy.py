@@ -66,7 +66,7 @@ class Function(ABC):
         return self
 
     def remember(self, output: Tensor, *values: Any) -> None:
-        """Keep `values` for backward; called by forward, whose result is `output`. Nobody may change them meanwhile."""
+        """Keep `values` for backward, unchanged until then; called by forward, which returns `output`."""
         run = _thread.run
         if run is None or not (run._chain or run.module is self):
             run = _start(self, run, output)
@@ -101,8 +101,8 @@ else:
 class Module(_Base):
     """A layer or a network.
 
-    To write one, define `forward` and `backward`, and name the parameters in `parameter_names`. Modules kept as
-    attributes are found; those in a list are not, and a Sequential of them is the way.
+    To write one, define `forward` and `backward`, and name the parameters in `parameter_names`. Modules that it uses
+    are kept as attributes, several of them in a Sequential: in a list they would not be found.
 
     Attributes:
         parameter_names: the attributes that are learned: plain tensors (or None), each with its gradient in `.grad`.
@@ -1615,6 +1615,8 @@ def _keep(run: _Run, outer: _Run | None, output: Tensor) -> Tensor:
 def _backward(formula: Callable[..., Tensor | None], self: Any, outer: _Run | None, *gradient: Any) -> Tensor | None:
     run = None
     try:
+        if len(gradient) != isinstance(self, Module):
+            _refuse_arguments(self, gradient)
         run = _thread.run = _find(self, outer, gradient)
         if outer is None:
             with _one_at_a_time:
@@ -1723,6 +1725,12 @@ def _refuse_backward(self: Any, outer: _Run | None = None) -> NoReturn:
         "forward, a network's forward is for the network's backward and not for its layers', one under torch.no_grad() "
         "is of no use outside, and under torch.inference_mode() nothing is kept)"
     )
+
+
+def _refuse_arguments(self: Any, gradient: tuple[Any, ...]) -> NoReturn:
+    takes = "one argument, ∂ℓ/∂(output)" if isinstance(self, Module) else "no argument"
+    hint = "a training step has model.backward(criterion.backward())"
+    raise TypeError(f"{type(self).__name__}.backward takes {takes}, got {len(gradient)}: {hint}")
 
 
 def _refuse_other_forward(self: Any) -> NoReturn:

@@ -453,3 +453,15 @@ def test_a_network_that_forgets_to_call_the_constructor():
 
     with pytest.raises(RuntimeError, match=r"Net\.__init__ must call super\(\)\.__init__\(\.\.\.\) first"):
         Net()(X)
+
+
+def test_backward_with_the_wrong_number_of_arguments():
+    net, criterion = diy.Sequential(diy.Tanh()), diy.MSELoss()
+    criterion(net(X), OTHER)
+    with pytest.raises(
+        TypeError, match=r"Sequential\.backward takes one argument, .*model\.backward\(criterion\.backward"
+    ):
+        net.backward()
+    with pytest.raises(TypeError, match=r"MSELoss\.backward takes no argument, got 1"):
+        criterion.backward(G)
+    net.backward(criterion.backward())
