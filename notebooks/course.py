@@ -6,11 +6,8 @@ number of cores.
 
 import ast
 import base64
-import dis
-import importlib
 import inspect
 import io
-import math
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
@@ -18,10 +15,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
+from checkers.core import check, progress
 from IPython.display import HTML, Image, display
 from torch import Tensor
-
-from gradcheck import check_gradients
 
 WIDTH = 8.0
 """The width of every figure, in inches."""
@@ -188,123 +184,6 @@ def relative_difference(a: Tensor, b: Tensor) -> float:
     return ((a - b).abs().max() / b.abs().max().clamp(min=1)).item()
 
 
-# Exercises
-
-
-class NoAnswerError(Exception):
-    """The exercise was not attempted yet."""
-
-
-class AnswerError(Exception):
-    """The answer is wrong; the message says why."""
-
-
-def check(exercise: str, *answers) -> None:
-    """Print whether the answers to an exercise are right, and if not, why.
-
-    The checker of exercise 2.3 is the function `exercise_3` in checkers/notebook_2.py. It returns a sentence about the
-    right answer and raises `AnswerError` with the reason for another.
-    """
-    number, part = exercise.split(".")
-    checker = getattr(importlib.import_module(f"checkers.notebook_{number}"), f"exercise_{part}")
-    try:
-        if any(answer is ... or answer is None for answer in answers):
-            raise NoAnswerError
-        print(f"Exercise {exercise}: right. {checker(*answers)}")
-    except NoAnswerError:
-        print(f"Exercise {exercise}: open. Put your answer in the place of the dots and run the cell again.")
-    except AnswerError as reason:
-        print(f"Exercise {exercise}: not yet. {reason}")
-
-
-def call(function: Callable, *arguments, name: str | None = None):
-    """Return function(*arguments) for a checker.
-
-    Raises:
-        NoAnswerError: its body is still "...".
-        AnswerError: it raises an exception, or returns nothing.
-    """
-    what = name or getattr(function, "__qualname__", repr(function))
-    try:
-        result = function(*arguments)
-    except Exception as error:
-        if "returned ellipsis" in str(error) or ("returned NoneType" in str(error) and _is_open(function)):
-            raise NoAnswerError from error
-        raise AnswerError(f"{what} raised {type(error).__name__}: {error}") from error
-    if result is ... or (result is None and _is_open(function)):
-        raise NoAnswerError
-    if result is None:
-        raise AnswerError(f"{what} returns nothing: is `return` missing?")
-    return result
-
-
-def _is_open(function: Callable) -> bool:
-    """Whether dots are left in a function's body. The compiler drops a line of dots; what is left then does nothing."""
-    body = getattr(inspect.unwrap(getattr(function, "forward", function)), "__code__", None)
-    nothing = {"RESUME", "NOP", "LOAD_CONST", "RETURN_CONST", "RETURN_VALUE"}
-    return body and (... in body.co_consts or {step.opname for step in dis.get_instructions(body)} <= nothing)
-
-
-def expect(what: str, got, expected, mistakes: Mapping[str, object] | None = None, tolerance: float = 1e-6) -> None:
-    """Refuse an answer that is not the expected number or tensor.
-
-    Args:
-        what: what is compared, for the message.
-        got, expected: numbers or tensors.
-        mistakes: answers that show a known misunderstanding: {the reason to give: the value}.
-        tolerance: the allowed difference, relative to the largest expected component where that exceeds 1.
-
-    Raises:
-        AnswerError: with the reason, or with shapes or the first component that differs.
-    """
-    try:
-        value = torch.as_tensor(got, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError):
-        raise AnswerError(f"{what} should be a number or a tensor, but is {got!r}.") from None
-    expected = torch.as_tensor(expected, dtype=torch.float64)
-
-    def same(other) -> bool:
-        other = torch.as_tensor(other, dtype=torch.float64)
-        return value.shape == other.shape and relative_difference(value, other) <= tolerance
-
-    if same(expected):
-        return
-    for reason, mistake in (mistakes or {}).items():
-        if same(mistake):
-            raise AnswerError(f"{what}: {reason}")
-    if value.shape != expected.shape:
-        raise AnswerError(f"{what} should have shape {tuple(expected.shape)}, but has {tuple(value.shape)}.")
-    worst = int((value - expected).abs().nan_to_num(nan=math.inf).argmax())
-    place = [int(i) for i in torch.unravel_index(torch.tensor(worst), expected.shape)]
-    where = f"{what}[{', '.join(map(str, place))}]" if place else what
-    raise AnswerError(f"{where} should be {expected.flatten()[worst]:.6g}, but is {value.flatten()[worst]:.6g}.")
-
-
-def expect_gradients(module, input: Tensor, target: Tensor | None = None) -> None:
-    """Refuse a module, or with a target a loss, whose backward is not the derivative of its forward.
-
-    Raises:
-        NoAnswerError: backward returns nothing.
-        AnswerError: with what `check_gradients` found out.
-    """
-    name = type(module).__name__
-    if target is None:
-        output = call(module, input.clone(), name=f"{name}.forward")
-        call(module.backward, torch.ones_like(output), name=f"{name}.backward")
-        for _, parameter in module.named_parameters():
-            parameter.grad = None
-    else:
-        call(module, input.clone(), target.clone(), name=f"{name}.forward")
-        call(module.backward, name=f"{name}.backward")
-    for verdict in check_gradients(module, input, target, verbose=False).verdicts:
-        if not verdict.right:
-            where = ""
-            if verdict.index is not None:
-                where = f" At {verdict.index} it is {verdict.got:.6g}, and should be {verdict.expected:.6g}."
-            reason = verdict.reason or "it is not the slope of the forward pass"
-            raise AnswerError(f"the gradient of {verdict.name}: {reason}.{where}")
-
-
 __all__ = [
     "WIDTH",
     "BLUE",
@@ -314,18 +193,14 @@ __all__ = [
     "PURPLE",
     "GRAY",
     "HTML",
-    "NoAnswerError",
     "Table",
-    "AnswerError",
     "agree",
-    "call",
     "check",
     "code",
     "display",
-    "expect",
-    "expect_gradients",
     "film",
     "plt",
+    "progress",
     "relative_difference",
     "shapes",
     "show",

@@ -1,89 +1,48 @@
-"""Wrong answers to the exercises of the notebooks, and what the checkers say about them."""
+"""Answers to the exercises: right ones in many styles, wrong ones of many kinds, and what is said about each."""
 
+import functools
+import linecache
 import math
+import random
+import re
+import warnings
 
+import numpy as np
 import pytest
 import torch
-from course import check
+from checkers.answers import AnswerError, digits, expect, expect_numbers
+from checkers.core import NOTEBOOKS, exercises
+from course import check, progress
 
+import diy
 from diy import Loss, Module
 from tests.planted_bugs import BUGS
 
-# Exercise -> [(what check gets: one answer, or several in a tuple; words of the verdict), ...]
-
-NOTEBOOK_1 = {
-    "1.1": [
-        (50 + 625 + 50, "each neuron also has a bias"),
-        (52, "only the biases"),
-        (104, "multiply the two sizes"),
-        (1427, "should be 777"),
-        ("many", "should be a number"),
-    ],
-    "1.2": [
-        (lambda X, W, b: X @ W.T + b, "raised RuntimeError"),
-        (lambda X, W, b: (W @ X + b[:, None]).T, "one sample per row"),
-        (lambda X, W, b: W @ X, "the bias is missing"),
-        (lambda X, W, b: W @ X + (b if X.shape[1] == 2 else b[:, None]), "added to every row"),
-    ],
-    "1.3": [
-        (torch.tanh, "that is tanh itself"),
-        (lambda s: (1 + torch.tanh(s)) / 2, "too steep"),
-        (lambda s: (1 - torch.tanh(s / 2)) / 2, "the sign of s"),
-        (lambda s: 1 + torch.tanh(s / 2), "halve it"),
-        (lambda s: s.exp() / (1 + s.exp()), "but is nan"),
-        (lambda s: 1 / (1 + torch.exp(-s)), "without exp"),
-        (lambda s: s.sigmoid(), "without torch.sigmoid"),
-        (torch.sigmoid, "without torch.sigmoid"),
-    ],
-    "1.4": [
-        (lambda size_in: 2 / size_in, "that is the variance"),
-        (lambda size_in: math.sqrt(1 / size_in), "that keeps the size for tanh"),
-        (lambda size_in: math.sqrt(1 / 2 / size_in), "halves the variance"),
-        (lambda size_in: 2 * math.sqrt(1 / size_in), "should be 0.2"),
-    ],
-}
+# RIGHT: {exercise: [what check gets: one answer, or several in a tuple]}
+# WRONG: {exercise: [(what check gets, words of the verdict), ...]}
+RIGHT: dict[str, list] = {}
+WRONG: dict[str, list] = {}
 
 
 def module(forward, backward):
-    """Return a module class without parameters; forward(x) gives the output, backward(g, x, y) the gradient."""
+    """Return a class without parameters; forward(x) gives the output, backward(g, x, y) the gradient.
+
+    Where its __init__ gets a slope, both get it as well.
+    """
 
     class Answer(Module):
-        def __init__(self, slope=None):
-            self.slope = slope
+        def __init__(self, negative_slope=None):
+            self.more = () if negative_slope is None else (negative_slope,)
 
         def forward(self, input):
-            output = forward(input) if self.slope is None else forward(input, self.slope)
+            output = forward(input, *self.more)
             self.remember(output, input, output)
             return output
 
         def backward(self, gradient):
-            tensors = self.recall(gradient)
-            return backward(*tensors) if self.slope is None else backward(*tensors, self.slope)
+            return backward(*self.recall(gradient), *self.more)
 
     return Answer
-
-
-class LeakyReLU(Module):
-    """Right but for its default and, with `at_zero`, its slope at the kink."""
-
-    at_zero = False
-
-    def __init__(self, negative_slope=0.1):
-        self.negative_slope = negative_slope
-
-    def forward(self, input):
-        output = torch.where(input > 0, input, self.negative_slope * input)
-        self.remember(output, input)
-        return output
-
-    def backward(self, gradient):
-        gradient, input = self.recall(gradient)
-        through = input >= 0 if self.at_zero else input > 0
-        return torch.where(through, gradient, self.negative_slope * gradient)
-
-
-class LeakyReLUAtZero(LeakyReLU):
-    at_zero = True
 
 
 def loss(forward, backward):
@@ -100,8 +59,572 @@ def loss(forward, backward):
     return Answer
 
 
-def scale(factor_gradient, input_gradient):
-    """Return a class like Scale; both functions get gradient, input and factor."""
+def raising(error):
+    """Return a function of any arguments that raises."""
+
+    def raises(*arguments, **keywords):
+        raise error
+
+    return raises
+
+
+def endless(*arguments, **keywords):
+    return endless(*arguments, **keywords)
+
+
+# The forward pass
+
+RIGHT["forward_pass.1"] = [
+    777,
+    777.0,
+    "777",
+    np.int64(777),
+    torch.tensor(777),
+    [777],
+    np.array([777.0]),
+    torch.tensor([[777]]),
+]
+WRONG["forward_pass.1"] = [
+    (50 + 625 + 50, "each neuron also has a bias"),
+    (52, "only the biases"),
+    (104, "multiply the two sizes"),
+    (1427, "one layer too many"),
+    (127, "one layer too few"),
+    (725 + 50, "those of the output have theirs too"),
+    (700, "is not 700. Write down, layer by layer"),
+    ("many", "should be a number, but is 'many'"),
+    (True, "should be a number, but is True"),
+    (math.nan, "NaN"),
+    ([777, 1], "should be a number"),
+    (lambda: 777, "call it, and hand over what it returns"),
+    (776.9, "is not 776.9"),
+]
+
+
+def in_loops(X, W, b):
+    S = torch.zeros(len(W), X.shape[1])
+    for k in range(S.shape[0]):
+        for n in range(S.shape[1]):
+            S[k, n] = sum(W[k, i] * X[i, n] for i in range(len(X))) + b[k]
+    return S
+
+
+def square_only(X, W, b):
+    return W @ X + (b if X.shape[1] == 2 else b[:, None])
+
+
+def overwriting(X, W, b):
+    b.unsqueeze_(1)
+    return (W @ X).add_(b)
+
+
+RIGHT["forward_pass.2"] = [
+    lambda X, W, b: W @ X + b[:, None],
+    lambda X, W, b: [W[k] @ X + b[k] for k in range(len(W))],
+    lambda X, W, b: (X.T @ W.T + b).T,
+    lambda X, W, b: torch.einsum("ki,in->kn", W, X) + b.reshape(-1, 1),
+    lambda X, W, b: (W.numpy() @ X.numpy()) + b.numpy()[:, None],
+    lambda X, W, b: W.float() @ X.float() + b.float()[:, None],
+    lambda X, W, b: ((W @ X).T + b).T.tolist(),
+    lambda X, W, b: torch.nn.functional.linear(X.T, W, b).mT,
+    in_loops,
+    functools.partial(lambda one, X, W, b: one * W @ X + b.unsqueeze(1), 1.0),
+]
+WRONG["forward_pass.2"] = [
+    (lambda X, W, b: W @ X + b, "b was added to every row"),
+    (lambda X, W, b: (W @ X + b[:, None]).T, "one sample per row"),
+    (lambda X, W, b: W @ X, "the bias is missing"),
+    (square_only, "b was added to every row"),
+    (lambda X, W, b: X @ W.T + b, "raises RuntimeError"),
+    (lambda X, W, b: W @ X - b[:, None], "the bias is subtracted"),
+    (lambda X, W, b: W @ X + b[0], "neuron k has its own, b[k]"),
+    (overwriting, "changes its argument b in place"),
+    (lambda X, W: W @ X, "takes (X, W), but is called with 3 arguments: X, W, b"),
+    (lambda X, W, b: W @ X + b[:, None] * math.nan, "NaN"),
+    (lambda X, W, b: "S", "should be a number or a tensor, but is 'S'"),
+    (torch.zeros(2, 4), "Hand over the function linear_columns itself"),
+    (lambda X, W, b: torch.zeros(2, 2), "all of it is zero"),
+    (lambda X, W, b: print(W @ X + b[:, None]), "returns nothing: `print` only shows it"),
+    (raising(SystemExit()), "raises SystemExit"),
+    (endless, "calls itself without end"),
+]
+
+
+class SigmoidOfTanh:
+    def __call__(self, s):
+        return (1 + torch.tanh(s / 2)) / 2
+
+
+def hidden_exponential(s):
+    return helper(s)
+
+
+def helper(s):
+    return 1 / (1 + torch.exp(-s))
+
+
+RIGHT["forward_pass.3"] = [
+    lambda s: (1 + torch.tanh(s / 2)) / 2,
+    SigmoidOfTanh(),
+    functools.partial(lambda half, s: half + half * torch.tanh(half * s), 0.5),
+    np.vectorize(lambda s: (1 + math.tanh(s / 2)) / 2),
+    lambda s: 0.5 * (np.tanh(s.numpy() / 2) + 1),
+    lambda s: torch.add(0.5, s.float().div(2).tanh(), alpha=0.5),
+    lambda s: [(1 + math.tanh(x / 2)) / 2 for x in s] if s.dim() == 1 else (1 + torch.tanh(s / 2)) / 2,
+    lambda s: 1 - (1 - torch.tanh(s * 0.5)) * 0.5,
+]
+WRONG["forward_pass.3"] = [
+    (torch.tanh, "that is tanh itself"),
+    (lambda s: (1 + torch.tanh(s)) / 2, "too steep"),
+    (lambda s: (1 + torch.tanh(s / 4)) / 2, "too flat"),
+    (lambda s: (1 - torch.tanh(s / 2)) / 2, "the sign of s"),
+    (lambda s: 1 + torch.tanh(s / 2), "halve it"),
+    (lambda s: torch.tanh(s / 2) / 2, "shift it"),
+    (lambda s: s.exp() / (1 + s.exp()), "NaN, where s is large"),
+    (lambda s: 1 / (1 + torch.exp(-s)), "without exp"),
+    (lambda s: s.sigmoid(), "without torch.sigmoid"),
+    (torch.sigmoid, "without torch.sigmoid"),
+    (functools.partial(torch.sigmoid), "without torch.sigmoid"),
+    (hidden_exponential, "without exp"),
+    (torch.nn.Sigmoid(), "without torch.sigmoid"),
+    (lambda s: (1 + math.tanh(s / 2)) / 2, "it works for a single number"),
+    (lambda s: s.div_(2).tanh_().add_(1).div_(2), "changes its argument s in place"),
+    (lambda s: (1 + torch.tanh(s / 2)) / 2.2, "times the right one"),
+    (lambda: 0.5, "is called with 1 argument: s"),
+    (torch.zeros(3), "Hand over the function sigmoid itself"),
+]
+
+RIGHT["forward_pass.4"] = [
+    lambda size_in: math.sqrt(2 / size_in),
+    lambda size_in: (2 / size_in) ** 0.5,
+    lambda size_in: np.sqrt(2 / size_in),
+    lambda size_in: torch.tensor(2 / size_in).sqrt(),
+    lambda size_in: np.float32(np.sqrt(2 / size_in)),
+    lambda size_in: [math.sqrt(2) / math.sqrt(size_in)],
+    lambda size_in: str(math.sqrt(2 / size_in)),
+    np.vectorize(lambda size_in: (2 / size_in) ** 0.5),
+]
+WRONG["forward_pass.4"] = [
+    (lambda size_in: 2 / size_in, "that is the variance"),
+    (lambda size_in: math.sqrt(1 / size_in), "that keeps the size for tanh"),
+    (lambda size_in: math.sqrt(1 / 2 / size_in), "halves the variance"),
+    (lambda size_in: 2 * math.sqrt(1 / size_in), "a factor stands outside the root"),
+    (lambda size_in: 0.2, "so is every other result"),
+    (lambda size_in: math.sqrt(1.9 / size_in), "multiply the mean square by 0.95"),
+    (lambda size_in: -math.sqrt(2 / size_in), "above 0"),
+    (0.2, "Hand over the function relu_std itself"),
+    (lambda size_in: None, "open"),
+    (lambda size_in: math.inf, "infinite"),
+    (lambda size_in: torch.ones(3), "should be a number, but is a tensor of shape (3,)"),
+    (lambda size_in: math.sqrt(2 / (size_in - 50)), "raises ZeroDivisionError in line"),
+    (lambda size_in, size_out: math.sqrt(2 / size_in), "is called with 1 argument: size_in"),
+]
+
+# The backward pass
+
+RIGHT["backward_pass.1"] = [
+    lambda y: y * (1 - y),
+    lambda y: y - y**2,
+    lambda y: y.numpy() - y.numpy() ** 2,
+    lambda y: y.float() * (1 - y.float()),
+    lambda y: 0.25 - (y - 0.5).square(),
+    lambda y: [v * (1 - v) for v in y],
+    np.vectorize(lambda y: y * (1 - y)),
+    lambda y: torch.mul(y, torch.ones_like(y) - y),
+]
+WRONG["backward_pass.1"] = [
+    (lambda y: 1 - y * y, "slope of tanh"),
+    (lambda y: y.sigmoid() * (1 - y.sigmoid()), "sigmoid once more"),
+    (lambda y: y, "not its slope"),
+    (lambda y: y * (y - 1), "the sign is wrong"),
+    (lambda y: 1 - y, "one of two factors"),
+    (lambda y: 1 - 2 * y, "the slope of the slope"),
+    (lambda y: y.mul_(1 - y), "changes its argument y in place"),
+    (lambda y: 0.25, "should have shape"),
+    (lambda y: 0.25 + 0 * y, "where y is 0.0474259"),
+    (lambda y: 1.1 * y * (1 - y), "1.1 times the right one"),
+    (lambda y: y * (1 - z), "in line"),  # noqa: F821
+    (lambda s, y: y * (1 - y), "is called with 1 argument: y"),
+    (lambda y: (y * (1 - y)).sum(), "should have shape (5,), but has ()"),
+]
+
+
+class OnSelf(Module):
+    """Keeps what backward needs in an attribute."""
+
+    def forward(self, input):
+        self.output = torch.sigmoid(input)
+        return self.output
+
+    def backward(self, gradient):
+        return gradient * self.output * (1 - self.output)
+
+
+class Plain:
+    """Derived from nothing."""
+
+    def forward(self, x):
+        self.y = 1 / (1 + torch.exp(-x))
+        return self.y
+
+    def backward(self, g):
+        return g * (self.y - self.y**2)
+
+
+class Autograd(Module):
+    """Lets PyTorch find the gradient."""
+
+    def forward(self, input):
+        self.input = input.detach().requires_grad_()
+        self.output = self.input.sigmoid()
+        return self.output.detach()
+
+    def backward(self, gradient):
+        return torch.autograd.grad(self.output, self.input, gradient, retain_graph=True)[0]
+
+
+class AutogradOnSelf(Module):
+    def forward(self, input):
+        self.input = input.detach().requires_grad_()
+        self.output = self.input.sigmoid()
+        return self.output
+
+    def backward(self, gradient):
+        self.output.backward(gradient)
+        return self.input.grad
+
+
+class Functional(Module):
+    def forward(self, input):
+        output, self.way_back = torch.func.vjp(torch.sigmoid, input)
+        return output
+
+    def backward(self, gradient):
+        return self.way_back(gradient)[0]
+
+
+class ForwardMode(Module):
+    def forward(self, input):
+        self.input = input
+        return input.sigmoid()
+
+    def backward(self, gradient):
+        return torch.func.jvp(torch.sigmoid, (self.input,), (gradient,))[1]
+
+
+class Misspelt(Module):
+    def forward(self, input):
+        return input.sigmoid()
+
+    def backwards(self, gradient):
+        return gradient
+
+
+class PlainMisspelt:
+    def foward(self, input):
+        return input.sigmoid()
+
+    def backward(self, gradient):
+        return gradient
+
+
+class NeedsMore(Module):
+    def __init__(self, k):
+        self.k = k
+
+    def forward(self, input):
+        return input.sigmoid()
+
+    def backward(self, gradient):
+        return gradient
+
+
+class OnlyForward(Module):
+    def forward(self, input):
+        output = input.sigmoid()
+        self.remember(output, output)
+        return output
+
+    def backward(self, gradient): ...
+
+
+class NoReturn(OnlyForward):
+    def backward(self, gradient):
+        gradient, output = self.recall(gradient)
+        gradient * output * (1 - output)
+
+
+class WithoutSelf(Module):
+    def forward(input):  # noqa: N805
+        return input.sigmoid()
+
+    def backward(gradient):  # noqa: N805
+        return gradient
+
+
+class FailsInInit(Module):
+    def __init__(self):
+        self.table = {}["missing"]
+
+    def forward(self, input):
+        return input
+
+    def backward(self, gradient):
+        return gradient
+
+
+class FirstOnly(OnSelf):
+    """Keeps the first batch for ever."""
+
+    def forward(self, input):
+        if not hasattr(self, "output"):
+            return super().forward(input)
+        return torch.sigmoid(input)
+
+
+def way_back(g, x, y):
+    return g * y * (1 - y)
+
+
+def destroying(g, x, y):
+    return g.mul_(y * (1 - y))
+
+
+def stable(s):
+    return torch.where(s >= 0, 1 / (1 + torch.exp(-s.abs())), 1 - 1 / (1 + torch.exp(-s.abs())))
+
+
+RIGHT["backward_pass.2"] = [
+    module(torch.sigmoid, way_back),
+    module(torch.sigmoid, way_back)(),
+    OnSelf,
+    OnSelf(),
+    Plain,
+    module(lambda s: torch.sigmoid(s.float()), way_back),
+    module(lambda s: (1 + (s / 2).tanh()) / 2, lambda g, x, y: g * x.sigmoid() * (-x).sigmoid()),
+    module(lambda s: torch.from_numpy(1 / (1 + np.exp(-s.numpy()))), lambda g, x, y: g * (0.25 - (y - 0.5) ** 2)),
+    module(stable, lambda g, x, y: torch.mul(g, y).mul(1 - y)),
+]
+WRONG["backward_pass.2"] = [
+    (module(lambda s: 1 / (1 + s.exp()), way_back), "the sign of s is wrong"),
+    (module(lambda s: s.exp() / (1 + s.exp()), way_back), "NaN, where s is large"),
+    (module(torch.tanh, way_back), "that is tanh"),
+    (module(torch.sigmoid, lambda g, x, y: y * (1 - y)), "that is the slope alone"),
+    (module(torch.sigmoid, lambda g, x, y: g * (1 - y * y)), "the slope of tanh"),
+    (module(torch.sigmoid, lambda g, x, y: -way_back(g, x, y)), "the sign is wrong"),
+    (module(torch.sigmoid, lambda g, x, y: g), "the gradient from above, unchanged"),
+    (module(torch.sigmoid, lambda g, x, y: g + y * (1 - y)), "numbers are multiplied"),
+    (module(torch.sigmoid, lambda g, x, y: g * x * (1 - x)), "at the input instead of the output"),
+    (module(torch.sigmoid, lambda g, x, y: g * (1 - y)), "one of them is missing"),
+    (module(torch.sigmoid, lambda g, x, y: way_back(g, x, y) / len(g)), "averaged over the samples"),
+    (module(torch.sigmoid, lambda g, x, y: g @ y), "raises RuntimeError in line"),
+    (module(torch.sigmoid, destroying), "changes the gradient from above in place"),
+    (module(lambda s: s.sigmoid_(), way_back), "changes its argument input in place"),
+    (module(torch.sigmoid, lambda g, x, y: 1.1 * way_back(g, x, y)), "1.1 times the right one"),
+    (module(torch.sigmoid, lambda g, x, y: way_back(g, x, y).sum(0)), "(4, 3)"),
+    (module(lambda s: s.sigmoid().numpy(), way_back), "a tensor"),
+    (torch.nn.Sigmoid, "belongs to PyTorch"),
+    (torch.nn.Sigmoid(), "belongs to PyTorch"),
+    (diy.Sigmoid, "is the one of diy.py"),
+    (torch.sigmoid, "Hand over the class Sigmoid"),
+    (Autograd, "backward is to be written by hand"),
+    (AutogradOnSelf, "backward is to be written by hand"),
+    (Functional, "backward is to be written by hand"),
+    (ForwardMode, "backward is to be written by hand"),
+    (Misspelt, "has no backward: is backwards meant to be that?"),
+    (PlainMisspelt, "has no forward: is foward meant to be that?"),
+    (NeedsMore, "its __init__ should need nothing but self"),
+    (OnlyForward, "forward is right so far, backward still has its dots"),
+    (NoReturn, "backward returns nothing"),
+    (WithoutSelf, "is called with 1 argument"),
+    (FailsInInit, "Sigmoid.__init__ raises KeyError in line"),
+    (FirstOnly, "raises RuntimeError in line"),
+    (module(endless, way_back), "calls itself without end"),
+    (module(raising(SystemExit(1)), way_back), "raises SystemExit"),
+]
+
+
+def leaky(s, a):
+    return torch.where(s > 0, s, a * s)
+
+
+def leaky_back(g, x, y, a):
+    return torch.where(x > 0, g, a * g)
+
+
+def in_place(s, a):
+    output = s
+    output[s < 0] *= a
+    return output
+
+
+def with_mask(s, a):
+    output = s.clone()
+    output[s < 0] *= a
+    return output
+
+
+def with_mask_back(g, x, y, a):
+    g = g.clone()
+    g[x <= 0] *= a
+    return g
+
+
+class Slope(Module):
+    """Right, with another name of its argument, or another default."""
+
+    def __init__(self, slope=0.01):
+        self.slope = slope
+
+    def forward(self, input):
+        output = leaky(input, self.slope)
+        self.remember(output, input)
+        return output
+
+    def backward(self, gradient):
+        gradient, input = self.recall(gradient)
+        return leaky_back(gradient, input, None, self.slope)
+
+
+class Leaky(Slope):
+    def __init__(self, negative_slope=0.01):
+        self.slope = negative_slope
+
+
+class OtherDefault(Slope):
+    def __init__(self, negative_slope=0.1):
+        self.slope = negative_slope
+
+
+class NoDefault(Slope):
+    def __init__(self, negative_slope):
+        self.slope = negative_slope
+
+
+class AnyName(Slope):
+    def __init__(self, *slopes, **names):
+        self.slope = [*slopes, *names.values(), 0.01][0]
+
+
+def leaky_class(forward, backward):
+    """Return a class with the default of the task."""
+
+    class Answer(Leaky):
+        def forward(self, input):
+            output = forward(input, self.slope)
+            self.remember(output, input, output)
+            return output
+
+        def backward(self, gradient):
+            return backward(*self.recall(gradient), self.slope)
+
+    return Answer
+
+
+RIGHT["backward_pass.3"] = [
+    Leaky,
+    AnyName,
+    leaky_class(with_mask, with_mask_back),
+    leaky_class(lambda s, a: torch.maximum(s, a * s), lambda g, x, y, a: g * torch.where(x > 0, 1, a)),
+    leaky_class(lambda s, a: s.relu() - a * (-s).relu(), lambda g, x, y, a: g * ((x > 0) + a * (x <= 0))),
+    leaky_class(lambda s, a: leaky(s.float(), a), leaky_back),
+    leaky_class(lambda s, a: torch.from_numpy(np.where(s > 0, s, a * s)), lambda g, x, y, a: leaky_back(g, y, y, a)),
+    leaky_class(lambda s, a: s.clamp(min=0) + a * s.clamp(max=0), leaky_back),
+]
+WRONG["backward_pass.3"] = [
+    (leaky_class(lambda s, a: s.relu(), leaky_back), "as in ReLU"),
+    (leaky_class(lambda s, a: s * 1, leaky_back), "lets everything through"),
+    (leaky_class(lambda s, a: leaky(s, 0.01), leaky_back), "use the argument"),
+    (leaky_class(lambda s, a: torch.where(s > 0, s, -a * s), leaky_back), "negative inputs become positive"),
+    (leaky_class(lambda s, a: torch.where(s > 0, a * s, s), leaky_back), "the two sides are exchanged"),
+    (leaky_class(leaky, lambda g, x, y, a: g * (x > 0)), "nothing comes through, as in ReLU"),
+    (leaky_class(leaky, lambda g, x, y, a: torch.where(x > 0, 1.0, a)), "that is the slope alone"),
+    (leaky_class(leaky, lambda g, x, y, a: torch.where(g > 0, g, a * g)), "the sign of the input is what counts"),
+    (leaky_class(leaky, lambda g, x, y, a: g), "unchanged"),
+    (leaky_class(leaky, lambda g, x, y, a: torch.where(x > 0, g, 0.01 * g)), "use the argument"),
+    (leaky_class(leaky, lambda g, x, y, a: torch.where(x >= 0, g, a * g)), "At s = 0 the slope"),
+    (leaky_class(leaky, lambda g, x, y, a: torch.where(x > 0, g, a * g) * (x != 0)), "At s = 0 the slope"),
+    (leaky_class(in_place, leaky_back), "changes its argument input in place"),
+    (leaky_class(leaky, lambda g, x, y, a: g.mul_(torch.where(x > 0, 1, a))), "the gradient from above in place"),
+    (leaky_class(lambda s, a: np.where(s > 0, s, a * s), leaky_back), "a tensor"),
+    (OtherDefault, "negative_slope=0.01"),
+    (NoDefault, "its __init__ should need nothing but self"),
+    (Slope, "accept negative_slope=0.2"),
+    (Leaky(0.01), "Hand over the class LeakyReLU itself"),
+    (torch.nn.LeakyReLU, "belongs to PyTorch"),
+    (leaky_class(lambda s, a: s if s > 0 else a * s, leaky_back), "torch.where asks about each of many"),
+]
+
+
+class Remembering(Loss):
+    def forward(self, prediction, target):
+        d = prediction - target
+        output = d.abs().mean()
+        self.remember(output, d)
+        return output
+
+    def backward(self):
+        (d,) = self.recall()
+        return torch.sign(d) / d.numel()
+
+
+class PlainLoss:
+    def forward(self, prediction, target):
+        self.p, self.t = prediction, target
+        return torch.nn.functional.l1_loss(prediction, target)
+
+    def backward(self):
+        return torch.where(self.p > self.t, 1.0, -1.0) / self.p.numel()
+
+
+class SquareOnly(Remembering):
+    """Divides by the samples, and by the outputs it met first."""
+
+    def backward(self):
+        (d,) = self.recall()
+        return torch.sign(d) / (3 * len(d))
+
+
+def mean(d):
+    return d.abs().mean()
+
+
+RIGHT["backward_pass.4"] = [
+    Remembering,
+    Remembering(),
+    PlainLoss,
+    loss(mean, lambda d: d.sign() / d.numel()),
+    loss(lambda d: d.abs().sum() / d.numel(), lambda d: (d > 0) / d.numel() - (d < 0) / d.numel()),
+    loss(lambda d: (d * d.sign()).mean(), lambda d: torch.where(d >= 0, 1.0, -1.0) / d.numel()),
+    loss(lambda d: d.float().abs().mean(), lambda d: d.sign().float() / d.numel()),
+    loss(lambda d: mean(d)[None], lambda d: torch.from_numpy(np.sign(d.numpy())) / d.numel()),
+]
+WRONG["backward_pass.4"] = [
+    (loss(lambda d: d.abs().sum(), torch.sign), "that is the sum"),
+    (loss(lambda d: d.abs().sum() / len(d), torch.sign), "divided by the number of samples"),
+    (loss(lambda d: d.square().mean(), torch.sign), "squared error"),
+    (loss(lambda d: d.mean(), torch.sign), "cancel"),
+    (loss(lambda d: d.mean().abs(), torch.sign), "the absolute value comes last"),
+    (loss(lambda d: d.abs(), torch.sign), "one number per component"),
+    (loss(mean, torch.sign), "the 1/M in front of the sum is missing"),
+    (loss(mean, lambda d: -d.sign() / 12), "the sign is wrong"),
+    (loss(mean, lambda d: d.sign() / len(d)), "Each has 3 outputs"),
+    (SquareOnly, "should be"),
+    (loss(mean, lambda d: d / d.numel()), "it is the difference itself"),
+    (loss(mean, lambda d: 2 * d / d.numel()), "that of the squared error"),
+    (loss(mean, lambda d: d / d.abs() / d.numel()), "0/0, where prediction and target are equal"),
+    (loss(lambda d: mean(d).item(), torch.sign), "a tensor"),
+    (loss(mean, lambda d: 1.05 * d.sign() / d.numel()), "1.05 times the right one"),
+    (loss(lambda d: d.abs_().mean(), lambda d: torch.ones_like(d) / d.numel()), "1/M everywhere"),
+    (torch.nn.L1Loss, "belongs to PyTorch"),
+    (diy.MSELoss, "is the one of diy.py"),
+    (Autograd, "but is called with 2 arguments (after self): prediction, target"),
+    (lambda p, t: (p - t).abs().mean(), "Hand over the class L1Loss"),
+]
+
+
+def scale(accumulate, backward, forward=torch.mul):
+    """Return a class like Scale; both functions get gradient, input and factor, and the first the module as well."""
 
     class Answer(Module):
         parameter_names = ("factor",)
@@ -110,132 +633,402 @@ def scale(factor_gradient, input_gradient):
             self.factor = torch.ones(features)
 
         def forward(self, input):
-            output = input * self.factor
+            output = forward(input, self.factor)
             self.remember(output, input, self.factor)
             return output
 
         def backward(self, gradient):
             tensors = self.recall(gradient)
-            if factor_gradient is not None:
-                factor_gradient(self, *tensors)
-            return input_gradient(*tensors)
+            accumulate(self, *tensors)
+            return backward(*tensors)
 
     return Answer
 
 
-def replace(self, gradient, input, factor):
-    self.factor.grad = (gradient * input).sum(0)
+def adding(gradient):
+    """Return what hands gradient(g, x, f) to accumulate."""
+    return lambda self, g, x, f: self.accumulate(f, gradient(g, x, f))
 
 
-def leaky(s, slope):
-    return torch.where(s > 0, s, slope * s)
+def replace(self, g, x, f):
+    self.factor.grad = (g * x).sum(0)
 
 
-NOTEBOOK_2 = {
-    "2.1": [
-        (lambda y: 1 - y * y, "slope of tanh"),
-        (lambda y: y.sigmoid() * (1 - y.sigmoid()), "sigmoid once more"),
-        (lambda y: y, "not its slope"),
-        (lambda y: y * (y - 1), "the sign is wrong"),
-        (lambda y: 1 - y, "one of two factors"),
-    ],
-    "2.2": [
-        (module(lambda s: 1 / (1 + s.exp()), lambda g, x, y: g * y * (1 - y)), "should be"),
-        (module(lambda s: s.exp() / (1 + s.exp()), lambda g, x, y: g * y * (1 - y)), "nan"),
-        (module(torch.sigmoid, lambda g, x, y: y * (1 - y)), "the gradient of input"),
-        (module(torch.sigmoid, lambda g, x, y: g * (1 - y * y)), "wrong in 12 of 12 components"),
-        (module(torch.sigmoid, lambda g, x, y: -g * y * (1 - y)), "the sign is wrong"),
-        (module(torch.sigmoid, lambda g, x, y: g), "it is the gradient from above, unchanged"),
-        (module(torch.sigmoid, lambda g, x, y: g @ y), "raised RuntimeError"),
-    ],
-    "2.3": [
-        (module(lambda s, a: s.relu(), lambda g, x, y, a: g * (x > 0)), "as in ReLU"),
-        (module(lambda s, a: s * 1, lambda g, x, y, a: g), "lets everything through"),
-        (module(lambda s, a: leaky(s, 0.01), lambda g, x, y, a: g * torch.where(x > 0, 1, 0.01)), "use the argument"),
-        (module(leaky, lambda g, x, y, a: g * (x > 0)), "the gradient of input"),
-        (LeakyReLUAtZero, "the slope at 0"),
-        (LeakyReLU, "0.01 where nothing is given"),
-    ],
-    "2.4": [
-        (loss(lambda d: d.abs().sum(), torch.sign), "that is the sum"),
-        (loss(lambda d: d.abs().sum() / len(d), torch.sign), "the number of samples"),
-        (loss(lambda d: d.square().mean(), torch.sign), "squared error"),
-        (loss(lambda d: d.mean(), torch.sign), "cancel"),
-        (loss(lambda d: d.abs().mean(), torch.sign), "the right one times 12"),
-        (loss(lambda d: d.abs().mean(), lambda d: -d.sign() / 12), "the sign is wrong"),
-        (loss(lambda d: d.abs().mean(), lambda d: d.sign() / 4), "the right one times 3"),
-    ],
-    "2.5": [
-        (scale(None, lambda g, x, f: g * f), "has no gradient"),
-        (
-            scale(lambda self, g, x, f: self.accumulate(f, g * x), lambda g, x, f: g * f),
-            "is the sum over the samples missing?",
-        ),
-        (scale(replace, lambda g, x, f: g * f), "must add to .grad"),
-        (scale(lambda self, g, x, f: self.accumulate(f, (g * x).mean(0)), lambda g, x, f: g * f), "averaged"),
-        (scale(lambda self, g, x, f: self.accumulate(f, (g * x).sum(0)), lambda g, x, f: g), "gradient of input"),
-    ],
-}
+def add_by_hand(self, g, x, f):
+    found = (g * x).sum(0)
+    f.grad = found if f.grad is None else f.grad + found
 
 
-def ring(inner=0.4, outer=0.8925, generator=None, size=1000, low=-1):
+def learn_at_once(self, g, x, f):
+    self.accumulate(f, (g * x).sum(0))
+    f -= 0.1 * f.grad
+
+
+class HalfDefined(OnSelf):
+    def __init__(self):
+        self.factor = torch.ones(3)
+
+
+class Unnamed(scale(adding(lambda g, x, f: (g * x).sum(0)), lambda g, x, f: g * f)):
+    parameter_names = ()
+
+
+SUM, BACK = adding(lambda g, x, f: (g * x).sum(0)), lambda g, x, f: g * f
+RIGHT["backward_pass.5"] = [
+    scale(SUM, BACK),
+    scale(add_by_hand, lambda g, x, f: f * g),
+    scale(adding(lambda g, x, f: torch.einsum("ni,ni->i", g, x)), lambda g, x, f: g @ torch.diag(f)),
+    scale(adding(lambda g, x, f: sum(row * other for row, other in zip(g, x))), BACK),
+    scale(adding(lambda g, x, f: (g.T @ x).diag()), BACK),
+    scale(adding(lambda g, x, f: torch.from_numpy((g.numpy() * x.numpy()).sum(0))), BACK),
+    scale(adding(lambda g, x, f: torch.stack([g[:, i] @ x[:, i] for i in range(g.shape[1])])), BACK),
+]
+WRONG["backward_pass.5"] = [
+    (scale(lambda self, g, x, f: None, BACK), "factor has no gradient"),
+    (scale(adding(lambda g, x, f: g * x), BACK), "the sum over the samples is missing"),
+    (scale(adding(lambda g, x, f: (g * x).sum()), BACK), "it is summed over everything"),
+    (scale(adding(lambda g, x, f: (g * x).sum(1)), BACK), "it is summed over the features"),
+    (scale(replace, BACK), "replaces the gradient of the first"),
+    (scale(adding(lambda g, x, f: (g * x).mean(0)), BACK), "it is the mean over the samples"),
+    (scale(adding(lambda g, x, f: g.sum(0)), BACK), "the gradient from above alone"),
+    (scale(adding(lambda g, x, f: x.sum(0)), BACK), "it is X alone"),
+    (scale(adding(lambda g, x, f: g.sum(0) * x.sum(0)), BACK), "summed before they are multiplied"),
+    (scale(SUM, lambda g, x, f: g), "the gradient from above, unchanged"),
+    (scale(SUM, lambda g, x, f: g * x), "for X, the slope is a"),
+    (scale(SUM, lambda g, x, f: (g * f).sum(0)), "a gradient of the input's shape"),
+    (scale(SUM, lambda g, x, f: g.mul_(f)), "the gradient from above in place"),
+    (scale(learn_at_once, BACK), "changes factor itself"),
+    (scale(SUM, BACK, forward=torch.add), "X and the factors are added"),
+    (Unnamed, "not among the parameters"),
+    (NeedsMore, "should have a tensor of 3 numbers called factor"),
+    (OnSelf, "should have a tensor of 3 numbers called factor"),
+    (HalfDefined, "its __init__ should accept features"),
+]
+
+# The circle
+
+RIGHT["circle.1"] = [
+    (50, 100 * math.sqrt(0.25 / 1000)),
+    (50, 1.58),
+    (50, 1.6),
+    ("50", "1.58"),
+    ("50 %", "1.58%"),
+    (np.float32(50), np.float32(1.5811)),
+    (torch.tensor(50.0), torch.tensor([1.581])),
+    ([50], 1.58114),
+]
+WRONG["circle.1"] = [
+    ((0.5, 1.58), "The error rate in percent: give it in percent"),
+    ((50, 0.0158), "The standard deviation in percent: give it in percent"),
+    ((50, 15.8), "that is the number of points"),
+    ((50, 0.025), "that is the variance"),
+    ((50, 0.79), "belongs below the root"),
+    ((50, 2.24), "1 − p is missing"),
+    ((50, 1.7), "is not 1.7. Use the formula"),
+    ((50, 1.59), "It is close"),
+    ((2, 0.44), "is not 2. Think of a network"),
+    ((50, "a few"), "should be a number"),
+    ((50, math.nan), "NaN"),
+    ((True, 1.58), "should be a number, but is True"),
+    ((50, ...), "open"),
+]
+
+RIGHT["circle.2"] = [
+    lambda share: math.sqrt(4 * share / math.pi),
+    lambda share: 2 * (share / math.pi) ** 0.5,
+    lambda share: np.sqrt(4 * share / np.pi),
+    lambda share: torch.tensor(4 * share / torch.pi).sqrt(),
+    lambda share: np.float32(2 * np.sqrt(share / np.pi)),
+    lambda share: [math.sqrt(share / (math.pi / 4))],
+    functools.partial(lambda area, share: math.sqrt(area * share / math.pi), 4),
+    np.vectorize(lambda share: math.sqrt(2 / math.pi) * math.sqrt(share / 0.5)),
+]
+WRONG["circle.2"] = [
+    (lambda share: math.sqrt(share / math.pi), "sides of length 2"),
+    (lambda share: 4 * share / math.pi, "Take the root"),
+    (lambda share: 4 * math.sqrt(share / math.pi), "the diameter"),
+    (lambda share: math.sqrt(2 / math.pi), "so is every other result"),
+    (lambda share: share, "covers 4.91 % of the square, not 25 %"),
+    (lambda share: 1.05 * math.sqrt(4 * share / math.pi), "covers 27.6 % of the square, not 25 %"),
+    (lambda share: 2 * math.sqrt(share), "π is missing"),
+    (lambda share: -math.sqrt(4 * share / math.pi), "not negative"),
+    (0.798, "Hand over the function radius itself"),
+    (lambda: 0.798, "is called with 1 argument: share"),
+    (lambda share: (share, share), "should be a number"),
+    (lambda share: math.sqrt(4 * share / pi), "raises NameError in line"),  # noqa: F821
+    (lambda share: math.nan, "NaN"),
+]
+
+
+def count_in_loop(labels, predicted):
+    table = [[0, 0], [0, 0]]
+    for label, guess in zip(labels, predicted):
+        table[label][guess] += 1
+    return table
+
+
+def scatter(labels, predicted):
+    table = torch.zeros(2, 2)
+    table.index_put_((labels, predicted), torch.ones(len(labels)), accumulate=True)
+    return table
+
+
+def table(labels, predicted):
+    return torch.bincount(2 * labels + predicted, minlength=4).reshape(2, 2)
+
+
+RIGHT["circle.3"] = [
+    table,
+    count_in_loop,
+    scatter,
+    lambda labels, predicted: [[((labels == i) & (predicted == j)).sum() for j in (0, 1)] for i in (0, 1)],
+    lambda labels, predicted: table(labels, predicted).numpy(),
+    lambda labels, predicted: torch.nn.functional.one_hot(labels, 2).T @ torch.nn.functional.one_hot(predicted, 2),
+    lambda labels, predicted: np.histogram2d(labels.numpy(), predicted.numpy(), bins=2, range=[[0, 1], [0, 1]])[0],
+]
+WRONG["circle.3"] = [
+    (lambda labels, predicted: table(predicted, labels), "rows and columns are exchanged"),
+    (lambda labels, predicted: table(labels, predicted) / len(labels), "those are shares"),
+    (lambda labels, predicted: table(labels, predicted).flip(0, 1), "the order of the labels is reversed"),
+    (lambda labels, predicted: table(labels, predicted).flatten(), "arrange them"),
+    (lambda labels, predicted: (labels != predicted).sum(), "four numbers are asked for"),
+    (lambda labels, predicted: table(labels, predicted).fill_diagonal_(0), "only the mistakes are counted"),
+    (lambda labels, predicted: torch.tensor([[4, 2], [1, 3]]), "should be"),
+    (lambda labels, predicted: torch.bincount(2 * labels + predicted).reshape(2, 2), "raises RuntimeError in line"),
+    (lambda labels, predicted: table(labels.mul_(1), predicted.fill_(0)), "changes its argument predicted in place"),
+    (torch.tensor([[4, 2], [1, 3]]), "Hand over the function confusion itself"),
+    (lambda labels: table(labels, labels), "is called with 2 arguments"),
+    (lambda labels, predicted: {"right": 3}, "should be a number or a tensor"),
+]
+
+
+def ring(size, generator, inner=0.4, outer=0.892539, low=-1, distances=lambda p: p.norm(dim=1)):
     points = low + (1 - low) * torch.rand(size, 2, generator=generator)
-    distance = points.norm(dim=1)
+    distance = distances(points)
     return points, ((distance > inner) & (distance < outer)).long()
 
 
-NOTEBOOK_3 = {
-    "3.1": [
-        ((0.5, 1.58), "the error rate in percent: give it in percent"),
-        ((50, 0.0158), "the standard deviation in percent: give it in percent"),
-        ((50, 15.8), "that is the number of points"),
-        ((50, 0.025), "that is the variance"),
-        ((50, 0.79), "belongs below the root"),
-        ((2, 0.44), "should be 50"),
-    ],
-    "3.2": [
-        (lambda share: math.sqrt(share / math.pi), "its area is 4"),
-        (lambda share: 4 * share / math.pi, "Take the root"),
-        (lambda share: 4 * math.sqrt(share / math.pi), "the diameter"),
-        (lambda share: math.sqrt(2 / math.pi), "depend on the share"),
-    ],
-    "3.3": [
-        (
-            lambda labels, predicted: torch.bincount(2 * predicted + labels, minlength=4).reshape(2, 2),
-            "rows and columns are exchanged",
-        ),
-        (
-            lambda labels, predicted: torch.bincount(2 * labels + predicted, minlength=4).reshape(2, 2) / len(labels),
-            "those are shares",
-        ),
-        (
-            lambda labels, predicted: torch.bincount(3 - 2 * labels - predicted, minlength=4).reshape(2, 2),
-            "the order of the labels is reversed",
-        ),
-        (lambda labels, predicted: (labels != predicted).sum(), "should have shape (2, 2)"),
-    ],
-    "3.4": [
-        (lambda size, generator: torch.rand(size, 2), "should return two tensors"),
-        (lambda size, generator: (torch.rand(size), torch.rand(size)), "has shapes"),
-        (lambda size, generator: (torch.rand(size, 2), torch.rand(size) > 0.5), "labels int64"),
-        (lambda size, generator: ring(low=0, size=size, generator=generator), "fill the square"),
-        (lambda size, generator: ring(size=size), "same generator"),
-        (lambda size, generator: ring(inner=0, size=size, generator=generator), "has a hole"),
-        (lambda size, generator: ring(outer=0.8, size=size, generator=generator), "not all points of the ring"),
-        (lambda size, generator: ring(outer=1, size=size, generator=generator), "beyond the ring"),
-    ],
-}
+def drawing(**changes):
+    return lambda size, generator=None: ring(size, generator, **changes)
 
 
-def sample_mean(difference):
-    return difference.square().sum() / 5
+def squared_ring(size, generator=None):
+    points = torch.rand(size, 2, generator=generator) * 2 - 1
+    squares = points.square().sum(1)
+    return points, torch.where((squares > 0.16) & (squares < 0.16 + 2 / math.pi), 1, 0)
 
 
-def in_chunks(weight, zero_grad_inside=False):
+def by_numpy(size, generator=None):
+    points = torch.empty(size, 2).uniform_(-1, 1, generator=generator)
+    distance = np.hypot(*points.numpy().T)
+    return points.numpy(), ((distance >= 0.4) & (distance <= math.sqrt(2 / math.pi + 0.16))).astype(np.int64)
+
+
+def in_a_loop(size, generator=None):
+    points = 2 * torch.rand(size, 2, generator=generator) - 1
+    labels = [int(0.4 < math.hypot(x, y) < 0.892539) for x, y in points.tolist()]
+    return [points, torch.tensor(labels)]
+
+
+def from_disk_data(size, generator=None):
+    from experiment import disk_data
+
+    points, _ = disk_data(size, generator)
+    return points, ring_labels(points)
+
+
+def ring_labels(points):
+    distance = points.pow(2).sum(1).sqrt()
+    return distance.gt(0.4).logical_and(distance.lt((2 / math.pi + 0.4**2) ** 0.5)).to(torch.int64)
+
+
+def own_seed(size, generator=None):
+    return ring(size, torch.Generator().manual_seed(5))
+
+
+def no_default(size, generator):
+    return ring(size, generator)
+
+
+def along_a_line(size, generator=None):
+    points = (2 * torch.rand(size, 1, generator=generator) - 1).repeat(1, 2)
+    return points, ring_labels(points)
+
+
+def labels_as(convert):
+    return lambda size, generator=None: (lambda p, t: (p, convert(t)))(*ring(size, generator))
+
+
+RIGHT["circle.4"] = [drawing(), squared_ring, by_numpy, in_a_loop, from_disk_data]
+WRONG["circle.4"] = [
+    (lambda size, generator=None: torch.rand(size, 2), "should return two tensors"),
+    (lambda size, generator=None: (torch.rand(size), torch.rand(size)), "but has (20000,) and (20000,)"),
+    (labels_as(lambda t: t > 0), "labels int64, but are"),
+    (labels_as(lambda t: t[:, None]), "should have the shapes"),
+    (labels_as(lambda t: 1 - t), "The labels are exchanged"),
+    (labels_as(lambda t: t * 2), "Labels should be 0 and 1"),
+    (labels_as(lambda t: 0 * t), "All points have the label 0"),
+    (drawing(low=0), "from 0 to 1 only"),
+    (drawing(low=-2), "Points should lie in"),
+    (lambda size, generator=None: ring(size, None), "gives other points a second time"),
+    (own_seed, "does not change the points"),
+    (no_default, "is called with 1 argument: size"),
+    (along_a_line, "evenly"),
+    (drawing(inner=0), "the ring has a hole"),
+    (drawing(inner=0.5), "The hole ends at 0.5"),
+    (drawing(outer=0.8), "choose another outer radius. Now 3"),
+    (drawing(outer=1), "choose another outer radius"),
+    (drawing(outer=9), "The ring has no outer edge"),
+    (drawing(outer=math.sqrt(2 / math.pi)), "the hole takes a part of the area away"),
+    (drawing(distances=lambda p: p.square().sum(1)), "Square 0.4, too"),
+    (drawing(inner=0.16, distances=lambda p: p.square().sum(1)), "square the radius"),
+    (drawing(inner=0.16, outer=0.7966), "a distance is compared with a squared distance"),
+    (drawing(distances=lambda p: p.abs().sum(1)), "not those between two distances"),
+    (drawing(outer=0.92), "Half of the square should have label 1"),
+    (ring(10, None), "Hand over the function ring_data itself"),
+]
+
+# The factor of 200
+
+RIGHT["factor_200.1"] = [
+    0.0025,
+    0.3 / 120,
+    "0.0025",
+    "0,0025",
+    np.float64(0.0025),
+    np.float32(0.0025),
+    torch.tensor(0.0025),
+    [2.5e-3],
+]
+WRONG["factor_200.1"] = [
+    (0.3 / 40, "you counted the samples only"),
+    (0.3 / 3, "you counted the outputs only"),
+    (0.3 * 120, "You made it larger"),
+    (0.3, "M times as long"),
+    (120, "What does it make of the rate?"),
+    (0.3 / 43, "a product"),
+    (0.0015, "the report's factor"),
+    (1, "is not 1. By which factor"),
+    (0.00275, "is not 0.00275"),
+    ("small", "should be a number"),
+    (-0.0025, "is not -0.0025"),
+    (lambda: 0.0025, "call it"),
+]
+
+
+class SampleMean(Loss):
+    def forward(self, prediction, target):
+        output = ((prediction - target) ** 2).sum(1).mean()
+        self.remember(output, prediction, target)
+        return output
+
+    def backward(self):
+        prediction, target = self.recall()
+        return 2 / len(prediction) * (prediction - target)
+
+
+class PlainSampleMean:
+    def forward(self, p, t):
+        self.gradient = 2 * (p - t) / p.shape[0]
+        return (p - t).square().sum() / p.shape[0]
+
+    def backward(self):
+        return self.gradient
+
+
+class ByMSE(diy.MSELoss):
+    """The sum of diy, divided."""
+
+    def __init__(self):
+        super().__init__(reduction="sum")
+
+    def forward(self, prediction, target):
+        self.N = len(prediction)
+        return super().forward(prediction, target) / self.N
+
+    def backward(self):
+        return super().backward() / self.N
+
+
+class WithoutBackward(Loss):
+    def forward(self, prediction, target):
+        return (prediction - target).square().mean()
+
+
+def sample_mean(d):
+    return d.square().sum() / len(d)
+
+
+RIGHT["factor_200.2"] = [
+    SampleMean,
+    PlainSampleMean,
+    ByMSE,
+    loss(sample_mean, lambda d: 2 * d / d.shape[0]),
+    loss(sample_mean, lambda d: (2 * d / len(d)).float()),
+    loss(lambda d: d.square().mean() * d.shape[1], lambda d: d / (len(d) / 2)),
+    loss(lambda d: torch.einsum("nk,nk->", d, d) / len(d), lambda d: torch.from_numpy(2 / len(d) * d.numpy())),
+    loss(lambda d: sum(row @ row for row in d) / len(d), lambda d: torch.stack([2 * row / len(d) for row in d])),
+]
+WRONG["factor_200.2"] = [
+    (loss(lambda d: d.square().mean(), lambda d: 2 * d / 15), "the mean over all components"),
+    (loss(lambda d: d.square().sum(), lambda d: 2 * d), "this is the sum"),
+    (loss(lambda d: d.square().sum() / 3, lambda d: 2 * d / 3), "divided by the outputs"),
+    (loss(lambda d: d.abs().sum() / len(d), lambda d: 2 * d / 3), "the squares are missing"),
+    (loss(lambda d: d.square().sum() / 5, lambda d: 2 * d / 5), "The loss of 3 samples"),
+    (loss(sample_mean, lambda d: 2 * d / d.numel()), "1/3 of what your loss needs"),
+    (loss(sample_mean, lambda d: 2 * d), "the 1/N of your loss is missing"),
+    (loss(sample_mean, lambda d: d / len(d)), "the factor 2"),
+    (loss(sample_mean, lambda d: -2 * d / len(d)), "its sign is wrong"),
+    (loss(sample_mean, lambda d: (2 * d / len(d)).sum(0)), "(5, 3), got (3,)"),
+    (loss(sample_mean, lambda d: d.mul_(2).div_(7)), "should be"),
+    (WithoutBackward, "has no backward"),
+    (loss(sample_mean, lambda d: None), "backward returns nothing: is `return` missing?"),
+    (loss(lambda d: math.inf * sample_mean(d), lambda d: d), "inf"),
+    (torch.nn.MSELoss, "belongs to PyTorch"),
+]
+
+
+def with_a_loop(decay, M):
+    total = 0.0
+    for _ in range(M):
+        total += decay
+    return total
+
+
+RIGHT["factor_200.3"] = [
+    lambda decay, M: decay * M,
+    lambda decay, M: torch.tensor(decay, dtype=torch.float32) * M,
+    lambda decay, M: np.float32(decay) * M,
+    lambda decay, M: [decay * M],
+    lambda decay, M: f"{decay * M:.12f}",
+    np.vectorize(lambda decay, M: decay * M),
+    functools.partial(lambda one, decay, M: one * decay * M, 1),
+    with_a_loop,
+    lambda decay, M: decay / (1 / M),
+]
+WRONG["factor_200.3"] = [
+    (lambda decay, M: decay, "M times less weight"),
+    (lambda decay, M: decay / M, "the wrong way round"),
+    (lambda decay, M: decay * M * M, "M counts twice"),
+    (lambda decay, M: 0.24, "so is every other result"),
+    (lambda decay, M: M, "that is M alone"),
+    (lambda decay, M: decay + M, "are added"),
+    (lambda decay, M: 1.1 * decay * M, "is not 0.264. In one step"),
+    (lambda decay, M: 0.01 * M, "decay_for_sum(0.1, 200)"),
+    (lambda decay, M: "much", "should be a number"),
+    (lambda decay, M: math.nan, "NaN"),
+    (lambda M: M, "is called with 2 arguments: decay, M"),
+    (0.24, "Hand over the function decay_for_sum itself"),
+    (raising(KeyError("decay")), "raises KeyError"),
+]
+
+
+def in_chunks(weight, zero_grad_inside=False, zero_grad_before=True):
     """An answer that multiplies each chunk's gradient by weight(samples in it, samples in all, number of chunks)."""
 
     def accumulate(model, criterion, chunks):
-        model.zero_grad()
+        if zero_grad_before:
+            model.zero_grad()
         total = sum(len(x) for x, _ in chunks)
         for x, target in chunks:
             if zero_grad_inside:
@@ -246,9 +1039,59 @@ def in_chunks(weight, zero_grad_inside=False):
     return accumulate
 
 
-class WithoutBackward(Loss):
-    def forward(self, prediction, target):
-        return (prediction - target).square().mean()
+def own_sum(model, criterion, chunks):
+    model.zero_grad()
+    own = diy.MSELoss(reduction="sum")
+    components = sum(target.numel() for _, target in chunks)
+    for x, target in chunks:
+        own(model(x), target)
+        model.backward(own.backward() / components)
+
+
+def by_hand(model, criterion, chunks):
+    for parameter in model.parameters():
+        parameter.grad = None
+    M = sum(t.numel() for _, t in chunks)
+    for x, target in chunks:
+        model.backward(2 * (model(x) - target) / M)
+
+
+def afterwards(model, criterion, chunks):
+    own_total = 0
+    model.zero_grad()
+    for x, target in chunks:
+        criterion(model(x), target)
+        model.backward(criterion.backward() * len(x))
+        own_total += len(x)
+    for parameter in model.parameters():
+        parameter.grad /= own_total
+
+
+def one_at_a_time(model, criterion, chunks):
+    model.zero_grad()
+    rows = [(x[i : i + 1], t[i : i + 1]) for x, t in chunks for i in range(len(x))]
+    for x, t in rows:
+        criterion(model(x), t)
+        model.backward(criterion.backward().div(len(rows)))
+    return model
+
+
+class Accumulator:
+    def __call__(self, model, criterion, chunks):
+        in_chunks(lambda part, total, count: part / total)(model, criterion, chunks)
+
+
+def all_at_once(model, criterion, chunks):
+    model.zero_grad()
+    criterion(model(torch.cat([x for x, _ in chunks])), torch.cat([t for _, t in chunks]))
+    model.backward(criterion.backward())
+
+
+def after_the_loop(model, criterion, chunks):
+    model.zero_grad()
+    for x, target in chunks:
+        criterion(model(x), target)
+    model.backward(criterion.backward())
 
 
 def without_network(model, criterion, chunks):
@@ -256,101 +1099,320 @@ def without_network(model, criterion, chunks):
         criterion(model(x), target)
 
 
+def by_autograd(model, criterion, chunks):
+    model.zero_grad()
+    for x, target in chunks:
+        loss = criterion(model(x), target) * len(x)
+        loss.backward()
+
+
+def learning(model, criterion, chunks):
+    in_chunks(lambda part, total, count: part / total)(model, criterion, chunks)
+    diy.SGD(model.parameters(), lr=0.1).step()
+
+
+def zero_after(model, criterion, chunks):
+    in_chunks(lambda part, total, count: part / total)(model, criterion, chunks)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+
+
+RIGHT["factor_200.4"] = [
+    in_chunks(lambda part, total, count: part / total),
+    own_sum,
+    by_hand,
+    afterwards,
+    one_at_a_time,
+    Accumulator(),
+    functools.partial(in_chunks(lambda part, total, count: part / total)),
+]
+WRONG["factor_200.4"] = [
+    (in_chunks(lambda part, total, count: 1), "it is the sum of the chunks' means"),
+    (in_chunks(lambda part, total, count: 1 / count), "the plain average"),
+    (in_chunks(lambda part, total, count: 1, zero_grad_inside=True), "zero_grad stands in the loop"),
+    (in_chunks(lambda part, total, count: part / total, zero_grad_inside=True), "with its weight: zero_grad stands"),
+    (in_chunks(lambda part, total, count: part), "the gradient of the sum over the samples"),
+    (in_chunks(lambda part, total, count: part / total, zero_grad_before=False), "what was in .grad before"),
+    (in_chunks(lambda part, total, count: part / 10), "should be"),
+    (after_the_loop, "backward stands after the loop"),
+    (all_at_once, "the whole batch does not fit into memory"),
+    (without_network, "model.backward is never called"),
+    (by_autograd, "a step has model.backward(criterion.backward())"),
+    (learning, "changes the weights"),
+    (zero_after, "it is all zero"),
+    (in_chunks(lambda part, total, count: "one"), "raises TypeError"),
+    (lambda model, criterion, chunks: [layer for layer in model][3].weight.grad.fill_(1), "No chunk is sent"),
+    (lambda model, chunks: chunks, "is called with 3 arguments: model, criterion, chunks"),
+    (in_chunks(lambda part, total, count: 1.1 * part / total), "1.1 times the right one"),
+]
+
+# The bug museum
+
+ASKED = ("uphill", "tanh_at_the_input", "missing_two", "no_mean_at_all", "eval_is_shallow")
+
+
+def seen(convert=bool, **changes):
+    """The right answers to exercise 6.1, but for the changes."""
+    right = {name: convert("finite differences" in BUGS[name.replace("_", "-")].seen_by) for name in ASKED}
+    return {name.replace("_", "-"): changes.get(name, answer) for name, answer in right.items()}
+
+
+RIGHT["museum.1"] = [
+    seen(),
+    seen(np.bool_),
+    seen(torch.tensor),
+    seen(int),
+    seen(str),
+    seen(lambda yes: "yes" if yes else "no"),
+    {name.replace("-", "_"): answer for name, answer in seen().items()},
+]
+WRONG["museum.1"] = [
+    (seen(uphill=True), "4 of 5 are right. Think again about uphill"),
+    (seen(tanh_at_the_input=False), "Think again about tanh-at-the-input"),
+    (seen(missing_two="no"), "Think again about missing-two"),
+    (seen(no_mean_at_all="True"), "what is the slope of the loss as it is reported"),
+    (seen(eval_is_shallow=1), "in which mode do the layers run"),
+    (seen(uphill=..., missing_two=...), "No answer yet for uphill, missing-two."),
+    ({"uphill": False}, "No answer yet for tanh-at-the-input"),
+    (True, "should be the dictionary"),
+    (seen(uphill="perhaps"), "The answer for uphill should be True or False, but is 'perhaps'"),
+    (seen(uphill=torch.ones(3)), "by any() or all()"),
+    (dict.fromkeys(seen(), True), "see everything"),
+    (dict.fromkeys(seen(), "no"), "see nothing"),
+    (seen(lambda yes: not yes), "All five are the wrong way round"),
+    (seen() | {"uphil": True}, "is uphill meant?"),
+]
+
+
+class HalfTanh(Module):
+    def forward(self, input):
+        self.output = (input / 2).tanh()
+        return self.output
+
+    def backward(self, gradient):
+        return gradient * (1 - self.output**2) / 2
+
+
+def far_away(x):
+    return torch.where(x > 5, x - 4, x.tanh())
+
+
+def slope_far_away(g, x, y):
+    return torch.where(x > 5, g, g * (1 - x.tanh() ** 2))
+
+
+class NoBackward(Module):
+    def forward(self, input):
+        return input
+
+
+class RandomTanh(Module):
+    def forward(self, input):
+        self.noise = torch.rand(1)
+        self.output = input.tanh() * self.noise
+        return self.output
+
+    def backward(self, gradient):
+        return gradient
+
+
+RIGHT["museum.2"] = [
+    HalfTanh,
+    HalfTanh(),
+    Plain,
+    module(lambda x: 2 * x, lambda g, x, y: 2 * g),
+    module(far_away, slope_far_away),
+    module(torch.sigmoid, lambda g, x, y: g * y * (1 - y)),
+    module(lambda x: x.tanh() + 1, lambda g, x, y: g * (1 - (y - 1) ** 2)),
+    module(torch.sin, lambda g, x, y: g * x.cos()),
+]
+WRONG["museum.2"] = [
+    (torch.tanh, "Hand over the class WrongTanh"),
+    (module(torch.tanh, lambda g, x, y: g * (1 - y * y)), "this is tanh itself"),
+    (
+        module(lambda x: 1.05 * x.tanh(), lambda g, x, y: 1.05 * g * (1 - x.tanh() ** 2)),
+        "differs from tanh by 0.05 at most",
+    ),
+    (module(lambda s: (s / 2).tanh(), lambda g, x, y: g * (1 - y * y)), "there is a factor 2 too many"),
+    (module(lambda s: s.sum(0), lambda g, x, y: g), "a tensor of its input's shape"),
+    (module(torch.sigmoid, lambda g, x, y: g @ y), "raises RuntimeError in line"),
+    (module(torch.sigmoid, lambda g, x, y: g), "check_gradients sees it"),
+    (module(far_away, lambda g, x, y: g * (1 - x.tanh() ** 2)), "check_gradients sees it"),
+    (module(torch.sigmoid, lambda g, x, y: None), "backward returns nothing: is `return` missing?"),
+    (module(lambda x: x / 0, lambda g, x, y: g), "infinite or NaN"),
+    (NoBackward, "has no backward"),
+    (Misspelt, "is backwards meant to be that?"),
+    (NeedsMore, "its __init__ should need nothing but self"),
+    (RandomTanh, "check_gradients sees it"),
+    (Autograd, "backward is to be written by hand"),
+    (diy.Tanh, "is the one of diy.py"),
+]
+
+
+def random_in_eval(network, numbers=200):
+    network.eval()
+    return not torch.equal(network(torch.ones(numbers)), network(torch.ones(numbers)))
+
+
+def as_numpy(framework):
+    network = framework.Sequential(framework.Dropout(0.5)).eval()
+    return np.any(network(torch.ones(100)).numpy() != 1)
+
+
+def as_tensor(framework):
+    network = framework.Sequential(framework.Linear(2, 50), framework.Dropout(0.5)).eval()
+    x = torch.randn(10, 2)
+    return (network(x) != network(x)).any()
+
+
+def with_own_seed(framework):
+    torch.manual_seed(0)
+    return random_in_eval(framework.Sequential(framework.Dropout(0.5), framework.Dropout(0.9)))
+
+
+class Oracle:
+    def __call__(self, framework):
+        return 1 if random_in_eval(framework.Sequential(framework.Dropout(0.2))) else 0
+
+
 def without_return(framework):
     framework.Dropout(0.5).eval()
 
 
-NOTEBOOK_4 = {
-    "4.1": [
-        (0.3 / 40, "you counted the samples only"),
-        (0.3 / 3, "you counted the outputs only"),
-        (0.3 * 120, "You made it larger"),
-        (0.3, "M times as long"),
-        (1, "should be 0.0025"),
-    ],
-    "4.2": [
-        (loss(lambda d: d.square().mean(), lambda d: 2 * d / 15), "the mean over all components"),
-        (loss(lambda d: d.square().sum(), lambda d: 2 * d), "this is the sum"),
-        (loss(lambda d: d.square().sum() / 3, lambda d: 2 * d / 3), "divided by the outputs"),
-        (loss(sample_mean, lambda d: 2 * d / 15), "a third of what your loss needs"),
-        (loss(sample_mean, lambda d: 2 * d), "the 1/N of your loss is missing"),
-        (loss(sample_mean, lambda d: d / 5), "the factor 2"),
-        (loss(sample_mean, lambda d: -2 * d / 5), "its sign is wrong"),
-        (loss(sample_mean, lambda d: (2 * d / 5).sum(0)), "prediction's shape, (5, 3), got (3,)"),
-        (WithoutBackward, "raised TypeError"),
-        (loss(sample_mean, lambda d: None), "does it end with `return`? It must return the gradient of the prediction"),
-    ],
-    "4.3": [
-        (lambda decay, M: decay, "M times less weight"),
-        (lambda decay, M: decay / M, "the wrong way round"),
-        (lambda decay, M: decay * M * M, "should be 0.24"),
-    ],
-    "4.4": [
-        (in_chunks(lambda part, total, count: 1), "it is the sum of the chunks' means"),
-        (in_chunks(lambda part, total, count: 1 / count), "the plain average"),
-        (in_chunks(lambda part, total, count: 1, zero_grad_inside=True), "the last chunk alone: call zero_grad once"),
-        (in_chunks(lambda part, total, count: part / total, zero_grad_inside=True), "the last chunk alone, weighted"),
-        (in_chunks(lambda part, total, count: part), "it is the gradient of the sum"),
-        (without_network, "no parameter has a gradient"),
-        (in_chunks(lambda part, total, count: "one"), "accumulate raised TypeError"),
-        (lambda model, criterion, chunks: [layer for layer in model][2].weight.grad.add_(1), "accumulate raised"),
-    ],
-}
-
-
-def seen(**changes):
-    """The right answers to exercise 5.1, but for the changes."""
-    right = {name: "finite differences" in BUGS[name.replace("_", "-")].seen_by for name in ASKED}
-    return {name.replace("_", "-"): changes.get(name, answer) for name, answer in right.items()}
-
-
-ASKED = ("uphill", "tanh_at_the_input", "missing_two", "no_mean_at_all", "eval_is_shallow")
-
-NOTEBOOK_5 = {
-    "5.1": [
-        (seen(uphill=True), "uphill: finite differences do not see it"),
-        (seen(tanh_at_the_input=False), "tanh-at-the-input: finite differences do see it"),
-        (seen(missing_two=False), "by a factor of 2"),
-        (seen(no_mean_at_all=True), "by the same factor"),
-        (seen(eval_is_shallow=True), "still a function with a right gradient"),
-        (seen(uphill=..., missing_two=...), "no answer yet for uphill, missing-two."),
-        ({"uphill": False}, "no answer yet for tanh-at-the-input"),
-        (True, "should be the dictionary"),
-    ],
-    "5.2": [
-        (torch.tanh, "a class derived from diy.Module"),
-        (module(torch.tanh, lambda g, x, y: g * (1 - y * y)), "still tanh within 0.1"),
-        (module(lambda s: (s / 2).tanh(), lambda g, x, y: g * (1 - y * y)), "there is a factor 2 too many"),
-        (module(lambda s: s.sum(0), lambda g, x, y: g), "the shape of its input"),
-        (module(torch.sigmoid, lambda g, x, y: g @ y), "backward raised RuntimeError"),
-        (module(torch.sigmoid, lambda g, x, y: g), "check_gradients sees it"),
-        (module(torch.sigmoid, lambda g, x, y: None), "does it end with `return`?"),
-    ],
-    "5.3": [
-        (lambda framework: False, "does not see the framework with the bug dropout-in-eval"),
-        (lambda framework: True, "complains about the right framework"),
-        (lambda framework: random_in_eval(framework.Dropout(0.5)), "does not see the framework with the bug eval-is-"),
-        (lambda framework: "no", "should return True or False"),
-        (without_return, "without_return returns nothing: is `return` missing?"),
-        (
-            lambda framework: (
-                random_in_eval(framework.Sequential(framework.Dropout(0.5)))
-                or framework.Dropout(0.5)(torch.ones(50)).max() < 2
-            ),
-            "dropout is wrong, but off in evaluation",
+RIGHT["museum.3"] = [
+    lambda framework: random_in_eval(framework.Sequential(framework.Dropout(0.5))),
+    as_numpy,
+    as_tensor,
+    with_own_seed,
+    Oracle(),
+    functools.partial(lambda p, framework: random_in_eval(framework.Sequential(framework.Dropout(p))), 0.5),
+    lambda framework: "yes" if random_in_eval(framework.Sequential(framework.Dropout())) else "no",
+]
+WRONG["museum.3"] = [
+    (lambda framework: False, "never complains"),
+    (lambda framework: True, "always complains"),
+    (lambda framework: random_in_eval(framework.Dropout(0.5)), "does not see eval-is-shallow"),
+    (lambda framework: random_in_eval(framework.Sequential(framework.Dropout(0.5)), 1), "of 20 seeds only"),
+    (lambda framework: "perhaps", "should be True or False"),
+    (without_return, "returns nothing: is `return` missing?"),
+    (lambda framework: torch.ones(3) > 0, "by any() or all()"),
+    (lambda framework: framework.Dropout(0.5)(torch.ones(9)).max() == 2, "always complains"),
+    (
+        lambda framework: (
+            random_in_eval(framework.Sequential(framework.Dropout(0.5)))
+            or framework.Dropout(0.5)(torch.ones(50)).max() < 2
         ),
-    ],
-    "5.4": [
-        (lambda framework: False, "does not see the framework with the bug variance-for-std"),
-        (lambda framework: framework.Linear(2, 2).weight.std() < 0.6, "complains about the right framework"),
-        (lambda framework: framework.Linear(200, 100).weight.std() == 0, "does not see"),
-    ],
-}
+        "complains about dropout-not-rescaled",
+    ),
+    (lambda framework: framework.DropOut(), "raises AttributeError in line"),
+    (True, "Hand over the function"),
+    (lambda: True, "is called with 1 argument: framework"),
+    (lambda framework: ["it is random"], "should be True or False"),
+]
 
 
-def random_in_eval(network):
-    network.eval()
-    return not torch.equal(network(torch.ones(50)), network(torch.ones(50)))
+def spread(framework, low, high, sizes=(200, 100)):
+    weight = framework.Linear(*sizes).weight
+    return not low < weight.std() / (2 / sum(sizes)) ** 0.5 < high
+
+
+def lucky(framework):
+    torch.manual_seed(3)
+    return spread(framework, 0.96, 1.04, (20, 10))
+
+
+RIGHT["museum.4"] = [
+    lambda framework: spread(framework, 0.95, 1.05),
+    lambda framework: bool(spread(framework, 0.9, 1.1)),
+    lambda framework: np.bool_(spread(framework, 0.93, 1.07, (300, 300))),
+    lambda framework: (framework.Linear(400, 100).weight.var() * 250 - 1).abs() > 0.05,
+    lambda framework: abs(np.std(framework.Linear(150, 250).weight.numpy()) - (2 / 400) ** 0.5) > 0.005,
+    lambda framework: int(spread(framework, 0.95, 1.05, (1000, 100))),
+]
+WRONG["museum.4"] = [
+    (lambda framework: False, "never complains"),
+    (lambda framework: True, "always complains"),
+    (lambda framework: framework.Linear(2, 2).weight.std() < 0.6, "complains about the right framework"),
+    (lambda framework: framework.Linear(200, 100).weight.std() == 0, "does not see"),
+    (lambda framework: spread(framework, 0.5, 2), "does not see weights √2 times too large: your bounds are too wide"),
+    (lambda framework: spread(framework, 0.95, 1.05, (40, 20)), "bad luck looks like a mistake"),
+    (lucky, "bad luck looks like a mistake"),
+    (lambda framework: spread(framework, 0.7, 1.4, (200, 100)) and False, "never complains"),
+    (lambda framework: spread(framework, 0.995, 1.005), "bad luck looks like a mistake"),
+    (lambda framework: framework.Linear(200, 100).weight, "by any() or all()"),
+    (lambda framework: framework.Linear(200).weight, "raises TypeError in line"),
+    (lambda framework: spread(framework, 0.95, 1.42), "weights √2 times too large"),
+    ("True", "Hand over the function"),
+]
+
+# Convolutions
+
+
+def size_of(rule):
+    return lambda size, kernel, stride=1, padding=0: rule(size + 2 * padding - kernel, stride)
+
+
+def by_counting(size, kernel, stride=1, padding=0):
+    return len(range(0, size + 2 * padding - kernel + 1, stride))
+
+
+RIGHT["convolutions.1"] = [
+    size_of(lambda places, stride: places // stride + 1),
+    size_of(lambda places, stride: math.floor(places / stride + 1)),
+    size_of(lambda places, stride: np.floor(places / stride) + 1),
+    size_of(lambda places, stride: torch.tensor(places // stride + 1)),
+    size_of(lambda places, stride: (places + stride) // stride),
+    size_of(lambda places, stride: np.int64(places // stride + 1)),
+    by_counting,
+    lambda size, kernel, stride=1, padding=0: diy.Conv2d(1, 1, kernel, stride, padding)(
+        torch.zeros(1, 1, size, size)
+    ).shape[-1],
+]
+WRONG["convolutions.1"] = [
+    (size_of(lambda places, stride: places // stride), "one more window than steps"),
+    (lambda size, kernel, stride=1, padding=0: (size + padding - kernel) // stride + 1, "lies on both sides"),
+    (lambda size, kernel, stride=1, padding=0: (size + 2 * padding) // stride, "the kernel's own size counts"),
+    (size_of(lambda places, stride: places / stride + 1), "half a step gives no window"),
+    (size_of(lambda places, stride: round(places / stride) + 1), "round down, not"),
+    (size_of(lambda places, stride: math.ceil(places / stride) + 1), "round down, not up"),
+    (size_of(lambda places, stride: places + 1), "the stride does not count yet"),
+    (lambda size, kernel, stride=1, padding=0: (size - kernel) // stride + 1, "the padding does not count yet"),
+    (lambda size, kernel, stride=2, padding=0: (size + 2 * padding - kernel) // stride + 1, "should be 1 and 0"),
+    (lambda size, kernel, stride, padding: (size + 2 * padding - kernel) // stride + 1, "is called with 2 arguments"),
+    (lambda size, kernel, stride=1, padding=0: 4, "so is every other result"),
+    (28, "Hand over the function output_size itself"),
+    (lambda size, kernel, stride=1, padding=0: size - 5, "Draw 32 pixels in a row"),
+    (size_of(lambda places, stride: places // (stride - 1)), "in line"),
+]
+
+LEFT = [[0, 0, 0], [1, 0, 0], [0, 0, 0]]
+RIGHT["convolutions.2"] = [
+    LEFT,
+    torch.tensor(LEFT),
+    np.array(LEFT, dtype=np.float32),
+    [torch.tensor(row) for row in LEFT],
+    torch.tensor(LEFT)[None, None].float(),
+    tuple(tuple(float(x) for x in row) for row in LEFT),
+    torch.tensor(LEFT) > 0,
+]
+WRONG["convolutions.2"] = [
+    ([[0, 0, 0], [0, 0, 1], [0, 0, 0]], "moves it to the left"),
+    ([[0, 1, 0], [0, 0, 0], [0, 0, 0]], "moves it down"),
+    ([[0, 0, 0], [0, 0, 0], [0, 1, 0]], "moves it up"),
+    ([[0, 0, 0], [0, 1, 0], [0, 0, 0]], "leaves it where it is"),
+    ([[1, 0, 0], [0, 0, 0], [0, 0, 0]], "moves it down as well"),
+    ([[1, 1, 1], [1, 1, 1], [1, 1, 1]], "one weight is 1 and all others are 0"),
+    ([[0, 0, 0], [2, 0, 0], [0, 0, 0]], "multiplied by 2"),
+    ([[0, 0, 0], [1.1, 0, 0], [0, 0, 0]], "multiplied by 1.1"),
+    ([[0, 0, 0], [-1, 0, 0], [0, 0, 0]], "the sign is wrong"),
+    ([[0, 0, 0], [1, 1, 0], [0, 0, 0]], "adds the image to the moved one"),
+    ([[0] * 3] * 3, "an image of zeros"),
+    ([1, 0, 0], "three rows of three numbers"),
+    ([[0, 0], [1, 0, 0], [0, 0, 0]], "parts of different shapes"),
+    ("left", "should be three rows of three numbers, but is 'left'"),
+    (lambda: LEFT, "is a function"),
+    ([[0, 0, 0], [math.nan, 0, 0], [0, 0, 0]], "NaN"),
+]
 
 
 def pooling(forward, backward=lambda g: g.repeat_interleave(2, 2).repeat_interleave(2, 3) / 4):
@@ -362,81 +1424,483 @@ def pooling(forward, backward=lambda g: g.repeat_interleave(2, 2).repeat_interle
     return module(windows, lambda g, x, y: backward(g))
 
 
-NOTEBOOK_6 = {
-    "6.1": [
-        (
-            lambda size, kernel, stride=1, padding=0: (size + 2 * padding - kernel) // stride,
-            "one more window than steps",
-        ),
-        (lambda size, kernel, stride=1, padding=0: (size + padding - kernel) // stride + 1, "lies on both sides"),
-        (lambda size, kernel, stride=1, padding=0: (size + 2 * padding) // stride, "must lie within the image"),
-        (lambda size, kernel, stride=1, padding=0: (size + 2 * padding - kernel) / stride + 1, "round down"),
-        (lambda size, kernel, stride=1, padding=0: size + 2 * padding - kernel + 1, "the stride does not count yet"),
-        (lambda size, kernel, stride, padding: (size + 2 * padding - kernel) // stride + 1, "raised TypeError"),
-    ],
-    "6.2": [
-        ([[0, 0, 0], [0, 0, 1], [0, 0, 0]], "moves it to the left"),
-        ([[0, 1, 0], [0, 0, 0], [0, 0, 0]], "moves it down"),
-        ([[0, 0, 0], [0, 0, 0], [0, 1, 0]], "moves it up"),
-        ([[0, 0, 0], [0, 1, 0], [0, 0, 0]], "leaves it where it is"),
-        ([[1, 1, 1], [1, 1, 1], [1, 1, 1]], "the image[2, 2] should be 10, but is 99"),
-        ([1, 0, 0], "should have shape (3, 3)"),
-        ("left", "three rows of three numbers"),
-    ],
-    "6.3": [
-        (pooling(lambda x: x.sum((3, 5))), "that is the sum"),
-        (pooling(lambda x: x.amax((3, 5))), "the largest of each window"),
-        (module(lambda x: x.reshape(2, 3, 2, 2, 2, 3).mean((2, 4)), None), "not over neighbours"),
-        (
-            pooling(lambda x: x.mean((3, 5)), lambda g: g.repeat_interleave(2, 2).repeat_interleave(2, 3)),
-            "it is the right one times 4",
-        ),
-        (pooling(lambda x: x.mean((3, 5)), lambda g: g), "must return a gradient of the input's shape"),
-    ],
-    "6.4": [
-        (lambda s, t: s[t] - s.exp().sum().log(), "the sign is wrong"),
-        (lambda s, t: s.softmax(0)[t], "that is the probability itself"),
-        (lambda s, t: (s - s.max()).exp().sum().log() - s[t], "the largest score that you took out"),
-        (lambda s, t: (s.exp().sum().log() - s[t]) / math.log(10), "to base e"),
-        (lambda s, t: s.exp().sum().log() - s[t], "lower all scores by the largest before exp"),
-        (lambda s, t: -(s.softmax(0)[t].log()), "lower all scores by the largest before exp"),
-    ],
+def average(x):
+    return x.mean((3, 5))
+
+
+def fill(g):
+    images = torch.zeros(*g.shape[:2], 2 * g.shape[2], 2 * g.shape[3], dtype=g.dtype)
+    for i in 0, 1:
+        for j in 0, 1:
+            images[:, :, i::2, j::2] = g / 4
+    return images
+
+
+def fixed_shape(x):
+    return x.reshape(2, 3, 2, 2, 3, 2).mean((3, 5))
+
+
+RIGHT["convolutions.3"] = [
+    pooling(average),
+    pooling(average, fill),
+    pooling(lambda x: x.sum((3, 5)) / 4),
+    pooling(average, lambda g: torch.kron(g, torch.full((2, 2), 0.25, dtype=g.dtype))),
+    pooling(lambda x: average(x.float())),
+    module(lambda x: torch.nn.functional.avg_pool2d(x, 2), lambda g, x, y: fill(g)),
+    module(
+        lambda x: (x[..., ::2, ::2] + x[..., 1::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, 1::2]) / 4,
+        lambda g, x, y: fill(g),
+    ),
+    pooling(average)(),
+]
+WRONG["convolutions.3"] = [
+    (pooling(lambda x: x.sum((3, 5))), "that is the sum"),
+    (pooling(lambda x: x.amax((3, 5))), "the largest of each window"),
+    (
+        module(lambda x: x.reshape(*x.shape[:2], 2, x.shape[2] // 2, 2, x.shape[3] // 2).mean((2, 4)), None),
+        "not over neighbours",
+    ),
+    (pooling(lambda x: x.mean((2, 4))), "should have shape"),
+    (pooling(lambda x: x.mean(3).flatten(3)), "the window is 2 wide as well"),
+    (module(lambda x: torch.nn.functional.avg_pool2d(x, 2, 1), None), "the stride is 2"),
+    (module(fixed_shape, lambda g, x, y: fill(g)), "raises RuntimeError in line"),
+    (pooling(average, lambda g: g.repeat_interleave(2, 2).repeat_interleave(2, 3)), "which one?"),
+    (pooling(average, lambda g: g.repeat(1, 1, 2, 2) / 4), "repeat each number, not the whole"),
+    (pooling(average, lambda g: g), "the input's shape"),
+    (pooling(average, lambda g: torch.full_like(fill(g), 0.25)), "the share alone"),
+    (pooling(average, lambda g: g.div_(4).repeat_interleave(2, 2).repeat_interleave(2, 3)), "from above in place"),
+    (pooling(average, lambda g: -fill(g)), "the sign is wrong"),
+    (pooling(average, lambda g: fill(g) * 1.05), "1.05 times the right one"),
+    (torch.nn.AvgPool2d(2), "belongs to PyTorch"),
+    (lambda x: x, "Hand over the class AvgPool2d"),
+]
+
+
+def shifted(scores, target):
+    largest = scores.max()
+    return largest + (scores - largest).exp().sum().log() - scores[target]
+
+
+def with_lists(scores, target):
+    values = scores.tolist()
+    return max(values) + math.log(sum(math.exp(v - max(values)) for v in values)) - values[target]
+
+
+RIGHT["convolutions.4"] = [
+    shifted,
+    with_lists,
+    lambda s, t: s.logsumexp(0) - s[t],
+    lambda s, t: -s.log_softmax(0)[t],
+    lambda s, t: torch.nn.functional.cross_entropy(s[None], torch.tensor([t])),
+    lambda s, t: [shifted(s.float(), t)],
+    lambda s, t: (s - s[t]).logsumexp(0),
+    lambda s, t: np.logaddexp.reduce(s.numpy()) - s.numpy()[t],
+    lambda s, t: shifted(s, t).item(),
+]
+WRONG["convolutions.4"] = [
+    (lambda s, t: -shifted(s, t), "the sign is wrong"),
+    (lambda s, t: s.softmax(0)[t], "that is the probability itself"),
+    (lambda s, t: (s - s.max()).exp().sum().log() - s[t], "the largest score that you took out is missing"),
+    (lambda s, t: shifted(s, t) / math.log(10), "to base e"),
+    (lambda s, t: s.exp().sum().log() - s[t], "lower all scores by the largest before exp"),
+    (lambda s, t: -(s.softmax(0)[t].log()), "the probability is rounded to 0"),
+    (lambda s, t: s.logsumexp(0), "the score of the right class is missing"),
+    (lambda s, t: -s.log_softmax(0), "one number per class"),
+    (lambda s, t: -s.log_softmax(0).mean(), "only the right one counts"),
+    (lambda s, t: s.sub_(s.max()).exp().sum().log() - s[t], "changes its argument scores in place"),
+    (lambda s, t: s.logsumexp(0) - s[0], "should be"),
+    (lambda s, t: 1.1 * shifted(s, t), "should be"),
+    (lambda s: s.logsumexp(0), "is called with 2 arguments: scores, target"),
+    (lambda s, t: s.clamp(-500, 500).logsumexp(0) - s.clamp(-500, 500)[t], "should be 1000, but is 500"),
+    (lambda s, t: math.log(sum(math.exp(v) for v in s.tolist())) - s[t], "raises OverflowError in line"),
+    (torch.nn.CrossEntropyLoss, "should be a number"),
+    (lambda s, t: (s - s.min()).exp().sum().log() + s.min() - s[t], "lower all scores by the largest"),
+]
+
+# The playground
+
+RIGHT["playground.1"] = [
+    0.08,
+    "0.08",
+    [0.08],
+    np.float32(0.08),
+    torch.tensor(0.08),
+    0.01 * 8,
+    (0.08,),
+    np.array(0.08),
+    "8e-2",
+]
+WRONG["playground.1"] = [
+    (0.01 * 200, "Are there 100?"),
+    (0.01 * 4, "how many has each point?"),
+    (0.01 / 8, "its learning rate is the larger one"),
+    (0.01, "the sum's own"),
+    (8, "multiply the learning rate by it"),
+    (0.8, "is not 0.8. How many components"),
+    (0.088, "is not 0.088"),
+    ("fast", "should be a number"),
+    (dict(lr=0.08), "should be a number"),
+    (math.inf, "infinite"),
+    ([0.08, 0.08], "should be a number"),
+    (True, "should be a number, but is True"),
+]
+
+RIGHT["playground.2"] = [
+    dict(batch_size=20, optimizer="SGD with momentum"),
+    {"batch_size": 10, "lr": 0.005, "width": 50},
+    dict(optimizer="Adam", lr=0.01, batch_size=20),
+    dict(optimizer="Adam", lr=0.005, batch_size=20, width=100, data="spiral"),
+    dict(batch_size=20, optimizer="SGD with momentum", seed=7, features=["x", "y", "xy"]),
+]
+WRONG["playground.2"] = [
+    ({"lr": 0.001}, "after 20 epochs"),
+    ({"lr": 1.0}, "The run stopped. Diverged"),
+    ({"learning_rate": 0.01}, "There is no setting 'learning_rate'"),
+    ({"layers": 3}, "The settings are data, noise, features, depth, width"),
+    ({"width": 0}, "width must be in"),
+    ({"width": "50"}, "width must be an integer"),
+    (0.01, "should be a dictionary"),
+    ({"test_size": 0}, "There is no setting 'test_size' to change"),
+    ({"train_size": 5000}, "There is no setting 'train_size' to change"),
+    ({"data": "moons"}, "The data set should stay the spiral"),
+    ({"lr": ...}, "open"),
+    ({"bug": "missing-two"}, "Without a planted bug"),
+    ({"optimizer": "adam"}, "These settings are refused: optimizer must be one of"),
+    ({1: 2}, "There is no setting 1"),
+    ({"seed": 10**12, "batch_size": 20}, "seed must be in"),
+]
+
+RIGHT["playground.3"] = [
+    dict(init_scale=10.0),
+    dict(init_scale=20, lr=0.001),
+    dict(width=200, depth=10, init_scale=5.0),
+    {"init_scale": 10.0, "data": "moons"},
+    dict(init_scale=100.0, optimizer="SGD with momentum"),
+]
+WRONG["playground.3"] = [
+    ({"width": 50}, "so it learns"),
+    ({"lr": 0.1}, "should stay 0.001, but is 0.1"),
+    ({"init_scale": 0}, "the playground has not given up"),
+    ({"dropout": 1.0}, "the playground has not given up"),
+    ({"train_size": 0}, "There is no setting 'train_size' to change"),
+    ({"data": "own points"}, "there is nothing to learn"),
+    ({"init_scale": "10"}, "init_scale must be a number"),
+    ({"initscale": 10.0}, "Is init_scale meant?"),
+    ([("init_scale", 10.0)], "should be a dictionary"),
+    ({"bug": "uphill"}, "Without a planted bug"),
+    ({"seed": 3}, "the playground has not given up"),
+    ({}, "open"),
+]
+
+RIGHT["playground.4"] = [
+    dict(depth=6, activation="Sigmoid"),
+    dict(depth=6, activation="Tanh", init_scale=0.2),
+    dict(depth=10, activation="Sigmoid", width=50),
+    dict(depth=8, init_scale=0.2, data="moons"),
+    dict(depth=7, activation="Sigmoid", reduction="mean", lr=0.1),
+]
+WRONG["playground.4"] = [
+    ({"depth": 2}, "times as large as the last one's"),
+    ({"dropout": 1.0}, "are 0, too"),
+    ({"init_scale": 0}, "0"),
+    ({"width": 1, "depth": 6}, "0"),
+    ({"depth": 0}, "the first layer is the last one"),
+    ({"depth": 11}, "depth must be in"),
+    ({"train_size": 0}, "There is no setting 'train_size' to change"),
+    ({"data": "own points"}, "there is nothing to learn"),
+    ({"init_scale": 1e300}, "NaN"),
+    ("Sigmoid", "should be a dictionary"),
+    ({"activation": "sigmoid"}, "activation must be one of"),
+    ({"activation": "Sigmoid"}, "times as large as the last one's"),
+]
+
+# What no learner would hand over on purpose
+
+
+class Nasty:
+    """Refuses whatever is asked of it."""
+
+    def __repr__(self):
+        raise ValueError("no repr")
+
+    def __getattribute__(self, name):
+        raise ValueError(f"no {name}")
+
+    def __eq__(self, other):
+        raise ValueError("no ==")
+
+    __hash__ = None
+
+
+def circular():
+    answer = []
+    answer.append(answer)
+    return answer
+
+
+STRANGE = {
+    "an object": object(),
+    "a word": "strange",
+    "an empty string": "",
+    "a dictionary": {"a": object()},
+    "a set": {1, 2},
+    "a class": Exception,
+    "a metaclass": type,
+    "a module": math,
+    "bytes": b"1",
+    "a complex number": 1j,
+    "a complex tensor": torch.ones(2, dtype=torch.complex64),
+    "an empty list": [],
+    "an empty tensor": torch.empty(0),
+    "a tensor without data": torch.empty(2, 2, device="meta"),
+    "a sparse tensor": torch.eye(3).to_sparse(),
+    "a list of lists": [[1, 2], [3]],
+    "a list of None": [None, None],
+    "itself": circular(),
+    "NaN": math.nan,
+    "infinity": math.inf,
+    "a huge integer": 10**400,
+    "NumPy objects": np.array([object()]),
+    "NumPy words": np.array(["a"]),
+    "a nasty one": Nasty(),
+    "a function that divides by zero": lambda *a, **k: 1 / 0,
+    "a function that exits": raising(SystemExit(3)),
+    "a function that raises a bare exception": raising(BaseException()),
+    "a function without end": endless,
+    "a function that gives dots": lambda *a, **k: ...,
+    "a function that gives a function": lambda *a, **k: len,
+    "a function that gives a class": lambda *a, **k: Module,
+    "a function that gives a nasty one": lambda *a, **k: Nasty(),
+    "a function that gives an empty tensor": lambda *a, **k: torch.empty(0),
+    "a function that gives text": lambda *a, **k: "seven",
+    "a generator function": lambda *a, **k: (yield 1),
+    "a function that gives itself": lambda *a, **k: circular(),
+    "the identity": lambda x, *a, **k: x,
+    "a builtin": len,
+    "print": print,
+    "a class of strange results": module(lambda x, *a: Nasty(), lambda *a: Nasty()),
+    "a class whose passes raise": module(raising(OSError()), raising(StopIteration())),
+    "a class whose backward is strange": module(lambda x, *a: 1 * x, lambda *a: {}),
+    "a loss of strange results": loss(lambda d: [d], lambda d: (d,)),
+    "a loss that returns NaN": loss(lambda d: d.sum() * math.nan, lambda d: d),
 }
 
-NOTEBOOK_7 = {
-    "7.1": [
-        (0.01 * 200, "cannot have more points than there are"),
-        (0.01 * 4, "2 outputs per point"),
-        (0.01 / 8, "its learning rate is the larger one"),
-        (0.01, "the sum's own"),
-        (0.8, "should be 0.08"),
-    ],
-    "7.2": [
-        ({"lr": 0.001}, "after 20 epochs"),
-        ({"lr": 1.0}, "The run stopped. Diverged"),
-        ({"learning_rate": 0.01}, "these settings are refused"),
-        ({"width": 0}, "width must be in"),
-        (0.01, "should be a dictionary"),
-    ],
-    "7.3": [
-        ({"width": 50}, "it still learns"),
-        ({"lr": 0.1}, "should stay 0.001, but is 0.1"),
-    ],
-    "7.4": [
-        ({"depth": 2}, "times as large as the last one's"),
-        ({"dropout": 1.0}, "are 0, too"),
-    ],
-}
+EXERCISES = list(RIGHT)
 
-MISTAKES = {**NOTEBOOK_1, **NOTEBOOK_2, **NOTEBOOK_3, **NOTEBOOK_4, **NOTEBOOK_5, **NOTEBOOK_6, **NOTEBOOK_7}
+
+def number_of(exercise):
+    """Return "4.1" for "circle.1"."""
+    name, part = exercise.split(".")
+    return f"{next(number for number, module in NOTEBOOKS.items() if module == name)}.{part}"
+
+
+def ask(exercise, answer, capsys):
+    """Return the verdict on an answer, after a look at what was printed."""
+    several = exercise == "circle.1" and isinstance(answer, tuple)
+    verdict = check(number_of(exercise), *(answer if several else (answer,)))
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1] == str(verdict) and err == ""
+    assert verdict.state in ("right", "not yet", "open") and bool(verdict) == (verdict.state == "right")
+    return verdict
+
+
+def cases(table):
+    return [pytest.param(e, a, id=f"{e}-{i}") for e, answers in table.items() for i, a in enumerate(answers)]
+
+
+@pytest.mark.parametrize("exercise, answer", cases(RIGHT))
+def test_a_right_answer_is_right_in_any_style(exercise, answer, capsys):
+    verdict = ask(exercise, answer, capsys)
+    assert verdict, verdict
+
+
+@pytest.mark.parametrize("exercise, case", cases(WRONG))
+def test_a_wrong_answer_is_refused_with_the_reason(exercise, case, capsys):
+    answer, words = case
+    verdict = ask(exercise, answer, capsys)
+    assert not verdict
+    assert words in str(verdict)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS.values())
+def test_every_exercise_is_tried_with_many_answers(name):
+    number = next(n for n in NOTEBOOKS if NOTEBOOKS[n] == name)
+    for exercise in exercises(number):
+        key = f"{name}.{exercise.split('.')[1]}"
+        assert len(RIGHT[key]) >= 5 and len(WRONG[key]) >= 8
+
+
+@pytest.mark.parametrize("name", STRANGE)
+@pytest.mark.parametrize("exercise", EXERCISES)
+def test_a_strange_answer_is_told_in_one_line(exercise, name, capsys):
+    strange = STRANGE[name]
+    verdict = ask(exercise, (strange, strange) if exercise == "circle.1" else strange, capsys)
+    assert not verdict
+    assert len(str(verdict)) < 600
+
+
+def learner(source, **names):
+    """Run the source of a notebook's cell as IPython does, and return what it defines."""
+    file = f"/tmp/ipykernel_1/{abs(hash(source))}.py"
+    linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file
+    names = {"__name__": "__main__", "torch": torch, "Module": Module, "math": math, **names}
+    exec(compile(source, file, "exec"), names)
+    return names
+
+
+def test_an_exception_is_told_with_the_line_of_the_learner(capsys):
+    cell = learner("def radius(share):\n    area = 4 * share\n    return math.sqrt(aera / math.pi)\n")
+    verdict = ask("circle.2", cell["radius"], capsys)
+    line = "in line 3, \"return math.sqrt(aera / math.pi)\": name 'aera' is not defined."
+    assert verdict.reason == f"radius raises NameError {line}"
+
+
+def test_the_line_is_that_of_the_learner_even_if_the_exception_comes_from_elsewhere(capsys):
+    source = "def confusion(labels, predicted):\n    both = torch.stack([labels, predicted])\n    return both @ both\n"
+    verdict = ask("circle.3", learner(source)["confusion"], capsys)
+    assert 'confusion raises RuntimeError in line 3, "return both @ both": ' in verdict.reason
+    source = "def sees(framework):\n    network = framework.Sequential(\n        [1])\n    return network\n"
+    verdict = ask("museum.3", learner(source)["sees"], capsys)
+    assert verdict.reason.startswith("Argument 0 of Sequential must be a diy Module, got list;")
+    assert verdict.reason.endswith('(that was in line 2, "network = framework.Sequential(").')
+
+
+def test_dots_are_no_answer_wherever_they_stand(capsys):
+    sources = [
+        "def radius(share): ...",
+        'def radius(share):\n    """The docstring of the task."""\n    ...',
+        "def radius(share):\n    return ...",
+        "def radius(share):\n    area = ...\n    return math.sqrt(area)",
+        "def radius(share): pass",
+        "def radius(share):\n    raise NotImplementedError",
+        "radius = ...",
+        "radius = None",
+    ]
+    for source in sources:
+        verdict = ask("circle.2", learner(source)["radius"], capsys)
+        assert verdict.state == "open"
+        assert str(verdict).endswith(": open. Put your answer in the place of the dots and run the cell again.")
+
+
+def test_dots_of_an_index_are_no_open_place(capsys):
+    verdict = ask("forward_pass.2", lambda X, W, b: W @ X + b[..., None], capsys)
+    assert verdict
+
+
+def test_a_step_that_is_done_is_named_where_the_next_is_open(capsys):
+    verdict = ask("backward_pass.2", OnlyForward, capsys)
+    assert verdict.state == "open"
+    assert verdict.reason.startswith("Sigmoid.forward is right so far, backward still has its dots.")
 
 
 @pytest.mark.parametrize(
-    "exercise, answer, words",
-    [(exercise, answer, words) for exercise, mistakes in MISTAKES.items() for answer, words in mistakes],
+    "exercise, right, at",
+    [
+        ("forward_pass.1", 777, 0),
+        ("circle.1", 50, 0),
+        ("circle.1", 1.58, 1),
+        ("factor_200.1", 0.0025, 0),
+        ("playground.1", 0.08, 0),
+    ],
 )
-def test_a_wrong_answer_is_refused_with_the_reason(exercise, answer, words, capsys):
-    check(exercise, *(answer if isinstance(answer, tuple) else (answer,)))
-    verdict = capsys.readouterr().out
-    assert verdict.startswith(f"Exercise {exercise}: not yet.")
-    assert words in verdict
+def test_no_guess_is_answered_by_the_number_itself(exercise, right, at, capsys):
+    mistakes = [
+        right * factor for factor in (0.001, 0.01, 0.25, 0.5, 0.9, 0.99, 1.01, 1.1, 2, 3, 4, 8, 10, 100, 120, 1000)
+    ]
+    for guess in [-1, 0, 1, 2, 4, 42, *mistakes]:
+        answer = (guess if at == 0 else 50, guess if at == 1 else 1) if exercise == "circle.1" else guess
+        verdict = ask(exercise, answer, capsys)
+        words = verdict.reason.replace(f"{guess:.6g}", "")
+        assert not verdict and not re.search(rf"(?<![\d.]){re.escape(str(right))}(?!\d)", words), verdict
+
+
+def test_an_interruption_is_no_wrong_answer():
+    with pytest.raises(KeyboardInterrupt):
+        check(number_of("circle.2"), raising(KeyboardInterrupt()))
+
+
+@pytest.mark.parametrize(
+    "exercise, answers, words",
+    [
+        ("9999.1", (1,), "exercises are called 1.2 and so on"),
+        ("1.99", (1,), "those of this notebook are 1.1, 1.2"),
+        (1.1, (777,), "right"),
+        ("1.1", (), 'The last line should be check("1.1", parameters).'),
+        ("1.1", (1, 2), 'The last line should be check("1.1", parameters).'),
+        ("one", (1,), "exercises are called 1.2 and so on"),
+        (None, (1,), "exercises are called 1.2 and so on"),
+    ],
+)
+def test_a_call_with_the_wrong_number_is_told(exercise, answers, words):
+    assert words in str(check(exercise, *answers))
+
+
+def test_floats_are_shown_with_the_digits_that_differ():
+    with pytest.raises(AnswerError, match=r"A should be 0\.24, but is 0\.239990\.|A should be 0\.24, but is 0\.23999"):
+        expect("A", 0.23999, torch.tensor(0.24))
+    assert digits(0.24, 0.24 + 1e-9) == ("0.24", "0.240000001")
+    assert digits(1 / 3, 1 / 3 + 1e-16) != ("0.333333", "0.333333")
+
+
+def test_components_are_compared_each_with_its_own_size():
+    expected = torch.tensor([1.0, 1e-3], dtype=torch.float64)
+    expect("A", expected.float(), expected)
+    with pytest.raises(AnswerError, match=r"A at \[1\] should be 0\.001, but is 0\.0011"):
+        expect("A", [1.0, 1.1e-3], expected)
+
+
+def test_a_mistake_is_named_only_where_every_result_shows_it():
+    cases = [("f(2)", 4, 8, {"squared.": 4, "doubled.": 4}, ()), ("f(3)", 6, 27, {"squared.": 9, "doubled.": 6}, ())]
+    with pytest.raises(AnswerError, match=r"f\(2\): doubled\."):
+        expect_numbers(cases)
+
+
+def test_whatever_an_answer_does_the_notebook_goes_on_as_before(capsys):
+    def careless(size_in):
+        torch.manual_seed(5)
+        np.random.seed(5)
+        random.seed(5)
+        torch.set_default_dtype(torch.float16)
+        warnings.warn("a warning", stacklevel=1)
+        raise ValueError
+
+    torch.manual_seed(1)
+    random.seed(1)
+    np.random.seed(1)
+    expected = torch.rand(1), random.random(), np.random.rand()
+    torch.manual_seed(1)
+    random.seed(1)
+    np.random.seed(1)
+    assert not ask("forward_pass.4", careless, capsys)
+    assert torch.get_default_dtype() == torch.float32
+    assert (torch.rand(1), random.random(), np.random.rand()) == expected
+
+
+def test_a_verdict_is_printed_once_in_a_notebook():
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.utils.capture import capture_output
+
+    shell = InteractiveShell()
+    with capture_output() as captured:
+        shell.run_cell('from course import check\ncheck("1.1", 777)')
+    assert captured.stdout.count("Exercise 1.1: right.") == 1
+    assert "Verdict" not in captured.stdout and not captured.outputs
+
+
+def test_progress_shows_what_is_solved(capsys, monkeypatch):
+    monkeypatch.setattr("checkers.core._verdicts", {})
+    progress()
+    assert capsys.readouterr().out == "No exercise has been checked yet: run the cell of one.\n"
+    first, second = number_of("circle.1"), number_of("circle.2")
+    check(first, 50, 1.58)
+    check(second, raising(ValueError()))
+    check(number_of("circle.3"), ...)
+    capsys.readouterr()
+    progress()
+    lines = capsys.readouterr().out.splitlines()
+    part = lines[lines.index(f"Notebook {first[0]}: 1 of 4 exercises solved") :][:5]
+    assert [line.split(None, 1)[1] for line in part[1:]] == ["solved", "not yet", "open", "open"]
+    check(first, 50, 3)
+    capsys.readouterr()
+    progress()
+    assert f"Notebook {first[0]}: 0 of 4 exercises solved" in capsys.readouterr().out

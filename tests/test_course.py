@@ -1,9 +1,9 @@
-"""The helpers of the notebooks: verdicts that can be negative, tables, and what is shown of the code."""
+"""The helpers of the notebooks: verdicts on formulas that can be negative, tables, and what is shown of the code."""
 
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from course import AnswerError, NoAnswerError, Table, agree, call, check, code, expect, expect_gradients, shapes, show
+from course import Table, agree, code, shapes, show
 
 import diy
 
@@ -65,64 +65,3 @@ def test_a_figure_carries_its_description_and_no_trace_of_the_software(monkeypat
     assert b"matplotlib" not in image.data.lower()
     assert "An empty figure, for a test." in caption._repr_html_()
     assert not plt.fignum_exists(figure.number)
-
-
-def test_call_tells_an_open_answer_from_a_wrong_one():
-    def untouched(x):
-        """The docstring of a task is no answer."""
-        ...
-
-    def partly(x):
-        result = ...  # noqa: F841
-
-    with pytest.raises(NoAnswerError):
-        call(lambda: ...)
-    with pytest.raises(NoAnswerError):
-        call(untouched, 1)
-    with pytest.raises(NoAnswerError):
-        call(partly, 1)
-    with pytest.raises(AnswerError, match="forward raised ZeroDivisionError: division by zero"):
-        call(lambda: 1 / 0, name="forward")
-    assert call(max, 1, 2) == 2
-
-
-def test_call_notices_a_forgotten_return():
-    def double(x):
-        2 * x
-
-    with pytest.raises(AnswerError, match="double returns nothing: is `return` missing"):
-        call(double, 1)
-    with pytest.raises(AnswerError, match="append returns nothing"):
-        call([].append, 1)
-
-
-def test_expect_names_the_mistake_the_shape_or_the_component():
-    expected = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    expect("A", expected.clone(), expected)
-    with pytest.raises(AnswerError, match="A: it is turned over"):
-        expect("A", expected.T, expected, {"it is turned over": expected.T})
-    with pytest.raises(AnswerError, match=r"A should have shape \(2, 2\), but has \(4,\)"):
-        expect("A", expected.flatten(), expected)
-    with pytest.raises(AnswerError, match=r"A\[1, 0\] should be 3, but is 5"):
-        expect("A", torch.tensor([[1.0, 2.0], [5.0, 4.0]]), expected)
-    with pytest.raises(AnswerError, match=r"A\[0, 1\] should be 2, but is nan"):
-        expect("A", torch.tensor([[1.0, float("nan")], [3.0, 4.0]]), expected)
-    with pytest.raises(AnswerError, match="A should be a number or a tensor, but is 'four'"):
-        expect("A", "four", 4)
-
-
-def test_expect_gradients_passes_what_is_right_and_says_what_is_not():
-    expect_gradients(diy.Linear(3, 2), torch.randn(4, 3))
-    expect_gradients(diy.MSELoss(), torch.randn(4, 3), torch.randn(4, 3))
-
-    class Doubled(diy.Tanh):
-        def backward(self, gradient):
-            return 2 * super().backward(gradient)
-
-    with pytest.raises(AnswerError, match=r"the gradient of input: .*a factor 2 too many"):
-        expect_gradients(Doubled(), torch.randn(4, 3))
-
-
-def test_an_unsolved_exercise_is_open(capsys):
-    check("1.1", ...)
-    assert capsys.readouterr().out.startswith("Exercise 1.1: open.")

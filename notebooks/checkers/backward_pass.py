@@ -1,0 +1,284 @@
+"""The checkers of the notebook about the backward pass."""
+
+import torch
+from torch import Tensor
+
+from .answers import AnswerError, NoAnswerError, expect, tensor
+from .running import Passes, any_precision, normal, run
+
+SLOPE_ALONE = "that is the slope alone. Multiply it by the gradient that arrives from above."
+UNCHANGED = "that is the gradient from above, unchanged. Multiply it by the slope."
+ADDED = "the slope is added to the gradient from above; along a path, numbers are multiplied."
+
+
+@any_precision
+def exercise_1(sigmoid_slope) -> str:
+    for s in torch.tensor([-3.0, -1.0, 0.0, 0.5, 2.0]), normal(3, 3):
+        y = s.sigmoid()
+        mistakes = {
+            "that is the slope of tanh, 1 - y².": 1 - y * y,
+            "you took the sigmoid once more: the argument already is the output y.": y.sigmoid() * (1 - y.sigmoid()),
+            "that is y itself, not its slope.": y,
+            "the sign is wrong: the sigmoid rises everywhere.": -y * (1 - y),
+            "that is one of two factors.": 1 - y,
+            "that is the derivative of y (1 - y), the slope of the slope.": 1 - 2 * y,
+            "a square is too many: write the fraction as a product of two and look for y in each.": (
+                y * (1 - y)
+            ).square(),
+            "1 - y must be e⁻ˢ / (1 + e⁻ˢ); you have y + 1.": y * (1 + y),
+        }
+        expect("The slope", run("sigmoid_slope", sigmoid_slope, y=y), y * (1 - y), mistakes, {"y": y})
+    return "At s = 0 it is largest, a quarter."
+
+
+@any_precision
+def exercise_2(sigmoid) -> str:
+    module = Passes("Sigmoid", sigmoid)
+    for index, s in enumerate(
+        (normal(4, 3), 2 * normal(3, 3, seed=5), normal(5), torch.tensor([[-800.0, 0.0, 800.0]]))
+    ):
+        y, G = s.sigmoid(), normal(*s.shape, seed=index + 1)
+        mistakes = {
+            "the sign of s is wrong: it falls where it should rise.": torch.sigmoid(-s),
+            "that is tanh.": s.tanh(),
+            "it is too steep by a factor of 2.": (2 * s).sigmoid(),
+            "that is the slope, which is backward's business.": y * (1 - y),
+            "that is 1 + e⁻ˢ, and its inverse is wanted.": 1 + torch.exp(-s),
+            "that is softmax, whose outputs depend on each other.": s.softmax(-1),
+            "that is the logarithm of the sigmoid.": s.sigmoid().log(),
+        }
+        nan = "not a number, NaN, where s is large: ∞/∞, as exercise 1.3 warns."
+        expect("Sigmoid()(s)", module.forward(input=s), y, mistakes, {"s": s}, nan)
+        backward = {
+            SLOPE_ALONE: y * (1 - y),
+            UNCHANGED: G,
+            ADDED: G + y * (1 - y),
+            "that is with the slope of tanh, 1 - y².": G * (1 - y * y),
+            "the slope is y (1 - y), a product of two factors, and one of them is missing.": G * (1 - y),
+            "the slope has two factors, and one of them is missing.": G * y,
+            "the slope is that of exercise 2.1, but taken at the input instead of the output.": G * s * (1 - s),
+            "the sigmoid is taken once more, of the output.": G * y.sigmoid() * (1 - y.sigmoid()),
+            "the sign is wrong.": -G * y * (1 - y),
+            "it is multiplied by the slope twice.": G * (y * (1 - y)).square(),
+            "it is divided by the slope: multiply.": G / (y * (1 - y)),
+            "it is averaged over the samples, which is the loss's business.": G * y * (1 - y) / len(s),
+            "it is all zero.": 0 * G,
+        }
+        expect("The gradient of the input", module.backward(G), G * y * (1 - y), backward, {"s": s, "G": G})
+    return "Forward and backward agree."
+
+
+@any_precision
+def exercise_3(leaky_relu) -> str:
+    for slope in 0.3, 0.01:
+        module = Passes("LeakyReLU", leaky_relu, negative_slope=slope)
+        kink = torch.tensor([[-2.0, -0.5, 0.0], [1.0, -0.0, 3.0]])
+        for index, s in enumerate((normal(4, 3), normal(3, 3, seed=5), kink, normal(5, seed=7))):
+            _leaky(module, slope, s, normal(*s.shape, seed=index + 1))
+    _leaky(Passes("LeakyReLU", leaky_relu, {"negative_slope": 0.2}), 0.2, normal(4, 3), normal(4, 3, seed=1))
+    module, s = Passes("LeakyReLU", leaky_relu), normal(4, 3)
+    if tensor("LeakyReLU()(s)", module.forward(input=s)).sub(torch.where(s > 0, s, 0.01 * s)).abs().max() > 1e-6:
+        raise AnswerError("Where nothing is given, the slope should be PyTorch's: negative_slope=0.01.")
+    return "Where ReLU learns nothing, this one still does."
+
+
+def _leaky(module: Passes, slope: float, s: Tensor, G: Tensor) -> None:
+    mistakes = {
+        "negative inputs are lost, as in ReLU: multiply them by the slope.": s.relu(),
+        "it lets everything through; only what is above zero passes whole.": s,
+        "all is multiplied by the slope; what is above zero passes whole.": slope * s,
+        "the two sides are exchanged.": torch.where(s > 0, slope * s, s),
+        "negative inputs become positive: the slope is above zero on both sides.": torch.where(s > 0, s, -slope * s),
+        "negative inputs become the slope itself: multiply.": torch.where(s > 0, s, torch.full_like(s, slope)),
+        "that is the slope, which is backward's business.": torch.where(s > 0, 1.0, slope),
+    }
+    if slope != 0.01:
+        mistakes["the slope is always 0.01: use the argument."] = torch.where(s > 0, s, 0.01 * s)
+    expect(f"LeakyReLU({slope})(s)", module.forward(input=s), torch.where(s > 0, s, slope * s), mistakes, {"s": s})
+    chosen = torch.where(s > 0, 1.0, slope)
+    backward = {
+        SLOPE_ALONE: chosen,
+        UNCHANGED: G,
+        ADDED: G + chosen,
+        "where the input is negative nothing comes through, as in ReLU.": G * (s > 0),
+        "the two sides are exchanged.": torch.where(s > 0, slope * G, G),
+        "it asks for the sign of the gradient; the sign of the input is what counts.": torch.where(G > 0, G, slope * G),
+        "it is multiplied by the output; the slope is a constant on each side.": G * torch.where(s > 0, s, slope * s),
+        "it is multiplied by the slope everywhere; what is above zero passes whole.": slope * G,
+        "where the input is negative, the slope itself comes back: multiply by the gradient.": torch.where(
+            s > 0, G, torch.full_like(G, slope)
+        ),
+        "the sign is wrong.": -G * chosen,
+        "negative inputs have a negative slope in yours.": torch.where(s > 0, G, -slope * G),
+        "it is all zero.": 0 * G,
+    }
+    if slope != 0.01:
+        backward["the slope is always 0.01: use the argument."] = torch.where(s > 0, G, 0.01 * G)
+    got = module.backward(G)
+    if (s == 0).any():
+        words = "is not the one of the left side, which PyTorch takes at the kink."
+        mistaken = (torch.where(s >= 0, G, slope * G), torch.where(s > 0, G, slope * G * (s != 0)))
+        middle = torch.where(s == 0, G * (1 + slope) / 2, G * chosen)
+        backward |= {words + " " * blank: wrong for blank, wrong in enumerate((*mistaken, middle))}
+    try:
+        expect("The gradient of the input", got, G * chosen, backward, {"s": s, "G": G})
+    except AnswerError as error:
+        if "at the kink" not in str(error):
+            raise
+        raise AnswerError("At s = 0 the slope is not that of the left side, which PyTorch takes at the kink.") from None
+
+
+@any_precision
+def exercise_4(l1_loss) -> str:
+    loss = Passes("L1Loss", l1_loss, kind="Loss")
+    equal = normal(3, 2, seed=9)
+    pairs = [(normal(4, 3), normal(4, 3, seed=1)), (normal(3, 3, seed=2), normal(3, 3, seed=3))]
+    pairs += [(normal(5, seed=4), normal(5, seed=5)), (normal(1, 2, seed=6), normal(1, 2, seed=7))]
+    pairs += [(torch.stack((equal[:, 0], equal[:, 1] + 1), 1), equal)]  # a component that is exactly right
+    for p, t in pairs:
+        d, M, N = p - t, p.numel(), len(p)
+        total, per_sample = d.abs().sum(), M / N
+        mistakes = {
+            "that is the sum; divide by the number of components.": total,
+            f"it is divided by the number of samples; divide by the number of components, here {M}.": total / N,
+            f"it is divided by the number of outputs; divide by the number of components, here {M}.": total
+            / per_sample,
+            "that is the mean of the squared errors.": d.square().mean(),
+            "that is the sum of the squared errors.": d.square().sum(),
+            "that is the root of the mean squared error.": d.square().mean().sqrt(),
+            "without the absolute value, errors up and down cancel.": d.mean(),
+            "without the absolute value, errors up and down cancel; and it is a sum.": d.sum(),
+            "the absolute value comes last, after errors up and down have cancelled.": d.mean().abs(),
+            "the sign is wrong: a loss grows with the error.": -d.abs().mean(),
+            "it is half of the mean.": d.abs().mean() / 2,
+            "it is one number per component: a loss is a single one.": d.abs(),
+            "it is one number per sample: a loss is a single one.": d.abs().sum(-1) / per_sample,
+            "it is one number per output: a loss is a single one.": d.abs().mean(0),
+            "that is the largest of the errors.": d.abs().max(),
+        }
+        expect("The loss", loss.forward(prediction=p, target=t), d.abs().mean(), mistakes)
+        sign = d.sign()
+        backward = {
+            "the 1/M in front of the sum is missing.": sign,
+            f"it is divided by the samples, {N}. Each has {M // N} outputs: divide by all {M} components.": sign / N,
+            f"it is divided by the number of outputs, {M // N}: divide by all {M} components.": sign / per_sample,
+            "the sign is wrong: it has to point to where the loss grows. Are prediction and target exchanged?": -sign
+            / M,
+            "it is that of the squared error.": 2 * d / M,
+            "it is the difference itself: of |d|, only the sign is left in the slope.": d / M,
+            "it is the difference itself, and the 1/M is missing.": d,
+            "it is the absolute value: the slope of |d| is 1 or -1.": d.abs() / M,
+            "it is 1/M everywhere: where the prediction is below the target, the loss falls when it rises.": 1 / M
+            + 0 * d,
+            "it is twice too large: the slope of |d| is 1 or -1.": 2 * sign / M,
+            "it is divided by M twice.": sign / M**2,
+            "it is multiplied by the loss: gradients begin here, with 1.": sign / M * d.abs().mean(),
+            "it is all zero.": 0 * d,
+        }
+        got = tensor("The gradient", loss.backward())
+        if got.shape == d.shape:
+            # At the kink, every slope from -1 to 1 is a right one.
+            got = torch.where((d == 0) & (got.abs() <= 1.0001 / M), 0.0, got)
+        nan = "not a number, 0/0, where prediction and target are equal: take sign()."
+        expect("The gradient", got, sign / M, backward, {"p - t": d}, nan)
+    return "Each component pulls with the same force, however large its error."
+
+
+@any_precision
+def exercise_5(scale) -> str:
+    for N, features in (4, 3), (3, 3), (1, 2), (5, 1):
+        passes = Passes("Scale", scale, features=features)
+        factor = _factor(passes.module, features)
+        a, X, G = normal(features, seed=3), normal(N, features), normal(N, features, seed=1)
+        factor.copy_(a)
+        mistakes = {
+            "that is X, without the factors.": X,
+            "X is divided by the factors.": X / a,
+            "X and the factors are added.": X + a,
+        }
+        expect(f"Scale({features})(X)", passes.forward(input=X), X * a, mistakes)
+        _watch(passes.module, factor)
+        try:
+            got = passes.backward(G)
+        except NoAnswerError:
+            raise NoAnswerError from None  # forward was given
+        if not torch.equal(factor, a.to(factor.dtype)):
+            raise AnswerError(
+                "Scale.backward changes factor itself: that is up to the optimizer. Hand over its gradient."
+            )
+        if factor.grad is None:
+            raise AnswerError("factor has no gradient: hand it to self.accumulate(factor, ...).")
+        expected = (G * X).sum(0)
+        factor_mistakes = {
+            "it is the mean over the samples: contributions of paths are added.": expected / N,
+            "it is the gradient from above alone: each path has the factor X.": G.sum(0),
+            "it is X alone: multiply by the gradient from above.": X.sum(0),
+            "the gradient from above and X are summed before they are multiplied.": G.sum(0) * X.sum(0),
+            "it is that of the last sample alone: add over the samples.": (G * X)[-1],
+            "it is that of the first sample alone: add over the samples.": (G * X)[0],
+            "it is multiplied by the factor: Y = a X has the slope X for a.": expected * a,
+            "it is that of the input: for a, the slope is X.": (G * a).sum(0),
+            "the sign is wrong.": -expected,
+            "it is all zero.": 0 * expected,
+            "it is summed over everything: each factor has its own gradient.": expected.sum() + 0 * expected,
+        }
+        expect("The gradient of factor", factor.grad, expected, factor_mistakes)
+        input_mistakes = {
+            UNCHANGED.replace("the slope", "the factor"): G,
+            "that is the factor alone. Multiply it by the gradient that arrives from above.": a + 0 * G,
+            "that is the gradient of factor before its sum: for X, the slope is a.": G * X,
+            "it is summed over the samples: every X has one path only.": (G * a).sum(0),
+            "it is divided by the factor: multiply.": G / a,
+            "it is multiplied by the output: for X, the slope is a.": G * X * a,
+            "the factor is squared.": G * a * a,
+            "the sign is wrong.": -G * a,
+            "the gradient of factor is returned; it goes to accumulate, and that of the input is returned.": expected,
+            "it is all zero.": 0 * G,
+        }
+        expect("The gradient of the input", got, G * a, input_mistakes)
+        passes.forward(input=X)
+        passes.backward(2 * G)
+        twice = {
+            "a second backward replaces the gradient of the first: it must be added, by self.accumulate.": 2 * expected,
+            "a second backward does not count: it must be added, by self.accumulate.": expected,
+        }
+        expect("The gradient of factor after two backwards", factor.grad, 3 * expected, twice)
+    return "The factor's gradient sums over the samples, the input's does not."
+
+
+def _factor(module, features: int) -> Tensor:
+    factor = getattr(module, "factor", None)
+    if not isinstance(factor, Tensor) or factor.shape != (features,) or not factor.is_floating_point():
+        raise AnswerError(
+            f"Scale({features}) should have a tensor of {features} numbers called factor, as it was given."
+        )
+    named = getattr(module, "parameters", None)
+    if not callable(named) or all(parameter is not factor for parameter in named()):
+        raise AnswerError(
+            'factor is not among the parameters: Scale needs parameter_names = ("factor",), with the comma.'
+        )
+    if factor.requires_grad:
+        raise AnswerError("factor asks for autograd: parameters here are plain tensors, torch.ones(features).")
+    return factor
+
+
+def _watch(module, factor: Tensor) -> None:
+    """Name a gradient of the wrong shape before it is refused by PyTorch, which knows nothing of samples."""
+    accumulate = module.accumulate
+
+    def watched(parameter, gradient):
+        if parameter is factor and isinstance(gradient, Tensor) and gradient.shape != factor.shape:
+            features = len(factor)
+            words = f"should have shape ({features},), but has {tuple(gradient.shape)}"
+            if gradient.dim() == 2 and gradient.shape[-1] == features:
+                words += (
+                    ": the sum over the samples is missing" if len(gradient) > 1 else ": it has a dimension too many"
+                )
+            elif gradient.dim() == 0:
+                words += ": it is summed over everything, and each factor has its own gradient"
+            elif gradient.dim() == 1:
+                words += ": it is summed over the features; the samples are what shares a factor"
+            raise AnswerError(f"The gradient of factor {words}.")
+        return accumulate(parameter, gradient)
+
+    vars(module)["accumulate"] = watched
