@@ -348,13 +348,14 @@ def message_of(error: BaseException) -> str:
 def _told(name: str, error: BaseException) -> AnswerError | NoAnswerError:
     """Return the sentence on what was raised: in which line of the learner's, and what it often means."""
     try:
-        libraries = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+        library = sysconfig.get_path("stdlib")
         line, place = "", ""  # the learner's last line, and whose the last line of all is
         for frame, number in traceback.walk_tb(error.__traceback__):
             root = str(frame.f_globals.get("__name__", "")).split(".")[0]
             file = frame.f_code.co_filename
             place = "diy" if root == "diy" or file.startswith("<diy") else "library"
-            if place == "library" and root not in _OURS and not file.startswith((*libraries, "<frozen")):
+            foreign = file.startswith((library, "<frozen")) or "site-packages" in file or "dist-packages" in file
+            if place == "library" and root not in _OURS and not foreign:
                 place, text = "learner", linecache.getline(file, number).strip()
                 line = f" in line {number}" + (f', "{text}"' if text else "")
         if isinstance(error, NotImplementedError) and place == "learner":
