@@ -397,6 +397,17 @@ def test_the_code_follows_while_it_plays(lab):
     lab.press("code")
 
 
+def block_kernel(page, start, released):
+    """Start a cell that runs until the file `released` is there; return once it runs."""
+    runs = released.with_suffix(".runs")
+    for file in released, runs:
+        file.unlink(missing_ok=True)
+    waiting = f"while not os.path.exists({str(released)!r}): time.sleep(0.01)"
+    page.evaluate(start, f"import os, time\nopen({str(runs)!r}, 'w').close()\n{waiting}")
+    while not runs.exists():
+        page.wait_for_timeout(10)
+
+
 def test_an_answer_ends_the_waiting_even_if_it_is_the_same_again(page, lab, released):
     lab.setting("data").select_option("own points")
     lab.until("text.startsWith('Data set: data=')")
@@ -405,8 +416,7 @@ def test_an_answer_ends_the_waiting_even_if_it_is_the_same_again(page, lab, rele
         lab.until("data.waiting === 'false' && text.startsWith('There is nothing to learn yet')")
     lab.setting("data").select_option("circle")
     lab.until("text.includes(\"data='circle'\")")
-    released.unlink(missing_ok=True)
-    page.evaluate(START_NEW_CELL, f"import os, time\nwhile not os.path.exists({str(released)!r}): time.sleep(0.01)")
+    block_kernel(page, START_NEW_CELL, released)
     lab.press("step")
     lab.until("data.waiting === 'true' && text.startsWith('The kernel does not answer')")
     released.touch()
@@ -416,8 +426,7 @@ def test_an_answer_ends_the_waiting_even_if_it_is_the_same_again(page, lab, rele
 def test_a_cell_that_blocks_is_told_of_while_it_plays(page, lab, released):
     lab.press("play")
     lab.until("+data.epoch >= 1")
-    released.unlink(missing_ok=True)
-    page.evaluate(START_CELL, f"import os, time\nwhile not os.path.exists({str(released)!r}): time.sleep(0.01)")
+    block_kernel(page, START_CELL, released)
     lab.root.scroll_into_view_if_needed()
     lab.until("text.startsWith('The kernel does not answer')")
     released.touch()
@@ -451,7 +460,7 @@ def test_a_bug_for_company(page, lab):
     assert seen == {"finite differences", "autograd", "side by side", "training"}
     lab.setting("bug").select_option("none")
     lab.until("text.startsWith('No bug')")
-    assert lab.part("story").is_hidden()
+    lab.part("story").wait_for(state="hidden")
 
 
 @pytest.mark.parametrize("kind", ["png", "gif"])
