@@ -569,7 +569,7 @@ def _verdicts(subject: _Subject) -> Iterator[Verdict]:
             several[4:] *= torch.rand(4, *tensor.shape, generator=generator).sub(0.5).sign()
             several[0] = 1  # equal numbers stay equal: there is no kink in this direction
             several *= own.gap.any(1).view(tensor.shape)
-            along = several.flatten(1) @ got.double().flatten()
+            along = several.reshape(len(several), -1) @ got.double().flatten()
             if _judge(
                 subject, name, along.shape, along, written[0][0], _slopes(subject, tensor, several, output)
             ).wrong:

@@ -319,3 +319,9 @@ def test_a_parameter_that_is_not_named_is_explained():
 
     check = check_gradients(Forgetful(), numbers(5, 3), verbose=False)
     assert check.wrong and "not among its parameters (now): add its name to parameter_names" in check["backward"].reason
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, 2.0])
+def test_an_input_without_dimensions_is_an_input(value):
+    for module in (diy.ReLU(), diy.Tanh(), diy.Sequential(diy.ReLU(), diy.Tanh())):
+        assert check_gradients(module, torch.tensor(value), verbose=False)
