@@ -1,12 +1,13 @@
 """Results on disk that are whole or absent, and finished pieces of work that outlive an interrupted run."""
 
+import errno
 import hashlib
 import json
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -58,10 +59,13 @@ class Store:
         records = {}
         for path, header, found in self._found():
             if differences := difference(header, self.header):
-                raise ResultsError(
-                    f"{path} belongs to another run ({differences}): repeat the arguments of that run, or choose "
-                    "another directory"
+                arguments = [
+                    part for part in differences.split(", ") if not part.startswith(("torch ", "environment."))
+                ]
+                way = (
+                    "repeat the arguments of that run" if arguments else "go on with it in the environment of that run"
                 )
+                raise ResultsError(f"{path} belongs to another run ({differences}): {way}, or choose another directory")
             records |= found
         return records
 
@@ -100,6 +104,8 @@ class Store:
 
     def _found(self) -> list[tuple[Path, Record, dict[str, Record]]]:
         found = []
+        if self.unfinished.exists() and not self.unfinished.is_dir():
+            raise ResultsError(f"{self.unfinished} is a file where a folder is needed: rename it, or remove it")
         pieces = [path for path in sorted(self.unfinished.glob("*.json")) if not path.name.startswith(".")]
         results = self.directory / self.files[0]
         if results.exists():
@@ -110,7 +116,7 @@ class Store:
             with reading(self.directory / alone[0]):
                 raise ValueError(f"{results.name} is missing beside it")
         for path in pieces:
-            with reading(path):
+            with suppress(FileNotFoundError), reading(path):  # another run of the same may just have finished with it
                 content = unsealed(path.read_bytes())
                 found.append((path, dict(content["header"]), {path.stem: content["record"]}))
         for path, header, records in found:
@@ -159,12 +165,15 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
-    """Replace `path` by a file with `content` in one go: it is never seen half written.
+    """Replace the file `path`, or the one that a link of that name leads to, at once: it is never seen half written.
 
     Raises:
-        OSError: the disk is full, the directory cannot be written to, ...; an old file is still there, as it was.
+        OSError: the disk is full, the directory cannot be written to, `path` is a device or a folder, ...; what was
+            there is there still, as it was.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no file, and must not be replaced by one", str(path))
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

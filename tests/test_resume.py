@@ -382,3 +382,32 @@ def test_every_bit_that_flips_is_noticed(tmp_path):
                 experiment.load(tmp_path)
         (tmp_path / name).write_bytes(whole)
     experiment.load(tmp_path)
+
+
+def test_a_file_where_the_kept_rounds_belong_is_told_before_anything_is_trained(tmp_path):
+    (tmp_path / "unfinished").write_text("mine")
+    for resume in True, False:
+        with pytest.raises(ResultsError, match="unfinished is a file where a folder is needed: rename it"):
+            experiment.run(SMALL, ["diy-sgd"], directory=tmp_path, resume=resume)
+    assert (tmp_path / "unfinished").read_text() == "mine"
+
+
+def test_results_of_another_version_of_pytorch_get_an_advice_that_helps(tmp_path):
+    experiment.save(experiment.run(SMALL, ["diy-sgd"]), tmp_path)
+    content = json.loads((tmp_path / "results.json").read_text())
+    content["environment"]["torch"] = "1.0.0"
+    (tmp_path / "results.json").write_bytes(sealed(content, indent=1))
+    with pytest.raises(ResultsError, match=r"torch is 1\.0\.0 there .*go on with it in the environment of that run"):
+        experiment.run(SMALL, ["diy-sgd"], directory=tmp_path, resume=True)
+
+
+def test_what_is_no_file_is_not_replaced_and_links_are_followed(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in "pipe", "folder":
+        with pytest.raises(OSError, match="it is no file"):
+            storage.write_atomically(tmp_path / name, b"new")
+    (tmp_path / "target").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    storage.write_atomically(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "target").read_bytes() == b"new"
