@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import math
 import os
+import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ class Images:
     """Images and labels to train with and to test with.
 
     Attributes:
-        name: "digits" or "mnist".
+        name: "digits", "mnist", or of another set "idx-" and a number that follows from its content.
         train_images, test_images: (N, 1, height, width), float32. The training images have mean 0 and standard
             deviation 1, all pixels together; the test images are shifted and scaled by the same two numbers.
         train_labels, test_labels: (N,), int64, from 0 to 9.
@@ -64,21 +65,27 @@ def digits_images() -> Images:
 
 
 def mnist_images(directory: str | os.PathLike, checksums: dict[str, str] | None = None) -> Images:
-    """Return MNIST: 60,000 images for training, 10,000 for testing.
+    """Return MNIST: 60,000 images for training, 10,000 for testing; or another set in the same four files.
+
+    A set that is not MNIST, such as Fashion-MNIST or a part of it, is read all the same, and said to be another one.
 
     Args:
-        directory: holds the four files of `MNIST_MD5`, as they are or packed by gzip, then with ".gz" at the end.
+        directory: holds the four files of `MNIST_MD5`, under these names or with a dot before "idx", packed by gzip or
+            not; or has them in `MNIST/raw`, where torchvision puts them.
         checksums: the names of the four files, in that order, and the MD5 sums of what is in them (MNIST's).
 
     Raises:
-        DataError: a file is missing, damaged, or another one than the known; the message says which and how.
+        DataError: a file is missing, damaged, or holds other things; the message says which and how.
     """
     directory, checksums = Path(directory), MNIST_MD5 if checksums is None else checksums
-    arrays = [_known(directory, name, checksum) for name, checksum in checksums.items()]
+    arrays, found = zip(*(_found(directory, name, checksum) for name, checksum in checksums.items()))
     for images, labels, name in ((*arrays[:2], "train"), (*arrays[2:], "t10k")):
         if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
             raise DataError(f"{directory}: the {name} files hold images {images.shape} and labels {labels.shape}")
-    return _scaled("mnist", *arrays)
+        if labels.max(initial=0) > 9 or not len(labels):
+            raise DataError(f"{directory}: labels must be 0 to 9, the {name} file has {labels.max(initial=0)}")
+    known = list(found) == list(checksums.values())
+    return _scaled("mnist" if known else f"idx-{hashlib.md5(''.join(found).encode()).hexdigest()[:8]}", *arrays)
 
 
 def hold_out(data: Images) -> Images:
@@ -97,19 +104,19 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
     return _parse(_unpacked(Path(path)), path)
 
 
-def _known(directory: Path, name: str, checksum: str) -> np.ndarray:
-    candidates = [directory / name, directory / f"{name}.gz"]
-    path = next((path for path in candidates if path.is_file()), None)
+def _found(directory: Path, name: str, checksum: str) -> tuple[np.ndarray, str]:
+    names = [spelt + end for spelt in (name, name.replace("-idx", ".idx")) for end in ("", ".gz")]
+    folders = directory, directory / "raw", directory / "MNIST" / "raw"
+    path = next((path for folder in folders for path in map(folder.joinpath, names) if path.is_file()), None)
     if path is None:
         raise DataError(f"{directory} has no file {name} or {name}.gz: put the four files of MNIST there")
     content = _unpacked(path)
     array = _parse(content, path)
-    if (found := hashlib.md5(content, usedforsecurity=False).hexdigest()) != checksum:
-        raise DataError(
-            f"{path} is another file than the known one (MD5 of its content {found}, expected {checksum}): "
-            "fetch it again, from another source"
-        )
-    return array
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != checksum:
+        what = f"MD5 of its content {found}, MNIST's is {checksum}"
+        print(f"{path} is another file than MNIST's ({what}): it is used as it is", file=sys.stderr)
+    return array, found
 
 
 def _unpacked(path: Path) -> bytes:

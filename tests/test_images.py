@@ -74,20 +74,42 @@ def test_packed_files_are_the_same(mnist, level):
     assert torch.equal(data.train_images, expected.train_images) and torch.equal(data.test_labels, expected.test_labels)
 
 
-def test_the_known_sums_refuse_other_files(mnist):
+def test_another_set_is_read_and_said_to_be_one(mnist, capsys):
     directory, *_ = mnist
-    with pytest.raises(DataError, match=r"train-images-idx3-ubyte is another file than the known one \(MD5 .*6bbc9ace"):
-        mnist_images(directory)
+    data = mnist_images(directory)
+    assert data.name.startswith("idx-") and len(data.train_images) and len(data.test_labels)
+    assert "train-images-idx3-ubyte is another file than MNIST's (MD5 of its content" in capsys.readouterr().err
 
 
-def test_one_changed_byte_is_found(mnist):
+def test_one_changed_byte_makes_another_set(mnist, capsys):
     directory, _, checksums = mnist
+    assert mnist_images(directory, checksums).name == "mnist" and capsys.readouterr().err == ""
     path = directory / "t10k-labels-idx1-ubyte"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte is another file than the known one"):
-        mnist_images(directory, checksums)
+    assert mnist_images(directory, checksums).name.startswith("idx-")
+    assert "t10k-labels-idx1-ubyte is another file" in capsys.readouterr().err
+
+
+def test_labels_that_are_no_digits_are_refused(mnist):
+    directory, *_ = mnist
+    path = directory / "train-labels-idx1-ubyte"
+    content = bytearray(path.read_bytes())
+    content[-1] = 99
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="labels must be 0 to 9, the train file has 99"):
+        mnist_images(directory)
+
+
+@pytest.mark.parametrize("folder", [".", "raw", "MNIST/raw"])
+def test_files_are_found_under_the_names_and_in_the_folders_that_are_in_use(mnist, tmp_path_factory, folder):
+    directory, _, checksums = mnist
+    other = tmp_path_factory.mktemp("other")
+    (other / folder).mkdir(parents=True, exist_ok=True)
+    for name in MNIST_MD5:
+        (other / folder / name.replace("-idx", ".idx")).write_bytes((directory / name).read_bytes())
+    assert mnist_images(other, checksums).name == "mnist"
 
 
 @pytest.mark.parametrize("name", MNIST_MD5)
