@@ -53,6 +53,10 @@ class TorchResidual(nn.Module):
         return input + self.inner(input)
 
 
+class DivergedError(Exception):
+    """The weights run away."""
+
+
 class DifferenceError(AssertionError):
     """The two sides disagree."""
 
@@ -62,7 +66,7 @@ class Case:
 
     def __init__(self, seed: int):
         self.choice = random.Random(seed)
-        self.seed, self.log = seed, [f"seed {seed}"]
+        self.seed, self.log, self.scale = seed, [f"seed {seed}"], 1.0
         torch.manual_seed(seed)
         self.images = self.choice.random() < 0.3
         self.samples = self.choice.choice([1, 2, 3, 5, 8])
@@ -137,12 +141,14 @@ class Case:
     def losses(self) -> None:
         kind, reduction = self.choice.choice(["MSELoss", "CrossEntropyLoss"]), self.choice.choice(["mean", "sum"])
         self.our_loss, self.their_loss = (getattr(m, kind)(reduction=reduction) for m in (diy, nn))
+        # A sum has larger gradients. Steps that are too large amplify rounding tenfold each, and say nothing.
+        self.rate = 0.01 if reduction == "mean" else 0.001
         self.say(self.our_loss)
 
     def optimizers(self) -> None:
         kind = self.choice.choice(["SGD", "SGD", "Adam"])
         self.options: dict[str, Any] = {
-            "lr": self.choice.choice([0.02, 0.005]),
+            "lr": self.rate * self.choice.choice([2.0, 0.5]),
             "weight_decay": self.choice.choice([0, 0.01]),
         }
         if kind == "Adam":
@@ -235,7 +241,7 @@ class Case:
             self.exchange()
         if self.choice.random() < 0.1:
             for optimizer in self.ours_opt, self.theirs_opt:
-                optimizer.param_groups[0]["lr"] = 0.01
+                optimizer.param_groups[0]["lr"] = self.rate
             self.say("  change the learning rate by hand")
         self.ours_opt.zero_grad(), self.theirs_opt.zero_grad()
         for part in range(self.choice.choice([1, 1, 1, 2])):
@@ -252,6 +258,11 @@ class Case:
             self.disturb(seed + 5)
             gradient = self.ours.backward(self.our_loss.backward())
             their_loss.backward()
+            gradients = [leaf.grad, *(p.grad for p in self.theirs.parameters() if p.grad is not None)]
+            # What cancels, as the gradient of a bias before a BatchNorm2d, leaves rounding of the size of the others.
+            self.scale = max(1.0, *(gradient.abs().max().item() for gradient in gradients))
+            if not self.scale < 100 * LARGE:
+                raise DivergedError
             self.compare("loss", our_loss, their_loss)
             self.compare("gradient of the input", gradient, leaf.grad)
         for (name, ours), theirs in zip(self.ours.named_parameters(), self.theirs.parameters(), strict=True):
@@ -259,6 +270,8 @@ class Case:
         self.ours_opt.step(), self.theirs_opt.step()
         for our_schedule, their_schedule in self.schedules:
             our_schedule.step(), their_schedule.step()
+        if not all(parameter.abs().max() < LARGE for parameter in self.theirs.parameters()):
+            raise DivergedError
         ours, theirs = self.ours.state_dict(), self.theirs.state_dict()
         if list(ours) != list(theirs):
             raise DifferenceError(f"names: {list(ours)}, PyTorch {list(theirs)}")
@@ -273,9 +286,8 @@ class Case:
             if ours is not theirs:
                 raise DifferenceError(f"{what}: {ours}, PyTorch {theirs}")
         else:
-            torch.testing.assert_close(
-                ours, theirs.detach(), msg=lambda text: f"{what}: {text}", equal_nan=True, **CLOSE
-            )
+            close = {"rtol": CLOSE["rtol"], "atol": self.scale * CLOSE["atol"], "equal_nan": True}
+            torch.testing.assert_close(ours, theirs.detach(), msg=lambda text: f"{what}: {text}", **close)
 
     def run(self) -> None:
         """Take all steps.
@@ -284,8 +296,9 @@ class Case:
             AssertionError: the two sides differ.
         """
         for number in range(STEPS):
-            self.step(number)
-            if not all(parameter.abs().max() < LARGE for parameter in self.theirs.parameters()):
+            try:
+                self.step(number)
+            except DivergedError:
                 self.say("it diverges: rounding alone would part them from here on")
                 return
 
