@@ -115,7 +115,7 @@ def run(prog: str, main: Callable[..., int]) -> None:
     if sys.stdout is None:
         sys.exit(f"{prog}: standard output is closed: there is nowhere to print to")
     try:
-        sys.stdout.reconfigure(encoding="utf-8", line_buffering=True)
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", line_buffering=True)
         with joined() as rank:
             sys.exit(main(rank=rank))
     except DivergenceError as error:

@@ -125,4 +125,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except OSError as error:
+        sys.exit(f"execute.py: {error.strerror or error}: {error.filename}")
+    except KeyboardInterrupt:
+        sys.exit("execute.py: interrupted")

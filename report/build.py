@@ -25,6 +25,8 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+os.environ["MPLBACKEND"] = "agg"  # figures go to files, whatever else is asked for
+
 import matplotlib
 import numpy as np
 import seaborn
@@ -279,6 +281,8 @@ if __name__ == "__main__":
         main()
     except BuildError as error:
         sys.exit(f"build.py: {error}")
+    except OSError as error:
+        sys.exit(f"build.py: {error.strerror or error}: {error.filename}; nothing else was changed")
     except KeyboardInterrupt:
         print("\nbuild.py: interrupted", file=sys.stderr)
         sys.exit(130)

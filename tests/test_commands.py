@@ -59,6 +59,15 @@ def test_a_strange_environment_does_not_matter(tmp_path, environment):
     assert done.returncode == 0 and "Traceback" not in done.stderr and (tmp_path / "results.json").exists()
 
 
+@pytest.mark.parametrize("name", ["\u00e9", os.fsdecode(b"\xe9")], ids=["accent", "no text at all"])
+def test_a_path_that_the_locale_cannot_print_does_not_matter(tmp_path, name):
+    environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "test.py", *SMALL.split(), "--output", tmp_path / name]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert os.fsencode(name) in done.stdout and (tmp_path / name / "results.json").exists()
+
+
 @pytest.mark.parametrize("options", [{"optimizer": "Adam"}, {"library": "jax"}, {"reduction": "none"}])
 def test_a_recipe_that_means_nothing_is_refused(options):
     with pytest.raises(ValueError, match=f"{next(iter(options))} must be one of"):
