@@ -14,7 +14,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors import torch as safetensors
 
-from storage import write_atomically
+from experiments.results import write_atomically
 
 
 class CheckpointError(ValueError):

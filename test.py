@@ -5,7 +5,7 @@ import itertools
 import statistics
 import sys
 
-from commandline import Parser, quit_on_interrupt, run
+from experiments.commandline import Parser, quit_on_interrupt, run
 
 if __name__ == "__main__":
     quit_on_interrupt("test.py")
@@ -13,8 +13,9 @@ if __name__ == "__main__":
 import torch
 from tqdm import tqdm
 
-import experiment
-from experiment import MODELS, REPORT_2019, Protocol, Results
+from experiments import evaluation, words
+from experiments.circle import MODELS, Protocol
+from experiments.evaluation import REPORT_2019, Results
 
 EXAMPLES = """examples:
   python test.py                               everything: 10 rounds of all models, then the figures
@@ -27,7 +28,7 @@ EXAMPLES = """examples:
 WHY = """\
 Why PyTorch's SGD stalls: its loss is the mean over {components} components (batch x outputs), so that its gradient is
 {components} times smaller than that of the sum, which the mini-framework of 2019 descended, and which PyTorch descends
-as well with reduction="sum" (see torch-sgd-sum, and notebooks/04_factor_200.ipynb)."""
+as well with reduction="sum" (see torch-sgd-sum, and notebooks/05_factor_200.ipynb)."""
 
 
 def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, Protocol]:
@@ -73,23 +74,23 @@ def main(arguments: list[str] | None = None, rank: int = 0) -> int:
             bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
             bar.update()
 
-        def on_round(model: str, round: int, record: experiment.Round) -> None:
+        def on_round(model: str, round: int, record: evaluation.Round) -> None:
             losses = "".join(f"{record.loss[epoch - 1]:>9.4f}" for epoch in milestones(protocol))
             errors = f"{record.train_error:>9.2%}{record.test_error:>9.2%}"
             bar.n = next(finished) * protocol.epochs  # rounds that were resumed or run elsewhere count as well
             say(f"{round + 1:>5}  {model:<14}{losses}{errors}{record.seconds:>8.2f} s")
 
-        results = experiment.run(
+        results = evaluation.run(
             protocol, options.models, options.device, on_epoch, on_round, options.output, options.resume
         )
     if results is None:  # another rank prints and writes
         return 0
-    written = experiment.save(results, options.output)
+    written = evaluation.save(results, options.output)
     print(table(results))
     if {"torch-sgd", "torch-sgd-sum"} & set(options.models):
         say("\n" + WHY.format(components=2 * min(protocol.batch_size, protocol.train_size)))
     if not options.no_figures:
-        import figures  # plotting takes seconds to import
+        from experiments import figures  # plotting takes seconds to import
 
         written += figures.save_all(results, options.output)
     say("\nwritten: " + " ".join(map(str, written)))
@@ -100,7 +101,7 @@ def describe(protocol: Protocol, options: argparse.Namespace) -> str:
     losses = "".join(f"{f'ep. {epoch}':>9}" for epoch in milestones(protocol))
     tuned = " (diy-tuned: its own recipe)" if "diy-tuned" in options.models else ""
     return (
-        f"{experiment.counted(protocol.rounds, 'round')} of {', '.join(options.models)}\n"
+        f"{words.counted(protocol.rounds, 'round')} of {', '.join(options.models)}\n"
         f"{protocol.train_size} training and {protocol.test_size} test points, {protocol.epochs} epochs in batches of "
         f"{protocol.batch_size}, learning rate {protocol.lr:g}{tuned},\n"
         f"hidden layers {' '.join(map(str, protocol.hidden)) or 'none'}, dropout {protocol.dropout:g}, "
@@ -134,7 +135,7 @@ def table(results: Results) -> str:
             past = f"{loss:>8.3f}{100 * test:>8.1f}{seconds:>8.1f}"
         rows.append(f"{name:<14}{MODELS[name].reduction:^10}{''.join(measured)}{past}")
     rows.append(
-        f"{experiment.counted(results.protocol.rounds, 'round')} here; 2019: 10 rounds, read off the report's figures"
+        f"{words.counted(results.protocol.rounds, 'round')} here; 2019: 10 rounds, read off the report's figures"
     )
     return "\n".join(rows)
 

@@ -1,23 +1,20 @@
 """How smoothly the playground plays: the pictures per second that a real browser draws while the report's model learns.
 
-    python benchmarks/frames.py
+    python -m benchmarks.frames
 
 JupyterLab, the kernel and the browser run on this machine, as in the browser test, whose helpers these are. A load
 above 1 before the start means that something else took time too.
 """
 
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
-
-from test_playground_browser import RUN_IN_NEW_CELL, Lab, open_notebook, serve
+from tests.test_playground_browser import RUN_IN_NEW_CELL, Lab, open_notebook, serve
 
 SECONDS = 10
-SETUP = "import sys\nsys.path.append('..')\nfrom playground.view import SPEEDS, Playground\nprint(*SPEEDS, sep=',')"
+SETUP = "from playground.view import SPEEDS, Playground\nprint(*SPEEDS, sep=',')"
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """How far one process, one machine and several go: networks per second, memory per network, cost of gathering.
 
-    python benchmarks/scale.py            table on the screen, and scale.json
-    python benchmarks/scale.py --quick    a look in a minute, less exact, and nothing is written
+    python -m benchmarks.scale            table on the screen, and scale.json
+    python -m benchmarks.scale --quick    a look in a minute, less exact, and nothing is written
 
 Stacks of networks take turns with a network trained alone, on one thread; shown are medians over the rounds of the
 ratio within a round. Times are those of the processor, so that other programs on the machine matter less.
@@ -17,17 +17,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+import torch.distributed as dist
+
+import diy
+from experiments.circle import Protocol, build_network, one_thread
+from experiments.evaluation import run_round
+from experiments.parallel import joined
+from experiments.results import (
+    Store,
+    environment,
+    write_atomically,
+)
+
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
-
-import torch  # noqa: E402
-import torch.distributed as dist  # noqa: E402
-
-import diy  # noqa: E402
-from distributed import joined  # noqa: E402
-from experiment import Protocol, build_network, environment, one_thread, run_round  # noqa: E402
-from storage import Store, write_atomically  # noqa: E402
-
 SIZES = (1, 10, 25, 100, 400)
 RECIPES = {
     "SGD": (None, "sum", lambda parameters: diy.SGD(parameters, 0.001)),
@@ -112,7 +115,7 @@ def memory(networks: int) -> int:
 def memory_per_network() -> float:
     """Return kilobytes per network: the difference between the peaks of two processes, by that of their sizes."""
     sizes = 100, 500
-    command = [sys.executable, __file__, "--memory"]
+    command = [sys.executable, "-m", "benchmarks.scale", "--memory"]
     peaks = [int(subprocess.run([*command, str(n)], capture_output=True, check=True).stdout) for n in sizes]
     return (peaks[1] - peaks[0]) / (sizes[1] - sizes[0]) / 1e3
 
@@ -150,7 +153,16 @@ def gathering(rank: int) -> None:
 
 def torchrun(*arguments: str) -> str:
     """Run this file on two processes and return what it prints."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "benchmarks.scale",
+    ]
     return subprocess.run([*command, *arguments], capture_output=True, text=True, check=True).stdout
 
 

@@ -23,11 +23,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from benchmarks.contenders import CONTENDERS, INFERENCE, Run, Task
+
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
-
-from contenders import CONTENDERS, INFERENCE, Run, Task  # noqa: E402
-
 ENVIRONMENT = {
     # Libraries read these when they are loaded. PyTorch's threads are set in the run; the others get one.
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "CPU_COUNT"), "1"),
@@ -156,7 +154,7 @@ def in_a_process(row: str, task: Task, epochs: int, warm: bool = False) -> dict[
     """
     request = {"row": row, "task": asdict(task), "epochs": epochs, "warm": warm, "time": time.time()}
     process = subprocess.run(
-        [sys.executable, __file__, "--child", json.dumps(request)],
+        [sys.executable, "-m", "benchmarks.speed", "--child", json.dumps(request)],
         capture_output=True,
         text=True,
         env={**os.environ, **ENVIRONMENT, **({"MALLOC_MMAP_THRESHOLD_": str(2**16)} if warm else {})},
@@ -328,7 +326,7 @@ def show(report: dict) -> str:
 
 def points(table: list[dict], width: float = 5.5):
     """Return a figure of the rows that train the report's network: µs per step and quartiles, on a logarithmic axis."""
-    import figures
+    from experiments import figures
 
     rows = [entry for entry in table if "microseconds" in entry and "lenet" not in entry["row"]][::-1]
     with figures._style(width):
@@ -350,7 +348,7 @@ def points(table: list[dict], width: float = 5.5):
 
 def curves(table: list[dict], width: float = 7.0):
     """Return a figure of diy's time and peak memory over PyTorch's, against width, batch size and depth."""
-    import figures
+    from experiments import figures
 
     with figures._style(width):
         figure = figures.Figure(figsize=(width, 2.6), layout="constrained")
@@ -382,7 +380,7 @@ def curves(table: list[dict], width: float = 7.0):
 
 def machine(device: str) -> dict:
     """Describe processor, threads and versions."""
-    import experiment
+    from experiments import results
 
     versions = {}
     for package in ("numpy", "jax", "tinygrad"):
@@ -392,7 +390,7 @@ def machine(device: str) -> dict:
             versions[package] = None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     load = round(os.getloadavg()[0], 2)
-    return {**experiment.environment(device), **versions, "cores": cores, "load_before": load}
+    return {**results.environment(device), **versions, "cores": cores, "load_before": load}
 
 
 def measure(quick: bool = False, device: str = "cpu", say: Callable = print) -> dict:
@@ -440,8 +438,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     import torch
 
-    import figures
-    import storage
+    from experiments import figures
+    from experiments import results as storage
 
     name, work, draw = ("scaling", scale, curves) if options.scaling else ("speed", measure, points)
     if options.show:

@@ -5,13 +5,12 @@ other 200; test points are never drawn. The rounds of a recipe train together, a
 whose mean validation error lies within one standard error of the lowest, the one with the fewest steps is chosen; among
 several of them, the one with the lower error.
 
-    python benchmarks/tune.py
+    python -m benchmarks.tune
 """
 
 import argparse
 import json
 import math
-import sys
 from itertools import product
 from pathlib import Path
 
@@ -19,13 +18,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+import diy
+from experiments.circle import Protocol, Recipe, build_network, data_sets, one_hot, seeds
+from experiments.results import write_atomically
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-import diy  # noqa: E402
-from experiment import Protocol, Recipe, build_network, data_sets, one_hot, seeds  # noqa: E402
-from storage import write_atomically  # noqa: E402
-
 PROTOCOL = Protocol(seed=2**32, train_size=1000, test_size=1)
 """The seed is far from those of evaluations, which count from 0; the one test point is not used."""
 

@@ -53,7 +53,7 @@ def library(name: str) -> ModuleType:
 
     if unshuffled(name):
         return diy
-    from tests.planted_bugs import load
+    from bugs import load
 
     return load(name)
 
@@ -72,7 +72,7 @@ def undo(old, defaults) -> dict:
 
 def BUGS() -> dict:  # noqa: N802
     """Return the catalogue; only who wants a bug needs the folder that holds it."""
-    from tests.planted_bugs import BUGS
+    from bugs import BUGS
 
     return BUGS
 
@@ -85,7 +85,7 @@ def tell(name: str) -> dict:
 
 def ask(check: Callable, name: str) -> list[str]:
     """Return what one of the bugs' oracles has to say about a framework with this bug."""
-    from tests.planted_bugs import load, load_experiment
+    from bugs import load, load_circle
 
     diy = load(name)
-    return check(diy, load_experiment(diy, name))
+    return check(diy, load_circle(diy, name))

@@ -26,7 +26,7 @@ def write(of: "lab.Lab") -> str:
     lines += [
         "import torch",
         "",
-        *(["from tests.planted_bugs import load", "", f'diy = load("{s.bug}")'] if bug else ["import diy"]),
+        *(["from bugs import load", "", f'diy = load("{s.bug}")'] if bug else ["import diy"]),
     ]
     lines += ["", ""]
     lines += _data(of, s, own)

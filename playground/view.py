@@ -284,7 +284,7 @@ class Playground(anywidget.AnyWidget):
         """Ask each kind of check about the bug on screen, by running it."""
 
         async def ask():
-            from tests.planted_bugs import ORACLES
+            from bugs import ORACLES
 
             name, self._answers = self.lab.settings.bug, []
             for kind, check in ORACLES.items():

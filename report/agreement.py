@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import diy
-from experiment import MODELS, Protocol, build_network, disk_data, one_hot
+from experiments.circle import MODELS, Protocol, build_network, disk_data, one_hot
 from gradcheck import check_gradients
 
 

@@ -1,14 +1,14 @@
 """Build report.pdf from the records of the runs.
 
-    python report/build.py            draws the figures and makes report.pdf, in seconds
-    python report/build.py --rerun    first runs the evaluation, the oracles and the sweep anew
-    python report/build.py --check    builds elsewhere, compares with the report.pdf that is here, changes nothing
+    python -m report.build            draws the figures and makes report.pdf, in seconds
+    python -m report.build --rerun    first runs the evaluation, the oracles and the sweep anew
+    python -m report.build --check    builds elsewhere, compares with the report.pdf that is here, changes nothing
 
 The digits and the benchmarks take longer and have commands of their own:
 
-    python digits.py --output report --no-figures
-    python benchmarks/speed.py
-    python benchmarks/tune.py
+    python -m experiments.digits --output report --no-figures
+    python -m benchmarks.speed
+    python -m benchmarks.tune
 
 A rerun replaces its records when all of them are there. A missing record or number, a sentence that the numbers
 contradict and a warning of the compiler all end the build, and leave report.pdf and the figures as they were.
@@ -33,20 +33,18 @@ import seaborn
 import typst
 from pypdf import PdfReader
 
+from bugs import BUGS
+from experiments import (
+    circle,
+    evaluation,
+    figures,
+    sweep,
+)
+from experiments.results import write_atomically
+from report import agreement
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
-
-import experiment  # noqa: E402
-import figures  # noqa: E402
-import sweep  # noqa: E402
-from report import agreement  # noqa: E402
-from storage import write_atomically  # noqa: E402
-
-# Against the arrows of the design: the report says how many mistakes the tests plant, and a typed number grows old.
-from tests.planted_bugs import BUGS  # noqa: E402
-
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 """STIX and DejaVu, which come with Matplotlib: the report looks the same on every machine."""
 
@@ -56,10 +54,10 @@ DRAWN_WITH = [f"Matplotlib {matplotlib.__version__}", f"seaborn {seaborn.__versi
 SOURCES = ("report.typ", "references.bib")
 RERUN = ("results.json", "predictions.npz", "agreement.json", "sweep.json")
 RECORDS = {
-    **{f"report/{name}": "python report/build.py --rerun" for name in RERUN},
-    "report/digits.json": "python digits.py --output report --no-figures",
-    "benchmarks/speed.json": "python benchmarks/speed.py",
-    "benchmarks/tuning.json": "python benchmarks/tune.py",
+    **{f"report/{name}": "python -m report.build --rerun" for name in RERUN},
+    "report/digits.json": "python -m experiments.digits --output report --no-figures",
+    "benchmarks/speed.json": "python -m benchmarks.speed",
+    "benchmarks/tuning.json": "python -m benchmarks.tune",
 }
 """What was measured, and the command that measures it."""
 
@@ -82,7 +80,7 @@ def rerun() -> None:
         command = [sys.executable, str(ROOT / "test.py"), "--output", name, "--no-figures"]
         if status := subprocess.run(command, cwd=ROOT).returncode:
             raise BuildError(f"the evaluation ended with exit code {status}: nothing was changed")
-        agreed = agreement.measure(experiment.load(folder).protocol)
+        agreed = agreement.measure(evaluation.load(folder).protocol)
         (folder / "agreement.json").write_text(json.dumps(agreed, indent=1) + "\n", encoding="utf-8")
         print("sweeping the learning rate")
         sweep.save(sweep.run(), folder)
@@ -104,7 +102,7 @@ def build(folder: Path, root: Path = ROOT) -> list[Path]:
     return [draw_classes(drawings), *draw_results(results, drawings), compile_pdf(folder, results)]
 
 
-def collect(folder: Path, root: Path = ROOT) -> experiment.Results:
+def collect(folder: Path, root: Path = ROOT) -> evaluation.Results:
     """Copy sources and records into `folder`; return the results among them.
 
     Raises:
@@ -119,18 +117,18 @@ def collect(folder: Path, root: Path = ROOT) -> experiment.Results:
     return read(folder)
 
 
-def read(folder: Path) -> experiment.Results:
+def read(folder: Path) -> evaluation.Results:
     """Return the results in `folder`.
 
     Raises:
         BuildError: they are damaged or incomplete.
     """
     try:
-        results = experiment.load(folder)
-        if missing := [name for name in experiment.MODELS if not results.models.get(name)]:
+        results = evaluation.load(folder)
+        if missing := [name for name in circle.MODELS if not results.models.get(name)]:
             raise ValueError(f"no rounds of {', '.join(missing)}")
     except ValueError as error:
-        raise BuildError(f"report/results.json cannot be used: {error}; run python report/build.py --rerun") from error
+        raise BuildError(f"report/results.json cannot be used: {error}; run python -m report.build --rerun") from error
     return results
 
 
@@ -155,7 +153,7 @@ def draw_classes(folder: Path) -> Path:
     return classes
 
 
-def draw_results(results: experiment.Results, folder: Path) -> list[Path]:
+def draw_results(results: evaluation.Results, folder: Path) -> list[Path]:
     """Draw figures 2 to 5 into `folder`, at the width of a column."""
     plots = {
         "figure2-time": figures.training_time(results, COLUMN, 1.9),
@@ -166,7 +164,7 @@ def draw_results(results: experiment.Results, folder: Path) -> list[Path]:
     return [path for name, plot in plots.items() for path in figures.save_figure(plot, folder / name, ("pdf", "png"))]
 
 
-def compile_pdf(folder: Path, results: experiment.Results) -> Path:
+def compile_pdf(folder: Path, results: evaluation.Results) -> Path:
     """Compile report.typ in `folder`, beside the records and figures; return the path of the PDF.
 
     Raises:
@@ -193,7 +191,7 @@ def compile_pdf(folder: Path, results: experiment.Results) -> Path:
     return pdf
 
 
-def known(results: experiment.Results, swept: sweep.Sweep) -> dict:
+def known(results: evaluation.Results, swept: sweep.Sweep) -> dict:
     """Return what the text says beside the records: recipes, 2019's values, and what has to be worked out.
 
     `one_label_rounds` counts the rounds in which "torch-sgd" gives all test points one label. Of the mistakes of
@@ -203,14 +201,14 @@ def known(results: experiment.Results, swept: sweep.Sweep) -> dict:
     digits, goes wrong.
     """
     one_label = [len({*r.predictions.tolist()}) == 1 for r in results.models["torch-sgd"]]
-    points = [experiment.test_points(results.protocol, index) for index in range(results.protocol.rounds)]
+    points = [evaluation.test_points(results.protocol, index) for index in range(results.protocol.rounds)]
     radii = np.linalg.norm(np.concatenate(points), axis=1)
     labels = np.concatenate([r.predictions for r in results.models["diy-dropout"]])
-    distances = np.abs(radii - experiment.RADIUS)[labels != (radii < experiment.RADIUS)]
+    distances = np.abs(radii - circle.RADIUS)[labels != (radii < circle.RADIUS)]
     share, below = 0.9, 0.1
     return {
-        "recipes": {name: asdict(recipe) for name, recipe in experiment.MODELS.items()},
-        "report_2019": experiment.REPORT_2019,
+        "recipes": {name: asdict(recipe) for name, recipe in circle.MODELS.items()},
+        "report_2019": evaluation.REPORT_2019,
         "one_label_rounds": sum(one_label),
         "near_share": share,
         "near": float(np.quantile(distances, share)) if len(distances) else 0.0,
@@ -265,9 +263,9 @@ def main(arguments: list[str] | None = None) -> None:
         made = build(folder)
         if options.check:
             if not (HERE / "report.pdf").is_file():
-                raise BuildError("there is no report.pdf to compare with: run python report/build.py")
+                raise BuildError("there is no report.pdf to compare with: run python -m report.build")
             if found := differences(HERE / "report.pdf", folder / "report.pdf"):
-                raise BuildError("\n".join(["report.pdf is out of date: run python report/build.py", *found]))
+                raise BuildError("\n".join(["report.pdf is out of date: run python -m report.build", *found]))
             print("report.pdf is up to date")
             return
         (HERE / "figures").mkdir(exist_ok=True)

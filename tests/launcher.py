@@ -16,7 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 PROGRAM = """
 import json, os, resource, runpy, sys, traceback
-import checkpoint, digits, figures, sweep, torch
+import torch
+from experiments import figures, sweep
+from experiments.digits import train
 from sklearn import datasets, model_selection
 
 torch.optim.SGD([torch.zeros(1)])  # the first optimizer of a process loads hundreds of modules
@@ -34,11 +36,14 @@ for line in sys.stdin:
         os.environ.update(request["environment"])
         if request["largest_file"]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (request["largest_file"],) * 2)
-        sys.argv = request["arguments"]
-        sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))
+        module = request["arguments"][0] == "-m"
+        sys.argv = request["arguments"][module:]
         code = 0
         try:
-            runpy.run_path(sys.argv[0], run_name="__main__")
+            if module:
+                runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+            else:
+                runpy.run_path(sys.argv[0], run_name="__main__")
         except SystemExit as exit:
             code = exit.code if isinstance(exit.code, int) else int(exit.code is not None)
             if isinstance(exit.code, str):

@@ -2,19 +2,15 @@
 
 import json
 import platform
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks import contenders, speed
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import contenders  # noqa: E402
-import speed  # noqa: E402
-
 FULL_BATCH = contenders.Task(batch_size=200, samples=200)
 """One batch per epoch: then the order of the samples makes no difference."""
 

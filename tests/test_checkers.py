@@ -10,13 +10,13 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from checkers.answers import AnswerError, digits, expect, expect_numbers
-from checkers.core import NOTEBOOKS, exercises
 from course import check, progress
+from course.checkers.answers import AnswerError, digits, expect, expect_numbers
+from course.checkers.core import NOTEBOOKS, exercises
 
 import diy
+from bugs import BUGS
 from diy import Loss, Module
-from tests.planted_bugs import BUGS
 
 # RIGHT: {exercise: [what check gets: one answer, or several in a tuple]}
 # WRONG: {exercise: [(what check gets, words of the verdict), ...]}
@@ -831,7 +831,7 @@ def in_a_loop(size, generator=None):
 
 
 def from_disk_data(size, generator=None):
-    from experiment import disk_data
+    from experiments.circle import disk_data
 
     points, _ = disk_data(size, generator)
     return points, ring_labels(points)
@@ -1152,7 +1152,7 @@ ASKED = ("uphill", "tanh_at_the_input", "missing_two", "no_mean_at_all", "eval_i
 
 
 def seen(convert=bool, **changes):
-    """The right answers to exercise 6.1, but for the changes."""
+    """The right answers to exercise 7.1, but for the changes."""
     right = {name: convert("finite differences" in BUGS[name.replace("_", "-")].seen_by) for name in ASKED}
     return {name.replace("_", "-"): changes.get(name, answer) for name, answer in right.items()}
 
@@ -1888,7 +1888,7 @@ def test_a_verdict_is_printed_once_in_a_notebook():
 
 
 def test_progress_shows_what_is_solved(capsys, monkeypatch):
-    monkeypatch.setattr("checkers.core._verdicts", {})
+    monkeypatch.setattr("course.checkers.core._verdicts", {})
     progress()
     assert capsys.readouterr().out == "No exercise has been checked yet: run the cell of one.\n"
     first, second = number_of("circle.1"), number_of("circle.2")

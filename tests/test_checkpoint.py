@@ -10,7 +10,7 @@ import torch
 
 import checkpoint
 import diy
-from experiment import build_network
+from experiments.circle import build_network
 
 
 def network(library="diy", dtype=torch.float32):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiment import Recipe
+from experiments.circle import Recipe
 
 ROOT = Path(__file__).parent.parent
 SMALL = "--rounds 1 --epochs 2 --train-size 40 --test-size 20 --models diy-sgd"
@@ -75,7 +75,8 @@ def test_a_recipe_that_means_nothing_is_refused(options):
 
 
 def test_a_seventh_model_can_be_drawn():
-    code = "import experiment; experiment.MODELS['more'] = experiment.Recipe('one more', 'diy'); import figures; "
+    code = "from experiments import circle; circle.MODELS['more'] = circle.Recipe('one more', 'diy'); "
+    code += "from experiments import figures; "
     code += "assert {'more'} <= figures.COLOURS.keys() & figures.DASHES.keys() & figures.MARKERS.keys()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-import digit_figures
-import digits
-from digits import LIBRARIES, Recipe, build_network, shifted, train_round
-from images import MNIST_MD5, digits_images
-from storage import ResultsError
+from experiments.digits import figures as digit_figures
+from experiments.digits import train as digits
+from experiments.digits.data import MNIST_MD5, digits_images
+from experiments.digits.train import LIBRARIES, Recipe, build_network, shifted, train_round
+from experiments.results import ResultsError
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ["--rounds", "2", "--epochs", "1", "--channels", "2", "--batch-size", "200"]
@@ -22,7 +22,7 @@ TINY = ["--rounds", "2", "--epochs", "1", "--channels", "2", "--batch-size", "20
 @pytest.fixture(scope="module")
 def tiny(launcher, tmp_path_factory):
     directory = tmp_path_factory.mktemp("digits")
-    return launcher.run("digits.py", *TINY, "--output", directory), directory
+    return launcher.run("-m", "experiments.digits", *TINY, "--output", directory), directory
 
 
 def test_it_prints_rounds_table_and_paths(tiny):
@@ -57,7 +57,7 @@ def test_results_say_what_they_depend_on(tiny):
 
 def test_a_finished_run_resumes_without_training(launcher, tiny, tmp_path):
     (tmp_path / "digits.json").write_bytes((tiny[1] / "digits.json").read_bytes())
-    command = ["digits.py", *TINY, "--output", tmp_path, "--resume", "--quiet", "--no-figures"]
+    command = ["-m", "experiments.digits", *TINY, "--output", tmp_path, "--resume", "--quiet", "--no-figures"]
     done = launcher.run(*command)
     assert done.returncode == 0 and digits.load(tmp_path)["rounds"] == digits.load(tiny[1])["rounds"]
     other = launcher.run(*command, "--lr", "0.01")
@@ -100,7 +100,7 @@ def test_libraries_that_disagree_end_with_1(tmp_path, monkeypatch, capsys):
         ["--seed", "-3"],
         ["--nonsense"],
         ["--mnist", "no/such/directory"],
-        ["--output", "digits.py"],
+        ["--output", "LICENSE"],
     ],
     ids=" ".join,
 )
@@ -113,11 +113,11 @@ def test_a_bad_argument_ends_with_2_and_one_line(arguments, capsys, monkeypatch,
         digits.main(arguments)
     error = capsys.readouterr().err
     assert ended.value.code == 2
-    assert error.startswith("digits.py: ") and len(error.strip().splitlines()) == 1
+    assert error.startswith("python -m experiments.digits: ") and len(error.strip().splitlines()) == 1
 
 
 def test_divergence_ends_with_one_line(launcher, tmp_path):
-    done = launcher.run("digits.py", *TINY, "--lr", "1e30", "--quiet", "--output", tmp_path)
+    done = launcher.run("-m", "experiments.digits", *TINY, "--lr", "1e30", "--quiet", "--output", tmp_path)
     assert done.returncode == 1 and done.output.count("\n") == 1
     assert "round 1, epoch 1: the loss is not finite; lower --lr" in done.stderr
 
@@ -135,7 +135,7 @@ def test_mnist_takes_the_same_path(tmp_path, monkeypatch, capsys):
     # Files of MNIST's names and format, smaller than MNIST: only their checksums have to be made known.
     import hashlib
 
-    import images
+    from experiments.digits import data as images
 
     generator, sums = np.random.default_rng(0), {}
     for name, shape in zip(MNIST_MD5, [(60, 28, 28), (60,), (40, 28, 28), (40,)]):

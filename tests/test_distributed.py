@@ -12,11 +12,10 @@ import pytest
 import torch
 
 import checkpoint
-import distributed
 import diy
-import experiment
-import sweep
-from experiment import build_network
+from experiments import evaluation, sweep
+from experiments import parallel as distributed
+from experiments.circle import build_network
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="processes and signals of POSIX")
 
@@ -35,7 +34,7 @@ def alone(launcher, tmp_path_factory):
 
 
 def numbers(directory):
-    results = experiment.load(directory)
+    results = evaluation.load(directory)
     return {
         (model, index): (r.loss, r.train_error, r.test_error, r.predictions.tolist())
         for model, rounds in results.models.items()
@@ -81,7 +80,7 @@ def test_three_processes_and_their_own_directories_give_the_same_numbers(launche
 
 
 def test_a_split_sweep_gives_the_numbers_of_one_process_to_the_bit(launcher, tmp_path):
-    command = ["sweep.py", *TINY, "--rates", "4", "--no-figures"]
+    command = ["-m", "experiments.sweep", *TINY, "--rates", "4", "--no-figures"]
     run_ranks(launcher, *[[*command, "--output", tmp_path]] * 2)
     split = sweep.load(tmp_path)
     for reduction, rounds in sweep.run(split.grid).runs.items():
@@ -92,7 +91,7 @@ def test_a_split_sweep_gives_the_numbers_of_one_process_to_the_bit(launcher, tmp
 
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_one_network_trained_by_several_processes_is_the_one_trained_by_one(launcher, tmp_path, ranks):
-    command = ["examples/data_parallel.py", "--epochs", "3", "--save"]
+    command = ["-m", "experiments.data_parallel", "--epochs", "3", "--save"]
     assert launcher.run(*command, tmp_path / "one").returncode == 0
     run_ranks(launcher, *[[*command, tmp_path / "many"]] * ranks)
     one, many = build_network("diy").to(torch.float64), build_network("diy").to(torch.float64)
@@ -106,7 +105,7 @@ def test_one_network_trained_by_several_processes_is_the_one_trained_by_one(laun
 def test_finished_rounds_count_wherever_they_lie(launcher, alone, tmp_path):
     here, there = tmp_path / "here", tmp_path / "there"
     assert launcher.run(*TEST, "--output", here).returncode == 0
-    results = experiment.load(here)
+    results = evaluation.load(here)
 
     def interrupt(model, round, record):
         if (model, round) == ("diy-sgd", 2):
@@ -116,7 +115,7 @@ def test_finished_rounds_count_wherever_they_lie(launcher, alone, tmp_path):
         for file in here.glob("*.*"):
             file.unlink()
         with pytest.raises(KeyboardInterrupt):
-            experiment.run(results.protocol, list(results.models), on_round=interrupt, directory=directory)
+            evaluation.run(results.protocol, list(results.models), on_round=interrupt, directory=directory)
     for name in ("diy-sgd-0", "diy-dropout-1"):
         (here / "unfinished" / f"{name}.json").unlink()
     for name in ("diy-sgd-1", "diy-sgd-2"):

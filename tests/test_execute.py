@@ -4,10 +4,9 @@ import copy
 
 import nbformat
 import pytest
+from course import execute
 from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-
-from notebooks import execute
 
 
 def notebook(*sources):

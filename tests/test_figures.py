@@ -4,9 +4,9 @@ import matplotlib
 import numpy as np
 import pytest
 
-import experiment
-import figures
-from experiment import MODELS, Protocol, Results, Round
+from experiments import evaluation, figures
+from experiments.circle import MODELS, Protocol
+from experiments.evaluation import Results, Round
 
 
 @pytest.fixture(scope="module")
@@ -70,13 +70,13 @@ def test_loss_curves_show_mean_and_standard_deviation(results):
 
 def test_labels_are_drawn_where_the_points_are(results):
     (axes,) = figures.predicted_labels(results, "diy-sgd").axes
-    points = np.concatenate([experiment.test_points(results.protocol, r) for r in range(3)])
+    points = np.concatenate([evaluation.test_points(results.protocol, r) for r in range(3)])
     labels = np.concatenate([r.predictions for r in results.models["diy-sgd"]])
     inside, outside = (collection.get_offsets() for collection in axes.collections[:2])
     np.testing.assert_array_equal(inside, points[labels == 1])
     np.testing.assert_array_equal(outside, points[labels == 0])
     circle = axes.lines[0].get_xydata()
-    np.testing.assert_allclose(np.hypot(*circle.T), experiment.RADIUS)
+    np.testing.assert_allclose(np.hypot(*circle.T), circle.RADIUS)
 
 
 def test_one_round_and_one_model_are_enough(results, tmp_path):

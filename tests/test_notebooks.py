@@ -12,8 +12,7 @@ import matplotlib
 import nbformat
 import pytest
 import torch
-
-from notebooks.execute import FOLDER, PICTURES, notebooks, picture
+from course.execute import FOLDER, PICTURES, notebooks, picture
 
 SKELETON = ["The question", "The algebra", "The code", "The check", "A picture", "Exercises"]
 LONGEST_CELL = 30
@@ -54,7 +53,7 @@ def test_each_notebook_has_its_number():
 @every_notebook
 def test_every_code_cell_was_executed_in_order(path):
     counts = [cell.execution_count for cell in code_cells(read(path))]
-    assert counts == list(range(1, len(counts) + 1)), "run: python notebooks/execute.py"
+    assert counts == list(range(1, len(counts) + 1)), "run: python -m course.execute"
 
 
 @every_notebook
@@ -92,10 +91,10 @@ def test_links_lead_somewhere(path):
 
 
 @every_notebook
-def test_the_first_code_cell_finds_the_project(path):
+def test_the_first_code_cell_sets_up(path):
     first = code_cells(read(path))[0]
     assert "setup" in first.metadata.get("tags", [])
-    assert 'sys.path += ["..", "notebooks"]' in first.source
+    assert "from course import *" in first.source
 
 
 @every_notebook
@@ -123,7 +122,7 @@ def test_every_figure_says_what_it_shows(path):
 def test_its_picture_is_that_of_the_readme(path):
     png = picture(read(path))
     assert png is not None, 'no figure in a cell tagged "picture"'
-    assert (PICTURES / f"{path.name[:2]}.png").read_bytes() == png, "run: python notebooks/execute.py"
+    assert (PICTURES / f"{path.name[:2]}.png").read_bytes() == png, "run: python -m course.execute"
 
 
 @every_notebook
@@ -154,7 +153,7 @@ def test_an_exercise_has_heading_hint_and_solution_and_is_unsolved(path, exercis
 def test_binder_installs_the_versions_of_the_project():
     asked, project = (
         {line for line in (FOLDER.parent / name).read_text().splitlines() if not line.startswith("#")}
-        for name in ("binder/requirements.txt", "requirements.txt")
+        for name in (".binder/requirements.txt", "requirements.txt")
     )
     assert "torch" in {line.split("==")[0] for line in asked}
     assert asked <= project

@@ -8,24 +8,24 @@ from functools import cache
 import pytest
 import torch
 
-from tests.planted_bugs import BUGS, ORACLES, Bug, PatchError, load, load_experiment
-from tests.planted_bugs.catalogue import CATALOGUE
+from bugs import BUGS, ORACLES, Bug, PatchError, load, load_circle
+from bugs.catalogue import CATALOGUE
 
 
 @pytest.fixture
-def experiment():
-    import experiment
+def circle():
+    from experiments import circle
 
-    return experiment
+    return circle
 
 
-def test_inputs_and_targets_are_shuffled_together(diy, experiment):
+def test_inputs_and_targets_are_shuffled_together(diy, circle):
     # A network that answers with its input, and targets equal to the inputs: every loss is 0 if they stay together.
     layer = diy.Linear(2, 2)
     layer.load_state_dict({"weight": torch.eye(2), "bias": torch.zeros(2)})
-    points, _ = experiment.disk_data(300)
-    protocol = experiment.Protocol(epochs=3, lr=0.0)
-    _, losses = experiment.train(layer, experiment.MODELS["diy-sgd"], protocol, points, points.clone())
+    points, _ = circle.disk_data(300)
+    protocol = circle.Protocol(epochs=3, lr=0.0)
+    _, losses = circle.train(layer, circle.MODELS["diy-sgd"], protocol, points, points.clone())
     assert losses == [0.0, 0.0, 0.0]
 
 
@@ -46,7 +46,7 @@ def passes(check, name):
     file, test = check.split(".")
     function = getattr(importlib.import_module(f"tests.{file}"), test)
     diy = load(name)
-    modules = {"diy": diy, "experiment": load_experiment(diy, name)}
+    modules = {"diy": diy, "circle": load_circle(diy, name)}
     modules = {
         argument: modules[argument] for argument in inspect.signature(function).parameters if argument in modules
     }
@@ -74,8 +74,8 @@ def test_the_named_check_fails_with_the_bug_and_passes_without(name):
 @pytest.mark.parametrize("name", BUGS)
 def test_the_named_oracles_see_the_bug_and_the_others_do_not(name):
     diy = load(name)
-    experiment = load_experiment(diy, name)
-    complaints = {oracle: ask(diy, experiment) for oracle, ask in ORACLES.items()}
+    circle = load_circle(diy, name)
+    complaints = {oracle: ask(diy, circle) for oracle, ask in ORACLES.items()}
     assert {oracle for oracle, sentences in complaints.items() if sentences} == set(BUGS[name].seen_by), complaints
 
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import diy
-from experiment import disk_data
+from experiments.circle import disk_data
 from playground import company, still, view
 from playground.data import DATA_SETS
 from playground.lab import ACTIVATIONS, EDGE, LIVE, OPTIMIZERS, OWN, Lab, Settings

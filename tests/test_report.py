@@ -13,10 +13,9 @@ from matplotlib.image import imread
 from pypdf import PdfReader
 
 import diy
-import experiment
-import sweep
+from experiments import circle, evaluation, sweep
+from experiments.results import sealed
 from report import agreement, build, uml
-from storage import sealed
 
 ROOT = Path(__file__).parents[1]
 COMMITTED = ROOT / "report" / "report.pdf"
@@ -81,7 +80,7 @@ def spread(values: list[float], digits: int) -> str:
 
 def test_the_committed_report_is_the_one_that_its_records_give(folder):
     difference = build.differences(COMMITTED, folder / "report.pdf")
-    assert not difference, "report.pdf is out of date, run python report/build.py:\n" + "\n".join(difference)
+    assert not difference, "report.pdf is out of date, run python -m report.build:\n" + "\n".join(difference)
 
 
 def test_two_builds_are_the_same_to_the_byte(folder, copy, tmp_path):
@@ -103,11 +102,11 @@ def test_the_committed_figures_are_those_that_the_records_give(folder, kind):
         pytest.skip(f"the figures were drawn with {PdfReader(COMMITTED).metadata.keywords}")
     for path in (folder / "figures").glob(f"*.{kind}"):
         committed = ROOT / "report" / "figures" / path.name
-        assert drawn(committed) == drawn(path), f"{path.name} is out of date, run python report/build.py"
+        assert drawn(committed) == drawn(path), f"{path.name} is out of date, run python -m report.build"
 
 
 def test_a_figure_of_other_numbers_is_another_figure(folder, tmp_path):
-    results = experiment.load(folder)
+    results = evaluation.load(folder)
     results.models["diy-sgd"][0].loss[50] += 0.01
     results.models["diy-sgd"][0].seconds += 0.01
     results.models["diy-sgd"][0].test_error += 0.01
@@ -147,7 +146,7 @@ def test_it_refers_to_the_five_handouts(text):
 
 def test_every_number_of_the_results_table_follows_from_the_records(text):
     for name, model in records("results.json")["models"].items():
-        row = [experiment.MODELS[name].title, experiment.MODELS[name].reduction]
+        row = [circle.MODELS[name].title, circle.MODELS[name].reduction]
         for values, digits in (
             ([r["loss"][-1] for r in model["rounds"]], 4),
             ([100 * r["train_error"] for r in model["rounds"]], 2),
@@ -155,8 +154,8 @@ def test_every_number_of_the_results_table_follows_from_the_records(text):
             ([r["seconds"] for r in model["rounds"]], 3),
         ):
             row.append(spread(values, digits))
-        if name in experiment.REPORT_2019:
-            past = experiment.REPORT_2019[name]
+        if name in evaluation.REPORT_2019:
+            past = evaluation.REPORT_2019[name]
             row += [f"{past['loss']:.3f}", f"{100 * past['test_error']:.1f}", f"{past['seconds']:.1f}"]
         else:
             row += ["–", "–", "–"]
@@ -214,8 +213,8 @@ def test_it_says_what_the_tuned_recipe_was_meant_to_reach_and_what_it_reached(te
 
 def test_the_evaluation_is_the_assignments_and_its_circumstances_are_named(text):
     content = records("results.json")
-    assert experiment.Protocol(**content["protocol"]) == experiment.Protocol()
-    assert [*content["models"]] == [*experiment.MODELS]
+    assert circle.Protocol(**content["protocol"]) == circle.Protocol()
+    assert [*content["models"]] == [*circle.MODELS]
     assert "10 rounds" in text
     for key in ("processor", "python", "torch"):
         assert str(content["environment"][key]) in text
@@ -342,7 +341,7 @@ def test_missing_predictions_are_refused(copy):
 
 
 def test_a_missing_model_is_refused_by_the_compilation_as_well(copy):
-    results = experiment.load(copy)
+    results = evaluation.load(copy)
     del results.models["torch-sgd"]
     with pytest.raises(build.BuildError, match="the records cannot be used: KeyError: 'torch-sgd'"):
         build.compile_pdf(copy, results)
@@ -498,7 +497,7 @@ def test_the_command_refuses_unknown_options(capsys):
 
 
 def test_diy_agrees_with_the_oracles():
-    measured = agreement.measure(experiment.Protocol(epochs=5))
+    measured = agreement.measure(circle.Protocol(epochs=5))
     # Finite differences in float64 are good to about 1e-9, sums taken in another order to 1e-15.
     assert measured["finite_differences"] < 1e-7
     assert measured["outputs"] < 1e-13
@@ -511,7 +510,7 @@ def test_diy_agrees_with_the_oracles():
 
 def test_a_wrong_gradient_breaks_the_agreement(monkeypatch):
     monkeypatch.setattr(diy.Tanh, "backward", lambda self, gradient: self.recall(gradient)[0])
-    measured = agreement.measure(experiment.Protocol(epochs=5))
+    measured = agreement.measure(circle.Protocol(epochs=5))
     assert measured["finite_differences"] > 1e-3
     assert measured["autograd"] > 1e-3
     assert measured["weights"] > 1e-6

@@ -10,11 +10,10 @@ import time
 import numpy as np
 import pytest
 
-import experiment
-import storage
-import sweep
-from experiment import Protocol
-from storage import ResultsError, sealed
+from experiments import evaluation, results, sweep
+from experiments import results as storage
+from experiments.circle import Protocol
+from experiments.results import ResultsError, sealed
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="processes and signals of POSIX")
 
@@ -33,7 +32,7 @@ def whole(launcher, tmp_path_factory):
 
 
 def numbers(directory):
-    return numbers_of(experiment.load(directory))
+    return numbers_of(evaluation.load(directory))
 
 
 def numbers_of(results):
@@ -81,7 +80,7 @@ def test_a_full_disk_ends_the_run_with_one_line_and_loses_nothing(launcher, whol
 
 
 def test_a_directory_that_becomes_read_only_loses_no_finished_round(tmp_path, monkeypatch):
-    expected = experiment.run(SMALL, MODELS)
+    expected = evaluation.run(SMALL, MODELS)
     write, written = storage.write_atomically, []
 
     def write_three(path, content):
@@ -92,11 +91,11 @@ def test_a_directory_that_becomes_read_only_loses_no_finished_round(tmp_path, mo
 
     monkeypatch.setattr(storage, "write_atomically", write_three)
     with pytest.raises(OSError, match="Read-only"):
-        experiment.run(SMALL, MODELS, directory=tmp_path)
+        evaluation.run(SMALL, MODELS, directory=tmp_path)
     monkeypatch.undo()
     assert len(pieces(tmp_path)) == 3
     computed = []
-    resumed = experiment.run(
+    resumed = evaluation.run(
         SMALL, MODELS, on_epoch=lambda *news: computed.append(news), directory=tmp_path, resume=True
     )
     assert len(computed) == 1  # one round of one epoch was missing
@@ -105,10 +104,10 @@ def test_a_directory_that_becomes_read_only_loses_no_finished_round(tmp_path, mo
 
 
 def test_resuming_a_finished_run_computes_nothing(tmp_path):
-    results = experiment.run(SMALL, MODELS, directory=tmp_path)
-    experiment.save(results, tmp_path)
+    results = evaluation.run(SMALL, MODELS, directory=tmp_path)
+    evaluation.save(results, tmp_path)
     computed = []
-    again = experiment.run(SMALL, MODELS, on_epoch=lambda *news: computed.append(news), directory=tmp_path, resume=True)
+    again = evaluation.run(SMALL, MODELS, on_epoch=lambda *news: computed.append(news), directory=tmp_path, resume=True)
     assert computed == [] and not (tmp_path / "unfinished").exists()
     for model in MODELS:
         for old, new in zip(results.models[model], again.models[model]):
@@ -146,7 +145,7 @@ def damage(directory, kind):
     "kind", ["truncated", "truncated predictions", "foreign", "foreign JSON", "version", "rounds missing"]
 )
 def test_unusable_results_are_refused_and_stay_as_they_are(launcher, tmp_path, kind, resume):
-    experiment.save(experiment.run(SMALL, MODELS), tmp_path)
+    evaluation.save(evaluation.run(SMALL, MODELS), tmp_path)
     spoilt = damage(tmp_path, kind)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     done = launcher.run(*TEST, "--quiet", "--output", tmp_path, *resume)
@@ -159,28 +158,28 @@ def test_the_other_file_of_somebody_else_is_refused_and_stays(tmp_path):
     (tmp_path / "predictions.npz").write_text("mine")
     for resume in (False, True):
         with pytest.raises(ResultsError, match=r"predictions\.npz .*results\.json is missing beside it"):
-            experiment.run(SMALL, MODELS, directory=tmp_path, resume=resume)
+            evaluation.run(SMALL, MODELS, directory=tmp_path, resume=resume)
     with pytest.raises(ResultsError, match=r"predictions\.npz"):
-        experiment.save(experiment.run(SMALL, MODELS), tmp_path)
+        evaluation.save(evaluation.run(SMALL, MODELS), tmp_path)
     assert (tmp_path / "predictions.npz").read_text() == "mine"
 
 
 def test_a_run_between_its_two_files_goes_on(tmp_path):
-    results = experiment.run(SMALL, MODELS, directory=tmp_path)
+    results = evaluation.run(SMALL, MODELS, directory=tmp_path)
     kept = [path.name for path in (tmp_path / "unfinished").iterdir()]
     (tmp_path / "predictions.npz").write_bytes(b"from an interrupted write")
-    experiment.save(experiment.run(SMALL, MODELS, directory=tmp_path, resume=True), tmp_path)
+    evaluation.save(evaluation.run(SMALL, MODELS, directory=tmp_path, resume=True), tmp_path)
     assert len(kept) == 4 and numbers(tmp_path) == numbers_of(results)
 
 
 @pytest.mark.parametrize("finished", [True, False], ids=["results", "pieces"])
 def test_saving_loses_nothing_of_another_run(tmp_path, finished, capsys):
     other = Protocol(**{**vars(SMALL), "seed": 1})
-    first = experiment.run(other, MODELS, directory=tmp_path)
+    first = evaluation.run(other, MODELS, directory=tmp_path)
     if finished:
-        experiment.save(first, tmp_path)
-    results = experiment.run(SMALL, MODELS)
-    experiment.save(results, tmp_path)
+        evaluation.save(first, tmp_path)
+    results = evaluation.run(SMALL, MODELS)
+    evaluation.save(results, tmp_path)
     assert "were moved to" in capsys.readouterr().err
     assert numbers(tmp_path) == numbers_of(results)
     if finished:
@@ -195,7 +194,7 @@ def test_a_damaged_piece_is_refused_by_name(tmp_path, content):
     (tmp_path / "unfinished" / "diy-sgd-0.json").write_text(content)
     for resume in (False, True):
         with pytest.raises(ResultsError, match=r"diy-sgd-0\.json is damaged"):
-            experiment.run(SMALL, MODELS, directory=tmp_path, resume=resume)
+            evaluation.run(SMALL, MODELS, directory=tmp_path, resume=resume)
     assert (tmp_path / "unfinished" / "diy-sgd-0.json").read_text() == content
 
 
@@ -204,20 +203,20 @@ def test_a_damaged_piece_is_refused_by_name(tmp_path, content):
     [{"loss": []}, {"loss": ["0.1"]}, {"test_error": None}, {"predictions": "01"}, {"predictions": 5}, {"more": 1}],
 )
 def test_a_piece_that_says_something_else_is_refused_by_name(tmp_path, change):
-    store = storage.Store(tmp_path, experiment._header(SMALL, ["diy-sgd"], experiment.environment()), (), None, None)
-    record = experiment._to_record(experiment.run_round(SMALL, "diy-sgd", 0))
+    store = storage.Store(tmp_path, evaluation._header(SMALL, ["diy-sgd"], results.environment()), (), None, None)
+    record = evaluation._to_record(evaluation.run_round(SMALL, "diy-sgd", 0))
     store.save("diy-sgd-0", {**record, **change})
     with pytest.raises(ResultsError, match=r"diy-sgd-0\.json is damaged"):
-        experiment.run(SMALL, ["diy-sgd"], directory=tmp_path, resume=True)
+        evaluation.run(SMALL, ["diy-sgd"], directory=tmp_path, resume=True)
 
 
 def test_predictions_that_do_not_fit_the_results_are_refused(tmp_path):
-    experiment.save(experiment.run(SMALL, ["diy-sgd"]), tmp_path)
+    evaluation.save(evaluation.run(SMALL, ["diy-sgd"]), tmp_path)
     with np.load(tmp_path / "predictions.npz") as archive:
         arrays = {name: array[:, :5] for name, array in archive.items()}
     np.savez(tmp_path / "predictions.npz", **arrays)
     with pytest.raises(ResultsError, match=r"predictions\.npz .*the checksum differs"):
-        experiment.load(tmp_path)
+        evaluation.load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -231,14 +230,14 @@ def test_predictions_that_do_not_fit_the_results_are_refused(tmp_path):
 )
 @pytest.mark.parametrize("finished", [True, False], ids=["results", "pieces"])
 def test_results_of_another_run_are_not_resumed_but_set_aside(tmp_path, change, named, finished, capsys):
-    first = experiment.run(SMALL, MODELS, directory=tmp_path)
+    first = evaluation.run(SMALL, MODELS, directory=tmp_path)
     if finished:
-        experiment.save(first, tmp_path)
+        evaluation.save(first, tmp_path)
     other, models = Protocol(**{**vars(SMALL), **change}), MODELS if change else MODELS[:1]
     with pytest.raises(ResultsError, match=named):
-        experiment.run(other, models, directory=tmp_path, resume=True)
-    results = experiment.run(other, models, directory=tmp_path)
-    experiment.save(results, tmp_path)
+        evaluation.run(other, models, directory=tmp_path, resume=True)
+    results = evaluation.run(other, models, directory=tmp_path)
+    evaluation.save(results, tmp_path)
     kept = tmp_path / "earlier-1"
     assert capsys.readouterr().err == f"results of another run were moved to {kept}\n"
     if finished:
@@ -250,7 +249,7 @@ def test_results_of_another_run_are_not_resumed_but_set_aside(tmp_path, change, 
 
 def test_the_same_run_replaces_its_own_results(tmp_path):
     for _ in range(2):
-        experiment.save(experiment.run(SMALL, MODELS, directory=tmp_path), tmp_path)
+        evaluation.save(evaluation.run(SMALL, MODELS, directory=tmp_path), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.npz", "results.json"]
 
 
@@ -270,9 +269,9 @@ def test_an_interrupted_sweep_goes_on_to_the_same_numbers(tmp_path):
     resumed = sweep.run(grid, directory=tmp_path, resume=True)
     sweep.save(resumed, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
-    for results in (resumed, sweep.load(tmp_path)):
+    for found in (resumed, sweep.load(tmp_path)):
         for reduction in grid.reductions:
-            for old, new in zip(expected.runs[reduction], results.runs[reduction]):
+            for old, new in zip(expected.runs[reduction], found.runs[reduction]):
                 assert {**old, "seconds": 0} == {**new, "seconds": 0}
 
 
@@ -285,7 +284,7 @@ def finished(launcher, tmp_path_factory):
         ("digits", ["--rounds", "1", "--epochs", "1", "--channels", "1", "--batch-size", "500"]),
     ):
         directory = tmp_path_factory.mktemp(name)
-        command = [f"{name}.py", *arguments, "--no-figures", "--output"]
+        command = ["-m", f"experiments.{name}", *arguments, "--no-figures", "--output"]
         done = launcher.run(*command, directory)
         assert done.returncode == 0, done.output
         runs[name] = command, directory
@@ -332,7 +331,7 @@ def test_damaged_pieces_of_the_other_programs_are_refused(launcher, finished, tm
     content = json.loads((directory / f"{program}.json").read_text())
     for part in ("environment", "runs", "rounds"):
         content.pop(part, None)
-    header = content | ({"torch": experiment.environment()["torch"]} if program == "sweep" else {})
+    header = content | ({"torch": results.environment()["torch"]} if program == "sweep" else {})
     (tmp_path / "unfinished").mkdir()
     piece = tmp_path / "unfinished" / ("mean-0.json" if program == "sweep" else "round-0.json")
     piece.write_bytes(sealed({"header": header, "record": record}))
@@ -362,16 +361,16 @@ def test_results_of_one_program_are_refused_by_the_other(tmp_path):
     sweep.save(sweep.run(sweep.Grid(SMALL, rates=(1e-3,))), tmp_path)
     (tmp_path / "sweep.json").rename(tmp_path / "results.json")
     with pytest.raises(ResultsError, match=r"results\.json is damaged, or no file of this program"):
-        experiment.run(SMALL, MODELS, directory=tmp_path)
+        evaluation.run(SMALL, MODELS, directory=tmp_path)
     (tmp_path / "results.json").rename(tmp_path / "sweep.json")
-    experiment.save(experiment.run(SMALL, MODELS), tmp_path)
+    evaluation.save(evaluation.run(SMALL, MODELS), tmp_path)
     (tmp_path / "results.json").replace(tmp_path / "sweep.json")
     with pytest.raises(ResultsError, match="no file of this program"):
         sweep.load(tmp_path)
 
 
 def test_every_bit_that_flips_is_noticed(tmp_path):
-    experiment.save(experiment.run(SMALL, ["diy-sgd"]), tmp_path)
+    evaluation.save(evaluation.run(SMALL, ["diy-sgd"]), tmp_path)
     choice = random.Random(0)
     for name in ("results.json", "predictions.npz"):
         whole = (tmp_path / name).read_bytes()
@@ -379,26 +378,26 @@ def test_every_bit_that_flips_is_noticed(tmp_path):
             place, bit = choice.randrange(len(whole)), choice.randrange(8)
             (tmp_path / name).write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
             with pytest.raises(ResultsError):
-                experiment.load(tmp_path)
+                evaluation.load(tmp_path)
         (tmp_path / name).write_bytes(whole)
-    experiment.load(tmp_path)
+    evaluation.load(tmp_path)
 
 
 def test_a_file_where_the_kept_rounds_belong_is_told_before_anything_is_trained(tmp_path):
     (tmp_path / "unfinished").write_text("mine")
     for resume in True, False:
         with pytest.raises(ResultsError, match="unfinished is a file where a folder is needed: rename it"):
-            experiment.run(SMALL, ["diy-sgd"], directory=tmp_path, resume=resume)
+            evaluation.run(SMALL, ["diy-sgd"], directory=tmp_path, resume=resume)
     assert (tmp_path / "unfinished").read_text() == "mine"
 
 
 def test_results_of_another_version_of_pytorch_get_an_advice_that_helps(tmp_path):
-    experiment.save(experiment.run(SMALL, ["diy-sgd"]), tmp_path)
+    evaluation.save(evaluation.run(SMALL, ["diy-sgd"]), tmp_path)
     content = json.loads((tmp_path / "results.json").read_text())
     content["environment"]["torch"] = "1.0.0"
     (tmp_path / "results.json").write_bytes(sealed(content, indent=1))
     with pytest.raises(ResultsError, match=r"torch is 1\.0\.0 there .*go on with it in the environment of that run"):
-        experiment.run(SMALL, ["diy-sgd"], directory=tmp_path, resume=True)
+        evaluation.run(SMALL, ["diy-sgd"], directory=tmp_path, resume=True)
 
 
 def test_what_is_no_file_is_not_replaced_and_links_are_followed(tmp_path):

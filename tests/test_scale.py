@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiment import Protocol
+from experiments.circle import Protocol
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import diy
-from experiment import build_network, disk_data, one_hot
+from experiments.circle import build_network, disk_data, one_hot
 
 EPOCHS, SIZE, BATCH = 100, 1000, 100
 

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import experiment
-import figures
-import sweep
-from experiment import Protocol, Recipe
-from storage import ResultsError
-from sweep import Grid
+from experiments import circle, evaluation, figures, sweep
+from experiments.circle import Protocol, Recipe
+from experiments.results import ResultsError
+from experiments.sweep import Grid
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = Protocol(rounds=2, epochs=3, train_size=60, test_size=40, batch_size=20, hidden=(8, 8), dropout=0.0)
@@ -28,8 +26,8 @@ def test_every_network_is_the_one_that_the_evaluation_trains_alone(monkeypatch, 
     grid = Grid(SMALL, (1e-3, 1e-2))
     record = sweep.train_together(grid, reduction, 1)
     for index, rate in enumerate(grid.rates):
-        monkeypatch.setitem(experiment.MODELS, "one", Recipe("", "diy", reduction=reduction, lr=rate))
-        alone = experiment.run_round(grid.protocol, "one", 1)
+        monkeypatch.setitem(circle.MODELS, "one", Recipe("", "diy", reduction=reduction, lr=rate))
+        alone = evaluation.run_round(grid.protocol, "one", 1)
         # Nine steps in float32: sums in another order, not much more than a rounding apart
         assert record["loss"][index] == pytest.approx(alone.loss[-1], rel=1e-5)
         assert record["test_error"][index] == pytest.approx(alone.test_error)
@@ -117,7 +115,7 @@ def test_the_figure_shows_both_reductions_and_their_spread(small):
 
 def test_the_command_writes_results_and_figure(launcher, tmp_path):
     arguments = ["--rounds", "2", "--epochs", "2", "--train-size", "20", "--test-size", "10", "--rates", "3"]
-    done = launcher.run("sweep.py", *arguments, "--highest", "0.1", "--output", tmp_path)
+    done = launcher.run("-m", "experiments.sweep", *arguments, "--highest", "0.1", "--output", tmp_path)
     assert done.returncode == 0 and done.stderr == ""
     assert "12 networks in" in done.stdout
     assert {path.name for path in tmp_path.iterdir()} == {"sweep.json", "sweep.pdf", "sweep.png"}
@@ -144,4 +142,4 @@ def test_a_bad_argument_ends_with_2_and_one_line(arguments, capsys, monkeypatch)
         sweep.main(arguments)
     printed = capsys.readouterr()
     assert exit.value.code == 2 and printed.out == ""
-    assert printed.err.count("\n") == 1 and printed.err.startswith("sweep.py: ")
+    assert printed.err.count("\n") == 1 and printed.err.startswith("python -m experiments.sweep: ")

@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiment import MODELS, Protocol, Results, Round
+from experiments.circle import MODELS, Protocol
+from experiments.evaluation import Results, Round
 
 ROOT = Path(__file__).resolve().parent.parent
+COMMANDS = [["test.py"], ["-m", "experiments.sweep"], ["-m", "experiments.digits"]]
 TINY = ["--rounds", "1", "--epochs", "2", "--train-size", "40", "--test-size", "30"]
 
 
@@ -85,26 +87,31 @@ def test_divergence_ends_with_one_line(launcher, tmp_path):
     assert "diy-sgd" in done.stderr and "round 1" in done.stderr and "1e+38" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["test.py", "digits.py"])
+def said(command):
+    """How a command calls itself."""
+    return " ".join(command if len(command) == 1 else ["python", *command])
+
+
+@pytest.mark.parametrize("command", COMMANDS[::2], ids=" ".join)
 def test_interrupt_ends_with_130_and_one_line(launcher, command, tmp_path):
-    child = launcher.start(command, "--epochs", "100000", "--output", tmp_path)
+    child = launcher.start(*command, "--epochs", "100000", "--output", tmp_path)
     child.wait_for_output()  # training starts right after the first lines
     time.sleep(0.3)
     child.kill(signal.SIGINT)
     errors = child.wait().stderr
-    assert child.returncode == 130 and errors.startswith(f"{command}: interrupted") and errors.count("\n") == 1
+    assert child.returncode == 130 and errors.startswith(f"{said(command)}: interrupted") and errors.count("\n") == 1
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
-@pytest.mark.parametrize("command", ["test.py", "sweep.py", "digits.py"])
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_interrupt_while_libraries_load_ends_with_130_and_one_line(command, tmp_path):
     (tmp_path / "torch.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
     process = subprocess.Popen(
-        [sys.executable, ROOT / command],
+        [sys.executable, *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=tmp_path,
+        cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )
     try:
@@ -113,7 +120,7 @@ def test_interrupt_while_libraries_load_ends_with_130_and_one_line(command, tmp_
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130 and errors == f"{command}: interrupted before it began\n"
+    assert process.returncode == 130 and errors == f"{said(command)}: interrupted before it began\n"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")

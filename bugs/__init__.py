@@ -1,0 +1,14 @@
+"""Mistakes that people really make, each as a small patch of diy.py, and the oracles that may or may not see them.
+
+from bugs import BUGS, ORACLES, load
+
+bug = BUGS["mask-not-reused"]
+diy = load(bug.name)                    # a copy of diy.py with this mistake in it, as a module
+complaints = ORACLES["training"](diy)   # what one oracle has to say about it: a list of sentences, maybe empty
+"""
+
+from .catalogue import BUGS
+from .oracles import ORACLES
+from .planting import Bug, PatchError, load, load_circle
+
+__all__ = ["BUGS", "ORACLES", "Bug", "PatchError", "load", "load_circle"]

@@ -1,0 +1,101 @@
+"""What a planted bug is, and how it gets into a copy of the code."""
+
+import ast
+import linecache
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).parents[1]
+
+
+class PatchError(Exception):
+    """What a bug changes is not there, or more than once."""
+
+
+@dataclass(frozen=True)
+class Bug:
+    """One mistake.
+
+    Attributes:
+        name: a short key, also part of the patched module's name.
+        title: the mistake in a few words.
+        story: what goes wrong, and how people come to write it.
+        symptom: what a user of the framework would notice.
+        seen_by: the names of the oracles that see it; all the others do not.
+        check: the test of the suite that fails, as "test_diy.test_name".
+        edits: triples (where, old, new): in the function or class `where`, such as "Linear.backward", the expression or
+            statement `old` becomes `new`. How the code is laid out, and what its comments say, does not matter.
+        file: what is patched.
+    """
+
+    name: str
+    title: str
+    story: str
+    symptom: str
+    seen_by: tuple[str, ...]
+    check: str
+    edits: tuple[tuple[str, str, str], ...]
+    file: str = "diy.py"
+
+    def apply(self, source: str) -> str:
+        """Return `source` with the mistake in it.
+
+        Raises:
+            PatchError: there is no such function, or it does not have the old expression or statement exactly once.
+        """
+        for where, old, new in self.edits:
+            try:
+                source = _replace(source, where, old, new)
+            except PatchError as error:
+                raise PatchError(
+                    f"the bug {self.name!r} no longer fits {self.file}: {error}. Bring its edits in the catalogue "
+                    f"up to date with the code:\n{old}"
+                ) from None
+        return source
+
+
+def _replace(source: str, where: str, old: str, new: str) -> str:
+    owner: ast.AST = ast.parse(source)
+    for name in where.split("."):
+        inside = [node for node in ast.iter_child_nodes(owner) if getattr(node, "name", None) == name]
+        if len(inside) != 1:
+            raise PatchError(f"there is no {where}")
+        owner = inside[0]
+    wanted = ast.parse(old).body[0]
+    if isinstance(wanted, ast.Expr):
+        wanted = wanted.value
+    found = [node for node in ast.walk(owner) if ast.dump(node) == ast.dump(wanted)]
+    if len(found) != 1:
+        raise PatchError(f"{where} has the following {len(found)} times instead of once")
+    lines = source.encode().splitlines(keepends=True)  # columns are counted in bytes
+    start = sum(map(len, lines[: found[0].lineno - 1])) + found[0].col_offset
+    end = sum(map(len, lines[: found[0].end_lineno - 1])) + found[0].end_col_offset
+    return (source.encode()[:start] + new.encode() + source.encode()[end:]).decode()
+
+
+def load(name: str | None = None) -> ModuleType:
+    """Return a fresh copy of diy.py as a module, with the bug of that name in it, or without one for None."""
+    return _load("diy.py", name)
+
+
+def load_circle(diy: ModuleType, name: str | None = None) -> ModuleType:
+    """Return a fresh copy of experiments/circle.py that uses `diy`, with the bug of that name if it belongs there."""
+    circle = _load("experiments/circle.py", name)
+    circle.diy = diy
+    return circle
+
+
+def _load(file: str, name: str | None) -> ModuleType:
+    from .catalogue import BUGS
+
+    source = (ROOT / file).read_text(encoding="utf-8")
+    if name is not None and BUGS[name].file == file:
+        source = BUGS[name].apply(source)
+    module = ModuleType(f"{file.removesuffix('.py')}_{(name or 'copy').replace('-', '_')}")
+    module.__file__ = f"<{module.__name__}>"
+    sys.modules[module.__name__] = module  # dataclasses, pickle and inspect look modules up there
+    linecache.cache[module.__file__] = len(source), None, source.splitlines(keepends=True), module.__file__
+    exec(compile(source, module.__file__, "exec"), module.__dict__)
+    return module

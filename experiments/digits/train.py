@@ -1,0 +1,396 @@
+"""Train a small convolutional network on handwritten digits, and the same network in PyTorch beside it."""
+
+import argparse
+import math
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+import diy
+from experiments.circle import DivergenceError, one_thread
+from experiments.commandline import Parser
+from experiments.digits.data import DataError, Images, digits_images, hold_out, mnist_images
+from experiments.parallel import compute
+from experiments.results import Record, Store, environment, reading, sealed, unsealed
+from experiments.words import counted
+
+PROG = "python -m experiments.digits"
+LIBRARIES = ("diy", "torch")
+AGREEMENT = 1e-9
+"""In float64, losses and weights of the two libraries may differ by this much, relative to the largest of a kind."""
+
+EXAMPLES = """examples:
+  python -m experiments.digits                       scikit-learn's digits: 5 rounds, then the figures
+  python -m experiments.digits --rounds 1            an answer in less than a minute
+  python -m experiments.digits --float64             check that the two libraries walk the same path, to 1e-9
+  python -m experiments.digits --validate --lr 0.01  another recipe, judged on a part of the training images
+  python -m experiments.digits --mnist DIR --rounds 1 --epochs 3
+                                         MNIST, from the four IDX files in DIR: some minutes an epoch, so begin small
+"""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that the numbers depend on, beside the images.
+
+    The defaults were chosen on a held-out part of the training images (`--validate`), never on the test images.
+
+    Args:
+        rounds: how often to train, each time from other weights and in another order.
+        epochs, batch_size: of the training.
+        lr: of SGD at the beginning; it falls to zero along half a cosine.
+        momentum, weight_decay: of SGD.
+        channels: of the first convolution; the others have twice as many.
+        seed: from which everything random follows.
+        float64: whether to compute in double precision.
+        validate: whether a fifth of the training images takes the place of the test images.
+
+    Raises:
+        ValueError: a value is out of range; the message names it.
+    """
+
+    rounds: int = 5
+    epochs: int = 30
+    batch_size: int = 50
+    lr: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 0.005
+    channels: int = 16
+    seed: int = 0
+    float64: bool = False
+    validate: bool = False
+
+    def __post_init__(self):
+        for name in ("rounds", "epochs", "batch_size", "channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("lr", "momentum", "weight_decay", "seed"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ValueError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}")
+        if self.seed >= 2**32:
+            raise ValueError(f"seed must be below 2**32, got {self.seed}")
+
+
+def build_network(library: str, size: int, channels: int = 16):
+    """Return three 3 × 3 convolutions, each with batch norm and ReLU, two poolings and a linear layer for 10 classes.
+
+    The same lines serve both libraries, "diy" and "torch": their interfaces agree.
+
+    Args:
+        size: height and width of the images.
+    """
+    layers = {"diy": diy, "torch": nn}[library]
+
+    def block(n_in: int, n_out: int) -> list:
+        # Batch norm subtracts the mean, and a bias before it with the mean.
+        return [layers.Conv2d(n_in, n_out, 3, padding="same", bias=False), layers.BatchNorm2d(n_out), layers.ReLU()]
+
+    return layers.Sequential(
+        *block(1, channels),
+        *block(channels, 2 * channels),
+        layers.MaxPool2d(2),
+        *block(2 * channels, 2 * channels),
+        layers.MaxPool2d(2),
+        layers.Flatten(),
+        layers.Linear(2 * channels * (size // 4) ** 2, 10),
+    )
+
+
+def shifted(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Move all images of a batch together by up to one pixel, up or down and left or right; background comes in."""
+    height, width = images.shape[2:]
+    down, right = torch.randint(0, 3, (2,), generator=generator).tolist()
+    framed = images.new_full((*images.shape[:2], height + 2, width + 2), images.min().item())
+    framed[:, :, 1:-1, 1:-1] = images
+    return framed[:, :, down : down + height, right : right + width]
+
+
+def train_round(
+    recipe: Recipe, data: Images, round: int, on_epoch: Callable[[int, int, float], None] | None = None
+) -> Record:
+    """Train both networks from the same weights on the same batches, step by step in turn, and test them.
+
+    Returns:
+        for each library `seconds`, `loss` (mean per epoch), `train_error`, `test_error` (fractions), `predictions`
+        and `confidence` (the probability given to the right class) for each test image; `loss_difference` and
+        `weight_difference`, the largest between the libraries, relative to the largest loss or weight; and `filters`,
+        the kernels of diy's first convolution.
+
+    Raises:
+        DivergenceError: a loss is not finite.
+    """
+    dtype = torch.float64 if recipe.float64 else torch.float32
+    with one_thread(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1000 * recipe.seed + round)
+        generator = torch.Generator().manual_seed(1000 * recipe.seed + round)
+        networks = {name: build_network(name, data.train_images.shape[2], recipe.channels) for name in LIBRARIES}
+        networks["torch"].load_state_dict(networks["diy"].state_dict())
+        losses, seconds = {name: [] for name in LIBRARIES}, dict.fromkeys(LIBRARIES, 0.0)
+        criteria = {"diy": diy.CrossEntropyLoss(), "torch": nn.CrossEntropyLoss()}
+        optimizers, schedules = {}, {}
+        batches = -(-len(data.train_labels) // recipe.batch_size)
+        options = {"lr": recipe.lr, "momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
+        for name, sgd, cosine in (
+            ("diy", diy.SGD, diy.CosineAnnealingLR),
+            ("torch", torch.optim.SGD, torch.optim.lr_scheduler.CosineAnnealingLR),
+        ):
+            optimizers[name] = sgd(networks[name].to(dtype).parameters(), **options)
+            schedules[name] = cosine(optimizers[name], T_max=recipe.epochs * batches)
+        networks["diy"][0].needs_input_grad = False
+
+        def step(name: str, images: Tensor, labels: Tensor) -> float:
+            start = time.perf_counter()
+            loss = criteria[name](networks[name](images), labels)
+            optimizers[name].zero_grad()
+            if name == "diy":
+                networks[name].backward(criteria[name].backward())
+            else:
+                loss.backward()
+            optimizers[name].step()
+            schedules[name].step()
+            seconds[name] += time.perf_counter() - start
+            return loss.item()
+
+        pairs = []
+        for epoch in range(1, recipe.epochs + 1):
+            totals = dict.fromkeys(LIBRARIES, 0.0)
+            for batch in torch.randperm(len(data.train_labels), generator=generator).split(recipe.batch_size):
+                images, labels = shifted(data.train_images[batch].to(dtype), generator), data.train_labels[batch]
+                pairs.append([step(name, images, labels) for name in LIBRARIES])
+                for name, loss in zip(LIBRARIES, pairs[-1]):
+                    totals[name] += loss * len(batch)
+            for name, total in totals.items():
+                losses[name].append(total / len(data.train_labels))
+            if not math.isfinite(sum(totals.values())):
+                raise DivergenceError(f"round {round + 1}, epoch {epoch}: the loss is not finite; lower --lr")
+            if on_epoch:
+                on_epoch(round, epoch, losses["diy"][-1])
+        record = {name: {"seconds": seconds[name], "loss": losses[name]} for name in LIBRARIES}
+        for name, network in networks.items():
+            record[name] |= _tested(network.eval(), data, dtype)
+        pairs = torch.tensor(pairs, dtype=torch.float64)
+        record["loss_difference"] = ((pairs[:, 0] - pairs[:, 1]).abs().max() / pairs.max()).item()
+        record["weight_difference"] = max(
+            ((ours - theirs).abs().max() / theirs.abs().max()).item()
+            for ours, theirs in zip(networks["diy"].parameters(), networks["torch"].parameters())
+        )
+        record["filters"] = networks["diy"][0].weight[:, 0].tolist()
+        return record
+
+
+def _tested(network, data: Images, dtype: torch.dtype) -> Record:
+    scores = _scores(network, data.test_images, dtype)
+    right = data.test_labels
+    return {
+        "train_error": (_scores(network, data.train_images, dtype).argmax(1) != data.train_labels)
+        .double()
+        .mean()
+        .item(),
+        "test_error": (scores.argmax(1) != right).double().mean().item(),
+        "predictions": scores.argmax(1).tolist(),
+        "confidence": [round(q, 6) for q in scores.softmax(1)[torch.arange(len(right)), right].tolist()],
+    }
+
+
+@torch.no_grad()
+def _scores(network, images: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.cat([network(part.to(dtype)) for part in images.split(500)])
+
+
+# Results on disk
+
+FILES = ("digits.json",)
+
+
+def _header(recipe: Recipe, data: Images) -> Record:
+    shapes = {"train_size": len(data.train_labels), "test_size": len(data.test_labels)}
+    header = {"program": "digits.py", "version": 1, "torch": torch.__version__, "data": data.name}
+    return {**header, **shapes, "protocol": asdict(recipe)}
+
+
+def _check(record: Record, header: Record) -> None:
+    for own in (record[library] for library in LIBRARIES):
+        lengths = {"loss": header["protocol"]["epochs"]}
+        lengths |= dict.fromkeys(("predictions", "confidence"), header["test_size"])
+        for key, length in lengths.items():
+            if len(own[key]) != length or not all(isinstance(value, (int, float)) for value in own[key]):
+                raise ValueError(f"{key} must hold {counted(length, 'number')}")
+        if not all(isinstance(own[key], float) for key in ("seconds", "train_error", "test_error")):
+            raise ValueError("seconds and errors must be numbers")
+    if not all(isinstance(record[f"{what}_difference"], float) for what in ("loss", "weight")):
+        raise ValueError("differences must be numbers")
+    torch.tensor(record["filters"]).view(header["protocol"]["channels"], 3, 3)
+
+
+def _store(directory: Path, header: Record) -> Store:
+    return Store(directory, header, FILES, _finished, lambda name, record: _check(record, header))
+
+
+def save(header: Record, rounds: list[Record], directory: Path) -> list[Path]:
+    """Write `digits.json` in one go; return its path in a list. Results of another run are moved aside first."""
+    content = {**header, "environment": environment(), "rounds": rounds}
+    return _store(directory, header).finish({FILES[0]: sealed(content)})
+
+
+def load(directory: str | os.PathLike) -> Record:
+    """Read what `save` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ResultsError: it is damaged, or of another program or version.
+    """
+    path = Path(directory) / FILES[0]
+    with reading(path):
+        content = unsealed(path.read_bytes())
+        if (content["program"], content["version"]) != ("digits.py", 1):
+            raise ValueError(f"{content['program']}, version {content['version']}; expected digits.py, version 1")
+        if len(content["rounds"]) != content["protocol"]["rounds"]:
+            raise ValueError("rounds are missing")
+        for record in content["rounds"]:
+            _check(record, content)
+        if content["environment"]["torch"] != content["torch"]:
+            raise ValueError("two versions of torch")
+        return content
+
+
+def _finished(directory: Path) -> tuple[Record, dict[str, Record]]:
+    content = load(directory)
+    rounds = {f"round-{index}": record for index, record in enumerate(content.pop("rounds"))}
+    del content["environment"]
+    return content, rounds
+
+
+# The command
+
+
+def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, Recipe, Images]:
+    """Read and check all arguments, the images and the output directory, before anything is trained."""
+    parser, default = Parser(PROG, __doc__, EXAMPLES), Recipe()
+    group = parser.add_argument_group("recipe")
+    for name, kind, text in (
+        ("rounds", int, "trainings, each from other weights"),
+        ("epochs", int, "passes over the training images"),
+        ("batch_size", int, "images in a mini-batch"),
+        ("lr", float, "learning rate at the beginning"),
+        ("momentum", float, "of SGD"),
+        ("weight_decay", float, "of SGD"),
+        ("channels", int, "of the first convolution"),
+        ("seed", int, "from which everything random follows"),
+    ):
+        value, metavar = getattr(default, name), "N" if kind is int else "X"
+        flag = f"--{name.replace('_', '-')}"
+        group.add_argument(flag, type=kind, default=value, metavar=metavar, help=f"{text} (%(default)s)")
+    group.add_argument("--float64", action="store_true", help="double precision; fail unless the libraries agree")
+    group.add_argument("--validate", action="store_true", help="test on a fifth of the training images instead")
+    group = parser.add_output("results/digits")
+    group.add_argument("--mnist", type=Path, metavar="DIR", help="MNIST, from the four IDX files there (plain or .gz)")
+    group.add_argument("--no-figures", action="store_true", help="do not draw the figures")
+    options = parser.parse_args(arguments)
+    try:
+        recipe = Recipe(**{name: getattr(options, name) for name in asdict(default)})
+        options.output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=options.output):
+            pass
+        data = digits_images() if options.mnist is None else mnist_images(options.mnist)
+    except DataError as error:
+        parser.error(f"argument --mnist: {error}")
+    except ValueError as error:
+        parser.error(str(error))
+    except OSError as error:
+        parser.error(f"argument --output: cannot write to {options.output}: {error.strerror}; choose another directory")
+    return options, recipe, hold_out(data) if recipe.validate else data
+
+
+def main(arguments: list[str] | None = None, rank: int = 0) -> int:
+    options, recipe, data = parse(arguments)
+    silent = options.quiet or rank != 0
+    say = (lambda text: None) if silent else tqdm.write
+    say(describe(recipe, data))
+    with tqdm(
+        total=recipe.rounds * recipe.epochs,
+        unit=" epochs",
+        leave=False,
+        dynamic_ncols=True,
+        disable=silent or not sys.stderr.isatty(),
+    ) as bar:
+
+        def on_epoch(round: int, epoch: int, loss: float) -> None:
+            bar.set_description(f"round {round + 1}", refresh=False)
+            bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+            bar.update()
+
+        def on_piece(name: str, record: Record) -> None:
+            for library in LIBRARIES:
+                own = record[library]
+                errors = f"{own['train_error']:>9.2%}{own['test_error']:>9.2%}"
+                say(f"{_index(name) + 1:>5}  {library:<7}{own['loss'][-1]:>9.4f}{errors}{own['seconds']:>8.1f} s")
+
+        header = _header(recipe, data)
+        store = _store(options.output, header)
+        names = [f"round-{index}" for index in range(recipe.rounds)]
+        records = compute(
+            names, lambda name: train_round(recipe, data, _index(name), on_epoch), store, options.resume, on_piece
+        )
+    if records is None:  # another rank prints and writes
+        return 0
+    rounds = [records[name] for name in names]
+    written = save(header, rounds, options.output)
+    print(table(rounds, recipe))
+    if not options.no_figures:
+        from experiments.digits import figures as digit_figures  # plotting takes seconds to import
+
+        written += digit_figures.save_all(load(options.output), data, options.output)
+    say("\nwritten: " + " ".join(map(str, written)))
+    worst = max(max(record["loss_difference"], record["weight_difference"]) for record in rounds)
+    if recipe.float64 and not worst <= AGREEMENT:
+        print(f"{PROG}: the libraries differ by {worst:.0e}, expected {AGREEMENT:.0e} at most", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _index(name: str) -> int:
+    return int(name.removeprefix("round-"))
+
+
+def describe(recipe: Recipe, data: Images) -> str:
+    size, test = data.train_images.shape[2], "validation" if recipe.validate else "test"
+    precision = "float64" if recipe.float64 else "float32"
+    return (
+        f"{counted(recipe.rounds, 'round')} of {data.name}: {len(data.train_labels)} training and "
+        f"{len(data.test_labels)} {test} images of {size} × {size}, {counted(recipe.epochs, 'epoch')} in batches of "
+        f"{recipe.batch_size},\nSGD, learning rate {recipe.lr:g} falling to 0, momentum {recipe.momentum:g}, "
+        f"weight decay {recipe.weight_decay:g}, {recipe.channels} channels, seed {recipe.seed}, {precision}\n\n"
+        f"round  {'':<7}{'loss':>9}{'train':>9}{test[:5]:>9}{'time':>10}"
+    )
+
+
+def table(rounds: list[Record], recipe: Recipe) -> str:
+    """Return mean ± standard deviation over the rounds for each library, and how far the two are apart."""
+    test = "validation" if recipe.validate else "test"
+    rows = [f"\n{'':<7}{'train error %':>16}{f'{test} error %':>20}{'time s':>16}"]
+    for name in LIBRARIES:
+        columns = zip(("train_error", "test_error", "seconds"), (100, 100, 1), (2, 2, 1), (16, 20, 16))
+        cells = (f"{_spread([f * r[name][key] for r in rounds], digits):>{w}}" for key, f, digits, w in columns)
+        rows.append(f"{name:<7}{''.join(cells)}")
+    ratio = sum(record["diy"]["seconds"] for record in rounds) / sum(record["torch"]["seconds"] for record in rounds)
+    losses, weights = (max(r[f"{what}_difference"] for r in rounds) for what in ("loss", "weight"))
+    rows += [
+        f"mean ± std over {counted(len(rounds), 'round')}; diy takes {ratio:.2f} times PyTorch's time",
+        f"largest relative difference between the two: losses {losses:.0e}, weights {weights:.0e}",
+    ]
+    return "\n".join(rows)
+
+
+def _spread(values: list[float], digits: int) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
+    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"

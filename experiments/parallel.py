@@ -1,0 +1,151 @@
+"""One run on many processes, on one machine or on several.
+
+torchrun starts the same command several times and tells each process its rank. `joined` connects them over
+TCP, by gloo:
+
+    torchrun --standalone --nproc-per-node 2 test.py
+
+`compute` splits independent pieces of work over the ranks, `all_reduce_gradients` lets all ranks train one network.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from experiments.results import Record, Store
+
+PATIENCE = timedelta(days=1)
+"""How long ranks wait for each other, for they may finish hours apart. One that dies is noticed at once."""
+
+
+class LostRankError(RuntimeError):
+    """Another process of the run ended, or cannot be reached any more."""
+
+
+@contextmanager
+def joined() -> Iterator[int]:
+    """Join the processes that torchrun started together, if it did; yield the rank of this one, 0 when alone."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun sets it; RANK and the like may be left from elsewhere
+        yield 0
+        return
+    dist.init_process_group("gloo", timeout=PATIENCE)
+    try:
+        yield dist.get_rank()
+    finally:
+        dist.destroy_process_group()
+
+
+def compute(
+    names: Iterable[str],
+    piece: Callable[[str], Record],
+    store: Store | None = None,
+    resume: bool = False,
+    on_piece: Callable[[str, Record], None] | None = None,
+) -> dict[str, Record] | None:
+    """Compute pieces of work, each on one rank, keep every finished one in `store`, and gather all on rank 0.
+
+    Each rank takes a stretch of `names`. A piece must follow from its name alone: then it does not matter where it is
+    computed. With several machines, finished pieces may lie on any of them.
+
+    Args:
+        piece: returns the record of a name.
+        resume: whether to use what `store` holds already. Otherwise results of another run are set aside there.
+        on_piece: called on rank 0 with each name and record, once known.
+
+    Returns:
+        name -> record in the order of `names` on rank 0, None on the others.
+
+    Raises:
+        ResultsError: see `Store.load` and `Store.set_aside`.
+        LostRankError: another rank ended; what was finished is kept.
+    """
+    names, on_piece = list(names), on_piece or (lambda name, record: None)
+    rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    records: dict[str, Record] = {}
+    if store and resume:
+        records = {name: record for name, record in store.load().items() if name in names}
+    elif store:
+        if rank == 0:
+            store.set_aside()
+        _all_gathered(None)  # one after the other, for machines may share the directory
+        if rank != 0 and int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            store.set_aside()
+    known = [name for name in names if name in records]
+    finished = {name for part in _all_gathered(known) for name in part}
+    todo = [name for name in names if name not in finished]
+    if rank == 0:
+        for name in known:
+            on_piece(name, records[name])
+    for name in todo[len(todo) * rank // ranks : len(todo) * (rank + 1) // ranks]:
+        records[name] = piece(name)
+        if store:
+            store.save(name, records[name])
+        if rank == 0:
+            on_piece(name, records[name])
+    everything = _gathered(records)
+    if rank != 0:
+        return None
+    for name in names:
+        if name not in records:
+            on_piece(name, everything[name])
+    return {name: everything[name] for name in names}
+
+
+def all_reduce_gradients(parameters: Iterable[Tensor], average: bool = False) -> None:
+    """Replace every gradient by its sum over all ranks (or by the average), in one exchange.
+
+    It stands between `backward` and `step`, when every rank has its share of the batch. The sum is the gradient of a
+    loss that sums over the whole batch; the average that of a loss that takes the mean, if all shares have one size.
+
+    Raises:
+        ValueError: a parameter has no gradient.
+        LostRankError: another rank ended.
+    """
+    gradients = [parameter.grad for parameter in parameters]
+    if any(gradient is None for gradient in gradients):
+        raise ValueError("a parameter has no gradient: call all_reduce_gradients after backward")
+    if not dist.is_initialized():
+        return
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    with _connection():
+        dist.all_reduce(flat)
+    if average:
+        flat /= dist.get_world_size()
+    for gradient, total in zip(gradients, flat.split([gradient.numel() for gradient in gradients])):
+        gradient.copy_(total.view_as(gradient))
+
+
+def _all_gathered(value: Any) -> list[Any]:
+    if not dist.is_initialized():
+        return [value]
+    values = [None] * dist.get_world_size()
+    with _connection():
+        dist.all_gather_object(values, value)
+    return values
+
+
+def _gathered(records: dict[str, Record]) -> dict[str, Record]:
+    # On rank 0 the records of all ranks; the others need not hold them.
+    if not dist.is_initialized():
+        return records
+    parts = [{}] * dist.get_world_size() if dist.get_rank() == 0 else None
+    with _connection():
+        dist.gather_object(records, parts)
+    return {name: record for part in parts or () for name, record in part.items()}
+
+
+@contextmanager
+def _connection() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).split(". ")[0]
+        raise LostRankError(
+            f"another process of this run ended or cannot be reached ({reason}); what was finished is kept"
+        ) from error

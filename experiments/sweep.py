@@ -1,0 +1,283 @@
+"""Sweep the learning rate: train the report's network on a grid of learning rate x reduction x rounds.
+
+The networks of one reduction and one round differ in nothing but the learning rate: same data, same initial weights,
+same order of the samples. They train together, as one stack of networks.
+"""
+
+import argparse
+import math
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from experiments.commandline import Parser, quit_on_interrupt
+from experiments.commandline import run as run_command
+
+if __name__ == "__main__":
+    quit_on_interrupt("python -m experiments.sweep")
+
+import torch
+from tqdm import tqdm
+
+import diy
+from experiments.circle import Protocol, build_network, data_sets, one_hot, one_thread, seeds
+from experiments.parallel import compute
+from experiments.results import Record, Store, environment, reading, sealed, unsealed
+from experiments.words import counted
+
+PROG = "python -m experiments.sweep"
+
+EXAMPLES = """examples:
+  python -m experiments.sweep                                              20 learning rates, 2 reductions, 10 rounds
+  python -m experiments.sweep --rates 7 --lowest 1e-4 --highest 1e-1 --rounds 3
+  torchrun --standalone --nproc-per-node 2 -m experiments.sweep   the same on two processes
+"""
+
+FILES = ("sweep.json",)
+
+SATURATED = 0.999
+"""The derivative of Tanh is below 0.002 where its output is beyond ± this."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a sweep covers. Of the protocol, lr is not used.
+
+    Raises:
+        ValueError: there is no learning rate or one is out of range, or a reduction is neither "mean" nor "sum".
+    """
+
+    protocol: Protocol = field(default_factory=lambda: Protocol(dropout=0.0))
+    rates: tuple[float, ...] = tuple(1e-5 * 1e6 ** (index / 19) for index in range(20))
+    reductions: tuple[str, ...] = ("mean", "sum")
+
+    def __post_init__(self):
+        object.__setattr__(self, "rates", tuple(self.rates))
+        object.__setattr__(self, "reductions", tuple(self.reductions))
+        if not self.rates or not all(math.isfinite(rate) and rate >= 0 for rate in self.rates):
+            raise ValueError(f"rates must be finite numbers of at least 0, at least one, got {list(self.rates)}")
+        if not self.reductions or not set(self.reductions) <= {"mean", "sum"}:
+            raise ValueError(f'reductions must be "mean" or "sum", got {list(self.reductions)}')
+
+
+@dataclass
+class Sweep:
+    """What `run` returns.
+
+    Attributes:
+        runs: for each reduction its rounds, in order; each a record of `seconds` and, with one entry per learning
+            rate, `loss` (mean squared error in the last epoch; None if not finite), `train_error`, `test_error`
+            (fractions) and `diverged`.
+    """
+
+    grid: Grid
+    environment: dict[str, str | int]
+    runs: dict[str, list[Record]]
+
+
+def train_together(grid: Grid, reduction: str, round: int) -> Record:
+    """Train and test one network for every learning rate, all at once, on the data of `round` (from 0).
+
+    Each network goes the way that `experiment.run_round` takes with its learning rate alone, but for the masks of
+    Dropout, which are drawn for all networks together. The Tanh at the end keeps
+    the loss finite even where the weights run away: a network counts as diverged if it ends with an output that is not
+    a number, or that is saturated on all training points, so that no gradient passes it any more.
+
+    Returns:
+        a record as in `Sweep.runs`.
+    """
+    protocol, networks = grid.protocol, len(grid.rates)
+    data, weights, order, masks = seeds(protocol, round)
+    (points, labels), test_set = data_sets(protocol, data)
+    targets, rows = one_hot(labels), torch.Generator().manual_seed(order)
+    with one_thread(), torch.random.fork_rng():
+        torch.manual_seed(weights)
+        network = build_network("diy", protocol.hidden, protocol.dropout or None)
+        network = diy.stack([network] * networks)
+        criterion = diy.MSELoss(reduction=reduction, stacked=True)
+        optimizer = diy.SGD(network.parameters(), torch.tensor(grid.rates, dtype=torch.float64))
+
+        def for_each(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.expand(networks, *tensor.shape)  # one copy of the data serves all networks
+
+        network.train()
+        torch.manual_seed(masks)
+        start = time.perf_counter()
+        for _ in range(protocol.epochs):
+            shuffled, total = torch.randperm(len(points), generator=rows), torch.zeros(networks)
+            for batch in shuffled.split(protocol.batch_size):
+                loss = criterion(network(for_each(points[batch])), for_each(targets[batch]))
+                optimizer.zero_grad()
+                network.backward(criterion.backward())
+                optimizer.step()
+                total += loss * (2 * len(batch) if reduction == "mean" else 1)
+        seconds = time.perf_counter() - start
+        with torch.inference_mode():
+            outputs = [network.eval()(for_each(x)) for x in (points, test_set[0])]
+        train_error, test_error = (
+            (output.argmax(-1) != label).double().mean(-1) for output, label in zip(outputs, (labels, test_set[1]))
+        )
+        learning = (outputs[0].abs() < SATURATED).any(1).all(1)  # (R, N, 2) -> (R,), False for NaN as well
+        return {
+            "seconds": seconds,
+            "loss": [loss if math.isfinite(loss) else None for loss in (total / targets.numel()).tolist()],
+            "train_error": train_error.tolist(),
+            "test_error": test_error.tolist(),
+            "diverged": (~learning).tolist(),
+        }
+
+
+def run(
+    grid: Grid | None = None,
+    on_round: Callable[[str, int, Record], None] | None = None,
+    directory: str | os.PathLike | None = None,
+    resume: bool = False,
+) -> Sweep | None:
+    """Run the sweep; arguments and exceptions are those of `experiment.run`.
+
+    Args:
+        on_round: called with reduction, round (from 0) and record, on rank 0 alone.
+
+    Returns:
+        the results; None on ranks other than 0.
+    """
+    grid = grid or Grid()
+    here = environment()
+    pieces = {f"{reduction}-{r}": (reduction, r) for r in range(grid.protocol.rounds) for reduction in grid.reductions}
+    records = compute(
+        pieces,
+        lambda name: train_together(grid, *pieces[name]),
+        _store(directory, grid, here) if directory else None,
+        resume,
+        (lambda name, record: on_round(*pieces[name], record)) if on_round else None,
+    )
+    if records is None:
+        return None
+    rounds = range(grid.protocol.rounds)
+    return Sweep(
+        grid, here, {reduction: [records[f"{reduction}-{r}"] for r in rounds] for reduction in grid.reductions}
+    )
+
+
+def save(sweep: Sweep, directory: str | os.PathLike) -> list[Path]:
+    """Write `sweep.json` into `directory`, in one go, and return its path in a list; compare `experiment.save`."""
+    content = {"program": "sweep.py", "version": 1, **asdict(sweep.grid), "environment": sweep.environment}
+    text = sealed({**content, "runs": sweep.runs}, indent=1)
+    return _store(directory, sweep.grid, sweep.environment).finish({FILES[0]: text})
+
+
+def load(directory: str | os.PathLike) -> Sweep:
+    """Read what `save` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ResultsError: it is damaged, or of another kind or version.
+    """
+    path = Path(directory) / FILES[0]
+    with reading(path):
+        content = unsealed(path.read_bytes())
+        if (content["program"], content["version"]) != ("sweep.py", 1):
+            raise ValueError(f"{content['program']}, version {content['version']}; expected sweep.py, version 1")
+        grid = Grid(Protocol(**content["protocol"]), content["rates"], content["reductions"])
+        runs = {reduction: content["runs"][reduction] for reduction in grid.reductions}
+        if {len(rounds) for rounds in runs.values()} != {grid.protocol.rounds}:
+            raise ValueError("rounds are missing")
+        for run in (run for rounds in runs.values() for run in rounds):
+            _check(run, grid)
+        _header(grid, content["environment"])
+        return Sweep(grid, content["environment"], runs)
+
+
+def table(sweep: Sweep) -> str:
+    """Return test errors in %, mean ± standard deviation over the rounds, and how many networks diverged."""
+    grid = sweep.grid
+    rounds = grid.protocol.rounds
+    lines = [f"{'':>13}" + "".join(f"{f'reduction {r}':^34}" for r in grid.reductions)]
+    lines.append(f"{'learning rate':>13}" + f"{'test error %':>20}{'diverged':>14}" * len(grid.reductions))
+    for index, rate in enumerate(grid.rates):
+        line = f"{rate:>13.2e}"
+        for reduction in grid.reductions:
+            errors = [100 * run["test_error"][index] for run in sweep.runs[reduction]]
+            spread = f" ± {statistics.stdev(errors):5.2f}" if rounds > 1 else ""
+            diverged = sum(run["diverged"][index] for run in sweep.runs[reduction])
+            line += f"{f'{statistics.mean(errors):5.2f}{spread}':>20}{f'{diverged} of {rounds}':>14}"
+        lines.append(line)
+    lines.append(f"mean ± std over {counted(rounds, 'round')}; diverged networks count with the error they end with")
+    return "\n".join(lines)
+
+
+def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, Grid]:
+    """Read and check all arguments, before anything is trained."""
+    default = Grid()
+    parser = Parser(PROG, __doc__, EXAMPLES)
+    parser.add_protocol(default.protocol, without=("lr",))
+    group = parser.add_output("results/sweep")
+    group.add_argument("--rates", type=int, default=20, metavar="N", help="number of learning rates (%(default)s)")
+    group.add_argument("--lowest", type=float, default=1e-5, metavar="X", help="lowest learning rate (%(default)s)")
+    group.add_argument("--highest", type=float, default=10.0, metavar="X", help="highest learning rate (%(default)s)")
+    group.add_argument("--reductions", nargs="+", choices=["mean", "sum"], default=["mean", "sum"], help="(both)")
+    group.add_argument("--no-figures", action="store_true", help="do not draw test error against learning rate")
+    options = parser.parse_args(arguments)
+    if options.rates < 1:
+        parser.error(f"argument --rates: must be at least 1, got {options.rates}")
+    if not 0 < options.lowest <= options.highest < math.inf:
+        parser.error(f"0 < lowest <= highest is needed, got {options.lowest} and {options.highest}")
+    ratio = options.highest / options.lowest
+    rates = [options.lowest * ratio ** (index / max(1, options.rates - 1)) for index in range(options.rates)]
+    protocol = parser.protocol(options, default.protocol)
+    try:
+        return options, Grid(protocol, rates, dict.fromkeys(options.reductions))
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def main(arguments: list[str] | None = None, rank: int = 0) -> int:
+    options, grid = parse(arguments)
+    networks = len(grid.rates) * len(grid.reductions) * grid.protocol.rounds
+    start = time.perf_counter()
+    silent = options.quiet or rank != 0 or not sys.stderr.isatty()
+    with tqdm(total=networks, unit=" networks", leave=False, dynamic_ncols=True, disable=silent) as bar:
+        sweep = run(grid, lambda *_: bar.update(len(grid.rates)), options.output, options.resume)
+    if sweep is None:  # another rank prints and writes
+        return 0
+    written = save(sweep, options.output)
+    print(table(sweep))
+    if not options.no_figures:
+        from experiments import figures  # plotting takes seconds to import
+
+        written += figures.save_figure(figures.learning_rates(sweep), options.output / "sweep")
+    if not options.quiet:
+        print(f"\n{counted(networks, 'network')} in {time.perf_counter() - start:.1f} s")
+        print("written: " + " ".join(map(str, written)))
+    return 0
+
+
+def _finished(directory: Path) -> tuple[Record, dict[str, Record]]:
+    sweep = load(directory)
+    records = {f"{reduction}-{r}": run for reduction, runs in sweep.runs.items() for r, run in enumerate(runs)}
+    return _header(sweep.grid, sweep.environment), records
+
+
+def _store(directory: str | os.PathLike, grid: Grid, environment: Record) -> Store:
+    return Store(directory, _header(grid, environment), FILES, _finished, lambda name, record: _check(record, grid))
+
+
+def _check(record: Record, grid: Grid) -> None:
+    kinds = {"loss": (float, type(None)), "train_error": (float,), "test_error": (float,), "diverged": (bool,)}
+    if set(record) != {"seconds", *kinds} or not isinstance(record["seconds"], float):
+        raise ValueError(f"expected seconds, a number, and {', '.join(kinds)}")
+    for key, kind in kinds.items():
+        if len(record[key]) != len(grid.rates) or not all(isinstance(value, kind) for value in record[key]):
+            raise ValueError(f"{key} must have one entry for each of {counted(len(grid.rates), 'learning rate')}")
+
+
+def _header(grid: Grid, environment: dict[str, str | int]) -> Record:
+    return {"program": "sweep.py", "version": 1, **asdict(grid), "torch": environment["torch"]}
+
+
+if __name__ == "__main__":
+    run_command(PROG, main)

@@ -1,0 +1,212 @@
+"""Helpers of the notebooks: figures, tables, checks of formulas and of exercises. See README.md in this folder.
+
+Importing it sets the one style of all figures and computes on one thread, so that sums come out the same whatever the
+number of cores.
+"""
+
+import ast
+import base64
+import inspect
+import io
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+from IPython.display import HTML, Image, display
+from torch import Tensor
+
+from course.checkers.core import check, progress
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The folder of the project."""
+
+WIDTH = 8.0
+"""The width of every figure, in inches."""
+
+plt.style.use(Path(__file__).parent / "course.mplstyle")
+BLUE, ORANGE, GREEN, VERMILION, PURPLE, *_ = plt.rcParams["axes.prop_cycle"].by_key()["color"]
+GRAY = "#767676"
+
+torch.set_num_threads(1)
+
+
+# Figures and tables
+
+
+def show(figure: plt.Figure, description: str, scale: float = 1.0) -> None:
+    """Display a figure with a caption that also says in words what is to be seen.
+
+    Args:
+        scale: how much larger than drawn it is displayed, lettering included.
+    """
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
+    width = round(figure.get_figwidth() * 100 * scale)
+    plt.close(figure)
+    display(Image(png.getvalue(), width=width, alt=description))
+    display(Caption(description))
+
+
+def film(frames: Iterable[tuple[str, plt.Figure]], description: str) -> None:
+    """Display pairs (name, figure), all of one size, as a film with a slider and a button, which need no kernel.
+
+    The frames lie side by side in a box that can be scrolled, and the slider does nothing but scroll it: where a viewer
+    runs no scripts, as for a notebook that is not trusted, the box's own scroll bar is the slider.
+    """
+    images, width = [], round(WIDTH * 100)
+    for name, figure in frames:
+        png = io.BytesIO()
+        figure.savefig(png, format="png", dpi=100, metadata={"Software": None})
+        width = round(figure.get_figwidth() * 100)
+        plt.close(figure)
+        source = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
+        style = f"width: {width}px; max-width: none; display: inline-block; scroll-snap-align: start"
+        images.append(f'<img alt="{escape(f"{description} {name}")}" style="{style}" src="{source}">')
+    box, last = "this.parentNode.previousElementSibling", len(images) - 1
+    play = (
+        f"const slider = this.nextElementSibling, box = {box}; slider.value = 0; box.scrollLeft = 0; "
+        f"const timer = setInterval(() => {{ slider.value++; box.scrollLeft = slider.value * {width}; "
+        f"if (slider.value >= {last}) clearInterval(timer) }}, 400)"
+    )
+    display(
+        HTML(
+            f'<div><div style="width: {width}px; overflow-x: scroll; white-space: nowrap; '
+            f'scroll-snap-type: x mandatory">{"".join(images)}</div>'
+            f'<div><button type="button" onclick="{escape(play)}">play</button> '
+            f'<input type="range" min="0" max="{last}" value="0" style="width: {width - 80}px" aria-label="frame" '
+            f'oninput="{escape(box)}.scrollLeft = this.value * {width}"></div></div>'
+        )
+    )
+    display(Caption(description))
+
+
+class Caption:
+    """A line of text below a figure."""
+
+    def __init__(self, text: str):
+        self.text = text
+
+    def _repr_html_(self) -> str:
+        return f'<p style="max-width: {round(WIDTH * 100)}px"><em>{escape(self.text)}</em></p>'
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+class Table:
+    """A table that Jupyter shows as one and print() as aligned text.
+
+    Args:
+        columns: the headings.
+        rows: the cells, shown by str(); numbers should be rounded before.
+    """
+
+    def __init__(self, columns: Sequence[str], rows: Sequence[Sequence]):
+        self.columns, self.rows = list(columns), [[str(cell) for cell in row] for row in rows]
+
+    def _repr_html_(self) -> str:
+        def line(tag: str, cells: list[str]) -> str:
+            style = ' style="text-align: left"'
+            return "<tr>" + "".join(f"<{tag}{style}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+        body = "\n".join(line("td", row) for row in self.rows)
+        return f"<table>\n<thead>{line('th', self.columns)}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+
+    def __repr__(self) -> str:
+        lines = [self.columns, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
+        return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in lines)
+
+
+def shapes(sizes: Mapping[str, int], rows: Sequence[tuple[str, Tensor, str, str]]) -> Table:
+    """Return a table of shapes, after comparing each with the tensor's own.
+
+    Args:
+        sizes: what the letters stand for, {"N": 4, "in": 3}.
+        rows: (name, tensor, shape in letters such as "N in", meaning).
+
+    Raises:
+        AssertionError: a tensor has another shape.
+    """
+    lines = []
+    for name, tensor, letters, meaning in rows:
+        expected = tuple(sizes[letter] for letter in letters.split())
+        assert tuple(tensor.shape) == expected, f"{name} should be ({letters}) = {expected}, is {tuple(tensor.shape)}"
+        lines.append((name, f"({', '.join(letters.split())})", expected, meaning))
+    return Table(["name", "shape", "here", "meaning"], lines)
+
+
+def code(*functions: Callable) -> None:
+    """Show the source of functions, read from their file, without docstrings."""
+    parts = []
+    for function in functions:
+        source = textwrap.dedent(inspect.getsource(function))
+        lines = source.splitlines()
+        if function.__doc__:
+            docstring = ast.parse(source).body[0].body[0]
+            del lines[docstring.lineno - 1 : docstring.end_lineno]
+        parts.append("\n".join([f"# {function.__qualname__}", *lines]))
+    print("\n\n".join(parts))
+
+
+# Checks of formulas
+
+
+def agree(formula: str, value, /, *, tolerance: float = 1e-12, **oracles) -> None:
+    """Compare what a formula gives with the same quantity computed in other ways, and print the verdict.
+
+    Args:
+        formula: the ledger number and what it gives, "F3, ∂ℓ/∂W".
+        value: what the formula gives; a number or a tensor, float64 if the comparison is to mean anything.
+        tolerance: the allowed difference, relative to the largest component where that exceeds 1. For the oracle
+            `finite_differences` it is 1e-7 at least: their own error is about 1e-10 with the step 1e-5.
+        oracles: the same quantity by other ways: finite_differences=..., autograd=..., diy=...
+
+    Raises:
+        AssertionError: one of them differs, or there is none.
+    """
+    assert oracles, f"{formula}: nothing to compare with"
+    value = torch.as_tensor(value, dtype=torch.float64)
+    print(formula)
+    for oracle, other in oracles.items():
+        name = {"diy": "diy.py"}.get(oracle, oracle.replace("_", " "))
+        allowed = max(tolerance, 1e-7) if oracle == "finite_differences" else tolerance
+        other = torch.as_tensor(other, dtype=torch.float64)
+        assert other.shape == value.shape, f"{formula}: {name} has shape {tuple(other.shape)}, not {tuple(value.shape)}"
+        difference = relative_difference(value, other)
+        assert difference <= allowed, f"{formula}: {name} differs by {difference:.1e}, more than {allowed:.0e}"
+        print(f"    {name:<20} agrees within {allowed:.0e}")
+
+
+def relative_difference(a: Tensor, b: Tensor) -> float:
+    """Return max |a − b| / max(1, max |b|); nan where a component is nan."""
+    if a.numel() == 0:
+        return 0.0
+    return ((a - b).abs().max() / b.abs().max().clamp(min=1)).item()
+
+
+__all__ = [
+    "ROOT",
+    "WIDTH",
+    "BLUE",
+    "ORANGE",
+    "GREEN",
+    "VERMILION",
+    "PURPLE",
+    "GRAY",
+    "HTML",
+    "Table",
+    "agree",
+    "check",
+    "code",
+    "display",
+    "film",
+    "plt",
+    "progress",
+    "relative_difference",
+    "shapes",
+    "show",
+]

@@ -1,0 +1,135 @@
+"""`check` and `progress`: which checker judges an answer, and what is made of its judgement.
+
+Whatever a learner hands over and whatever their code does, the outcome is a sentence. A checker is written with the
+verbs of two files: in `running`, `run` calls a learner's function and `Passes` takes a module or a loss forward and
+backward; in `answers`, `expect` compares tensors and `expect_number` numbers. Each raises `AnswerError`.
+"""
+
+import contextlib
+import importlib
+import inspect
+import random
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .answers import AnswerError, NoAnswerError
+from .running import message_of
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `check` has said: true where the answer is right. In a notebook it shows nothing, as it is printed already.
+
+    Attributes:
+        exercise: its number, "2.3".
+        state: "right", "not yet" or "open".
+        reason: why.
+    """
+
+    exercise: str
+    state: str
+    reason: str
+
+    def __bool__(self) -> bool:
+        return self.state == "right"
+
+    def __str__(self) -> str:
+        return f"Exercise {self.exercise}: {self.state}. {self.reason}".rstrip()
+
+    def _ipython_display_(self) -> None:
+        pass
+
+
+NOTEBOOKS = {
+    "1": "forward_pass",
+    "2": "backward_pass",
+    "4": "circle",
+    "5": "factor_200",
+    "6": "museum",
+    "7": "convolutions",
+    "9": "playground",
+}
+"""Where the checkers of each notebook are: exercise 2.3 is `exercise_3` in backward_pass.py."""
+
+_verdicts: dict[str, Verdict] = {}
+
+
+def check(exercise: str, *answers) -> Verdict:
+    """Print whether the answers to an exercise are right, and if not, why; return the verdict.
+
+    A checker returns a sentence about the right answer, and raises `AnswerError` with the reason for another.
+    """
+    exercise = str(exercise)
+    verdict = Verdict(exercise, *_judge(exercise, answers))
+    _verdicts[exercise] = verdict
+    print(verdict)
+    return verdict
+
+
+def progress() -> None:
+    """Print which exercises of the notebooks in use are solved, by the last verdict on each since the kernel began."""
+    used = {exercise.split(".")[0] for exercise in _verdicts}
+    lines = []
+    for number in [number for number in NOTEBOOKS if number in used]:
+        states = {name: str(getattr(_verdicts.get(name), "state", "open")) for name in exercises(number)}
+        solved = [name for name, state in states.items() if state == "right"]
+        lines.append(f"Notebook {number}: {len(solved)} of {len(states)} exercises solved")
+        lines += [f"    {name}  {'solved' if state == 'right' else state}" for name, state in states.items()]
+    print("\n".join(lines) or "No exercise has been checked yet: run the cell of one.")
+
+
+def exercises(number: str) -> dict[str, Callable]:
+    """Return the checkers of a notebook by the numbers of their exercises, in order."""
+    module = importlib.import_module(f".{NOTEBOOKS[number]}", __package__)
+    found = [name for name in vars(module) if re.fullmatch(r"exercise_\d+", name)]
+    found.sort(key=lambda name: int(name.removeprefix("exercise_")))
+    return {f"{number}.{name.removeprefix('exercise_')}": getattr(module, name) for name in found}
+
+
+def _judge(exercise: str, answers: tuple) -> tuple[str, str]:
+    number = exercise.split(".")[0]
+    checkers = exercises(number) if number in NOTEBOOKS else {}
+    if exercise not in checkers:
+        known = (
+            f"those of this notebook are {', '.join(checkers)}" if checkers else "exercises are called 1.2 and so on"
+        )
+        return "not yet", f'There is no exercise "{exercise}"; {known}.'
+    checker = checkers[exercise]
+    asked = list(inspect.signature(checker).parameters)
+    if len(answers) != len(asked):
+        return "not yet", f'The last line should be check("{exercise}", {", ".join(asked)}).'
+    again = "Put your answer in the place of the dots and run the cell again."
+    if any(answer is ... or answer is None for answer in answers):
+        return "open", again
+    with _undisturbed():
+        try:
+            return "right", checker(*answers)
+        except NoAnswerError as place:
+            return "open", f"{place} {again}".lstrip()
+        except AnswerError as reason:
+            return "not yet", str(reason)
+        except RecursionError:
+            return "not yet", "The answer refers to itself without end."
+        except Exception as error:
+            words = f"it raised {type(error).__name__} where no code of yours should run: {message_of(error)}"
+            return "not yet", f"The checker cannot make sense of this answer, {words}."
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Begin with PyTorch's defaults, and leave random numbers, dtype and warnings as they were, whatever happens."""
+    dtype, states = torch.get_default_dtype(), (random.getstate(), np.random.get_state())
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
+            random.setstate(states[0])
+            np.random.set_state(states[1])

@@ -1,0 +1,133 @@
+"""Execute the notebooks and write their outputs back. A second run on the same machine changes nothing.
+
+    python -m course.execute                 all of them
+    python -m course.execute 01 05           those whose names begin so
+    python -m course.execute --check         write nothing; the exit status is 1 if something would change
+
+The figure of the cell tagged "picture" is also written to docs/pictures/, under the notebook's number.
+"""
+
+import argparse
+import base64
+import re
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+FOLDER = Path(__file__).resolve().parent.parent
+PICTURES = FOLDER.parent / "docs" / "pictures"
+
+
+def notebooks() -> list[Path]:
+    """Return the paths of all notebooks in reading order."""
+    return sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
+
+
+def execute(notebook: NotebookNode) -> None:
+    """Run all cells in a fresh kernel of this Python, in the notebooks' folder; outputs replace the former ones.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: a cell raised an exception.
+    """
+    manager = AsyncKernelManager(kernel_name="python3")
+    kernel = [sys.executable, "-m", "ipykernel_launcher", "--log-level=ERROR"]
+    manager.kernel_spec.argv = [*kernel, "-f", "{connection_file}"]
+    client = NotebookClient(
+        notebook,
+        km=manager,
+        timeout=300,
+        resources={"metadata": {"path": str(FOLDER)}},
+        record_timing=False,
+        store_widget_state=False,
+        coalesce_streams=True,
+    )
+    client.execute()
+
+
+def normalize(notebook: NotebookNode) -> None:
+    """Drop from an executed notebook everything that depends on time, place or front end."""
+    sanitize = (Path(__file__).parent / "sanitize.cfg").read_text(encoding="utf-8")
+    masks = re.findall(r"^regex: (.*)$\n^replace: (.*)$", sanitize, flags=re.MULTILINE)
+
+    def masked(value):
+        if isinstance(value, str):
+            for pattern, replacement in masks:
+                value = re.sub(pattern, replacement, value)
+        elif isinstance(value, dict):
+            for key in value:
+                if not key.startswith("image/png"):
+                    value[key] = masked(value[key])
+        elif isinstance(value, list):
+            value[:] = [masked(part) for part in value]
+        return value
+
+    for cell in notebook.cells:
+        cell.metadata = NotebookNode({k: v for k, v in cell.metadata.items() if k in ("tags", "jupyter")})
+        if cell.cell_type == "code":
+            for output in cell.outputs:  # without its kernel a widget is nothing: what else the output has is shown
+                output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+            masked(cell.outputs)
+    notebook.metadata = NotebookNode(
+        kernelspec={"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+        language_info={"name": "python"},
+    )
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+
+
+def picture(notebook: NotebookNode) -> bytes | None:
+    """Return the first PNG of the cell tagged "picture", if there is one."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and "picture" in cell.metadata.get("tags", []):
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    return base64.b64decode(output.data["image/png"])
+    return None
+
+
+def update(path: Path, content: bytes, write: bool) -> bool:
+    """Write `content` if it differs from the file's, unless told not to; return whether it differs."""
+    if path.is_file() and path.read_bytes() == content:
+        return False
+    if write:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return True
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="beginnings of the notebooks' names, such as 01; default: all")
+    parser.add_argument("--check", action="store_true", help="write nothing, only say what would change")
+    options = parser.parse_args(arguments)
+    for name in options.names:
+        if not any(path.name.startswith(name) for path in notebooks()):
+            parser.error(f"no notebook begins with {name!r}; there are {[path.name for path in notebooks()]}")
+    chosen = [path for path in notebooks() if not options.names or path.name.startswith(tuple(options.names))]
+    changed = False
+    for path in chosen:
+        start = time.perf_counter()
+        notebook = nbformat.read(path, as_version=4)
+        execute(notebook)
+        normalize(notebook)
+        files = {path: (nbformat.writes(notebook) + "\n").encode()}
+        if (png := picture(notebook)) is not None:
+            files[PICTURES / f"{path.name[:2]}.png"] = png
+        differs = [update(file, content, write=not options.check) for file, content in files.items()]
+        changed |= any(differs)
+        verdict = "unchanged" if not any(differs) else "would change" if options.check else "written"
+        print(f"{path.name}: {verdict}, {time.perf_counter() - start:.0f} s", flush=True)
+    return 1 if options.check and changed else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except OSError as error:
+        sys.exit(f"course.execute: {error.strerror or error}: {error.filename}")
+    except KeyboardInterrupt:
+        sys.exit("course.execute: interrupted")

@@ -1,0 +1,158 @@
+"""Images of digits: scikit-learn's own, and MNIST from IDX files that the tests write."""
+
+import gzip
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+
+from experiments.digits.data import MNIST_MD5, DataError, digits_images, hold_out, mnist_images, read_idx
+
+SHAPES = [(30, 6, 5), (30,), (20, 6, 5), (20,)]
+
+
+def idx(array):
+    """The bytes of an IDX file, written down from the description of the format."""
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
+@pytest.fixture
+def mnist(tmp_path):
+    """A small data set in the files of MNIST: directory, arrays, and the checksums that fit."""
+    generator = np.random.default_rng(0)
+    arrays = [generator.integers(0, 256 if len(shape) == 3 else 10, shape) for shape in SHAPES]
+    for name, array in zip(MNIST_MD5, arrays):
+        (tmp_path / name).write_bytes(idx(array))
+    return tmp_path, arrays, {n: hashlib.md5((tmp_path / n).read_bytes()).hexdigest() for n in MNIST_MD5}
+
+
+def test_digits_are_split_by_class_and_always_alike():
+    data = digits_images()
+    assert data.train_images.shape == (1437, 1, 8, 8) and data.test_images.shape == (360, 1, 8, 8)
+    for labels in (data.train_labels, data.test_labels):
+        share = labels.bincount(minlength=10) / len(labels)
+        # The classes hold 174 to 183 images, 9.7 % to 10.2 %; in each part up to one image more or less.
+        assert share.min() > 0.094 and share.max() < 0.105
+    assert torch.equal(data.test_labels, digits_images().test_labels)
+    assert data.train_images.mean().abs() < 1e-5 and abs(data.train_images.std() - 1) < 1e-5
+    # No image may stand in both parts. A few of the 1797 could be alike, but hardly any.
+    train = {tuple(image.flatten().tolist()) for image in data.train_images}
+    assert sum(tuple(image.flatten().tolist()) in train for image in data.test_images) == 0
+
+
+def test_a_recipe_is_chosen_without_the_test_images():
+    data = digits_images()
+    part = hold_out(data)
+    assert len(part.train_labels) == 1149 and len(part.test_labels) == 288
+    train = {tuple(image.flatten().tolist()) for image in data.train_images}
+    for images in (part.train_images, part.test_images):
+        assert all(tuple(image.flatten().tolist()) in train for image in images)
+
+
+def test_mnist_files(mnist):
+    directory, arrays, checksums = mnist
+    data = mnist_images(directory, checksums)
+    assert data.train_images.shape == (30, 1, 6, 5) and data.test_images.shape == (20, 1, 6, 5)
+    assert data.train_labels.tolist() == arrays[1].tolist() and data.test_labels.tolist() == arrays[3].tolist()
+    mean, std = arrays[0].mean(), arrays[0].std(ddof=1)
+    # Rounded to float32, at 6e-8 relative to values of about 2.
+    np.testing.assert_allclose(data.test_images[:, 0].numpy(), (arrays[2] - mean) / std, atol=1e-6)
+    assert (data.train_images.dtype, data.train_labels.dtype) == (torch.float32, torch.int64)
+
+
+@pytest.mark.parametrize("level", [1, 9])
+def test_packed_files_are_the_same(mnist, level):
+    directory, _, checksums = mnist
+    expected = mnist_images(directory, checksums)
+    for name in MNIST_MD5:
+        path = directory / name
+        (directory / f"{name}.gz").write_bytes(gzip.compress(path.read_bytes(), level))
+        path.unlink()
+    data = mnist_images(directory, checksums)
+    assert torch.equal(data.train_images, expected.train_images) and torch.equal(data.test_labels, expected.test_labels)
+
+
+def test_another_set_is_read_and_said_to_be_one(mnist, capsys):
+    directory, *_ = mnist
+    data = mnist_images(directory)
+    assert data.name.startswith("idx-") and len(data.train_images) and len(data.test_labels)
+    assert "train-images-idx3-ubyte is another file than MNIST's (MD5 of its content" in capsys.readouterr().err
+
+
+def test_one_changed_byte_makes_another_set(mnist, capsys):
+    directory, _, checksums = mnist
+    assert mnist_images(directory, checksums).name == "mnist" and capsys.readouterr().err == ""
+    path = directory / "t10k-labels-idx1-ubyte"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert mnist_images(directory, checksums).name.startswith("idx-")
+    assert "t10k-labels-idx1-ubyte is another file" in capsys.readouterr().err
+
+
+def test_labels_that_are_no_digits_are_refused(mnist):
+    directory, *_ = mnist
+    path = directory / "train-labels-idx1-ubyte"
+    content = bytearray(path.read_bytes())
+    content[-1] = 99
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="labels must be 0 to 9, the train file has 99"):
+        mnist_images(directory)
+
+
+@pytest.mark.parametrize("folder", [".", "raw", "MNIST/raw"])
+def test_files_are_found_under_the_names_and_in_the_folders_that_are_in_use(mnist, tmp_path_factory, folder):
+    directory, _, checksums = mnist
+    other = tmp_path_factory.mktemp("other")
+    (other / folder).mkdir(parents=True, exist_ok=True)
+    for name in MNIST_MD5:
+        (other / folder / name.replace("-idx", ".idx")).write_bytes((directory / name).read_bytes())
+    assert mnist_images(other, checksums).name == "mnist"
+
+
+@pytest.mark.parametrize("name", MNIST_MD5)
+def test_a_missing_file_is_named(mnist, name):
+    directory, _, checksums = mnist
+    (directory / name).unlink()
+    with pytest.raises(DataError, match=rf"has no file {name} or {name}\.gz"):
+        mnist_images(directory, checksums)
+
+
+def test_files_that_do_not_belong_together(mnist):
+    directory, _, checksums = mnist
+    (directory / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(29)))
+    checksums["train-labels-idx1-ubyte"] = hashlib.md5(idx(np.zeros(29))).hexdigest()
+    with pytest.raises(DataError, match=r"the train files hold images \(30, 6, 5\) and labels \(29,\)"):
+        mnist_images(directory, checksums)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda content: content[:-1], r"cut off or too long: an array \(2, 3\) takes 6 bytes, there are 5"),
+        (lambda content: content + b"x", r"takes 6 bytes, there are 7"),
+        (lambda content: content[:9], "cut off within its header"),
+        (lambda content: b"", "is no IDX file of bytes: it begins with nothing"),
+        (lambda content: b"\x00\x00\x0d" + content[3:], "is no IDX file of bytes: it begins with 00 00 0d 02"),
+        (lambda content: b"<!DOCTYPE html>", "is no IDX file of bytes: it begins with 3c 21 44 4f"),
+        (lambda content: gzip.compress(content)[:-3], "is damaged or cut off: gzip cannot unpack it"),
+        (lambda content: gzip.compress(content)[:12] + b"\xff" * 9, "is damaged or cut off: gzip cannot unpack it"),
+        (lambda content: gzip.compress(content)[:-8] + b"\x00" * 8, "is damaged or cut off: gzip cannot unpack it"),
+    ],
+    ids=range(9),
+)
+def test_a_damaged_file_says_how(tmp_path, change, words):
+    path = tmp_path / "numbers"
+    path.write_bytes(idx(np.arange(6).reshape(2, 3)))
+    assert read_idx(path).tolist() == [[0, 1, 2], [3, 4, 5]]
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(DataError, match=words) as caught:
+        read_idx(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        read_idx(tmp_path / "nothing")
