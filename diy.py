@@ -253,10 +253,10 @@ class ReLU(Module):
     def backward(self, G: Tensor) -> Tensor:
         """(F8) ∂ℓ/∂s = G · σ'(s) with σ'(s) = 1 where s > 0 and 0 elsewhere: at the kink s = 0 as in PyTorch.
 
-        The output, which is kept anyway for the next layer, is not zero exactly where s > 0.
+        The output, which is kept anyway for the next layer, is not zero exactly where s > 0: σ'(s) is its sign.
         """
         G, X = self.recall(G)
-        return torch.where(X.bool(), G, 0)  # chosen, not multiplied: an infinite G gives 0, and not NaN, where σ' = 0
+        return _where(X, G)
 
 
 class Tanh(Module):
@@ -1058,10 +1058,11 @@ class MaxPool2d(_Sliding):
         framed = self.frame(X, math.nan)  # NaN equals nothing: the border never gets a gradient
         collected = torch.zeros_like(framed)
         windows, targets = self.windows(framed), self.windows(collected)
+        left = torch.ones_like(S)  # the windows whose maximum has not been found yet
         for i, j in self._offsets:
-            here = windows[:, i, j].clone().eq_(S)  # 1 and 0, which multiply faster than booleans
-            targets[:, i, j] += _masked(G, here)
-            G = _masked(G, 1 - here)  # what one place has taken is not left for the later ones
+            here = windows[:, i, j].clone().eq_(S).mul_(left)  # 1 and 0, which multiply faster than booleans
+            left -= here
+            targets[:, i, j] += _where(here, G)
         return self.inside(collected, X.shape)
 
     def _check(self, X: Tensor) -> None:
@@ -1200,9 +1201,7 @@ class _StackedLinear(Linear):
 
     def forward(self, X: Tensor) -> Tensor:
         W, b = self.weight, self.bias
-        S = X @ W.mT  # (R, N, in) (R, in, out) -> (R, N, out)
-        if b is not None:
-            S += b[:, None]
+        S = X @ W.mT if b is None else torch.baddbmm(b[:, None], X, W.mT)  # (R, N, in) (R, in, out) -> (R, N, out)
         self.remember(S, X, W)
         return S
 
@@ -1924,10 +1923,11 @@ def _rows(tensor: Tensor) -> Tensor:
     return tensor if tensor.dim() == 2 else tensor.reshape(-1, tensor.shape[-1])
 
 
-def _masked(G: Tensor, mask: Tensor) -> Tensor:
-    # G times a mask of 1 and 0. Where the mask is 0 nothing of G counts, not even ∞ or NaN.
-    product = G * mask
-    return product if math.isfinite(product.sum()) else torch.where(mask.bool(), G, 0)
+def _where(X: Tensor, G: Tensor) -> Tensor:
+    # G where X > 0, and 0 where X = 0, even if G is infinite there. A product is up to ten times as fast as a choice,
+    # and right as long as all numbers are finite.
+    product = X.sign().mul_(G)
+    return product if math.isfinite((product * X).sum()) else torch.where(X.bool(), G, 0)
 
 
 def _wide(tensor: Tensor) -> Tensor:

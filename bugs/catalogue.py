@@ -120,7 +120,7 @@ CATALOGUE = [
         symptom="Training stalls: whatever should make a unit larger is thrown away.",
         seen_by=(*GRADIENTS, "training"),
         check="test_gradients.test_relu",
-        edits=(("ReLU.backward", "torch.where(X.bool(), G, 0)", "G.relu()"),),
+        edits=(("ReLU.backward", "_where(X, G)", "G.relu()"),),
     ),
     Bug(
         name="relu-kink",
@@ -134,7 +134,7 @@ CATALOGUE = [
         check="test_diy.test_relu_by_hand",
         edits=(
             ("ReLU.forward", "self.remember(X, X)", "self.remember(X, S)"),
-            ("ReLU.backward", "X.bool()", "X >= 0"),
+            ("ReLU.backward", "_where(X, G)", "G * (X >= 0)"),
         ),
     ),
     Bug(
@@ -447,7 +447,7 @@ CATALOGUE = [
         symptom="Gradients grow in flat parts of an image, such as a white background.",
         seen_by=(),
         check="test_convolution.test_pooling_by_hand",
-        edits=(("MaxPool2d.backward", "G = _masked(G, 1 - here)", "pass"),),
+        edits=(("MaxPool2d.backward", "left -= here", "pass"),),
     ),
     Bug(
         name="pooling-over-zeros",
