@@ -2,7 +2,6 @@
 
 import argparse
 import itertools
-import statistics
 import sys
 
 from experiments.commandline import Parser, quit_on_interrupt, run
@@ -13,9 +12,10 @@ if __name__ == "__main__":
 import torch
 from tqdm import tqdm
 
-from experiments import evaluation, words
+from experiments import evaluation
 from experiments.circle import MODELS, Protocol
 from experiments.evaluation import REPORT_2019, Results
+from experiments.words import counted, spread
 
 EXAMPLES = """examples:
   python test.py                               everything: 10 rounds of all models, then the figures
@@ -101,7 +101,7 @@ def describe(protocol: Protocol, options: argparse.Namespace) -> str:
     losses = "".join(f"{f'ep. {epoch}':>9}" for epoch in milestones(protocol))
     tuned = " (diy-tuned: its own recipe)" if "diy-tuned" in options.models else ""
     return (
-        f"{words.counted(protocol.rounds, 'round')} of {', '.join(options.models)}\n"
+        f"{counted(protocol.rounds, 'round')} of {', '.join(options.models)}\n"
         f"{protocol.train_size} training and {protocol.test_size} test points, {protocol.epochs} epochs in batches of "
         f"{protocol.batch_size}, learning rate {protocol.lr:g}{tuned},\n"
         f"hidden layers {' '.join(map(str, protocol.hidden)) or 'none'}, dropout {protocol.dropout:g}, "
@@ -134,16 +134,8 @@ def table(results: Results) -> str:
             loss, test, seconds = (REPORT_2019[name][key] for key in ("loss", "test_error", "seconds"))
             past = f"{loss:>8.3f}{100 * test:>8.1f}{seconds:>8.1f}"
         rows.append(f"{name:<14}{MODELS[name].reduction:^10}{''.join(measured)}{past}")
-    rows.append(
-        f"{words.counted(results.protocol.rounds, 'round')} here; 2019: 10 rounds, read off the report's figures"
-    )
+    rows.append(f"{counted(results.protocol.rounds, 'round')} here; 2019: 10 rounds, read off the report's figures")
     return "\n".join(rows)
-
-
-def spread(values: list[float], digits: int) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
-    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ def storing(count: int = 50) -> float:
     """Return milliseconds that it takes to keep one round on disk."""
     kept = record()
     with tempfile.TemporaryDirectory(dir=HERE) as directory:
-        store, start = Store(directory, {}, ("results.json",), lambda _: ({}, {}), lambda *_: None), time.perf_counter()
+        store, start = Store(directory, "results.json", {}), time.perf_counter()
         for index in range(count):
             store.save(str(index), kept)
         return (time.perf_counter() - start) / count * 1e3

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from safetensors.torch import save_file
 
-import checkpoint
 import diy
 from experiments.circle import build_network, disk_data, error_rate, one_hot
 from experiments.parallel import all_reduce_gradients, joined
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None, rank: int = 0) -> int:
     if rank == 0:
         print(f"{ranks} processes, train error {error_rate(network, points, labels):.2%}")
         if options.save:
-            checkpoint.save(network, options.save)
+            save_file(network.state_dict(), options.save)
     return 0
 
 

@@ -4,16 +4,16 @@ results = run(Protocol(rounds=2), models=["diy-sgd", "torch-adam"])
 save(results, "results")
 """
 
-import hashlib
-import io
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
+import diy
+from experiments import circle
 from experiments.circle import (
     MODELS,
     DivergenceError,
@@ -28,8 +28,9 @@ from experiments.circle import (
     train,
 )
 from experiments.parallel import compute
-from experiments.results import Record, ResultsError, Store, environment, reading, sealed, unsealed
-from experiments.words import counted
+from experiments.results import Record, Store, environment, read, reading
+
+FILE = "results.json"
 
 REPORT_2019 = {
     "diy-sgd": {"seconds": 5.9, "test_error": 0.02, "loss": 0.021},
@@ -122,119 +123,66 @@ def run(
     Args:
         on_epoch: called with model, round (from 0), epoch (from 1) and mean loss.
         on_round: called with model, round and its `Round`, when it is finished; under torchrun on rank 0 alone.
-        directory: where every finished round is kept until `save` has written the results.
-        resume: whether to go on with what an interrupted run of the same protocol left in `directory`.
+        directory: where every finished round is kept.
+        resume: whether to take from `directory` the rounds that are finished there, of this run or of another one with
+            the same protocol and code.
 
     Returns:
         the results; None on the ranks other than 0.
 
     Raises:
-        ResultsError: `directory` holds damaged or foreign files, or with `resume` those of another run.
+        ResultsError: `directory` holds damaged or foreign files where this run's would be.
     """
-    protocol, models, here = protocol or Protocol(), list(models), environment(device)
+    results = Results(protocol or Protocol(), environment(device), {model: [] for model in models})
+    rounds: dict[str, Round] = {}
 
-    def piece(name: str) -> Record:
+    def compute_one(name: str) -> Record:
         model, round = _parts(name)
         report = (lambda *news: on_epoch(model, round, *news)) if on_epoch else None
-        return _to_record(run_round(protocol, model, round, device, report))
+        return _to_record(run_round(results.protocol, model, round, device, report))
 
-    known: dict[str, Round] = {}
-
-    def on_piece(name: str, record: Record) -> None:
-        known[name] = _from_record(record, protocol)
+    def on_record(name: str, record: Record) -> None:
+        rounds[name] = _from_record(record)
         if on_round:
-            on_round(*_parts(name), known[name])
+            on_round(*_parts(name), rounds[name])
 
-    names = [f"{model}-{round}" for round in range(protocol.rounds) for model in models]
-    store = _store(directory, protocol, models, here) if directory else None
-    if compute(names, piece, store, resume, on_piece) is None:
+    store = _store(directory, results) if directory else None
+    if compute(_names(results), compute_one, store, resume, on_record) is None:
         return None
-    return Results(protocol, here, {m: [known[f"{m}-{r}"] for r in range(protocol.rounds)] for m in models})
-
-
-FILES = ("results.json", "predictions.npz")
+    for name in _names(results):
+        results.models[_parts(name)[0]].append(rounds[name])
+    return results
 
 
 def save(results: Results, directory: str | os.PathLike) -> list[Path]:
-    """Write `predictions.npz`, then `results.json`, into `directory`, which is made if needed; return the paths.
+    """Write `results.json` into `directory`, which is made if needed, in one go; return its path in a list.
 
-    Each file is replaced in one go: whatever interrupts the writing leaves the old file or the new one, whole. Rounds
-    that were kept there in the meantime are then removed. Results of another run are moved aside first.
+    The results of another run there are renamed before.
 
     Raises:
-        ResultsError: `directory` holds damaged or foreign files, which stay as they are.
+        ResultsError: `directory` holds a damaged or foreign `results.json`, which stays as it is.
     """
-    arrays = {"points": np.stack([test_points(results.protocol, r) for r in range(results.protocol.rounds)])}
-    arrays |= {name: np.stack([r.predictions for r in rounds]) for name, rounds in results.models.items() if rounds}
-    archive = io.BytesIO()
-    np.savez_compressed(archive, **arrays)
-    content = {
-        "program": "test.py",
-        "version": 1,
-        "protocol": asdict(results.protocol),
-        "environment": results.environment,
-        "models": {
-            name: {"rounds": [{k: v for k, v in vars(r).items() if k != "predictions"} for r in rounds]}
-            for name, rounds in results.models.items()
-        },
-    }
-    store = _store(directory, results.protocol, results.models, results.environment)
-    content["predictions"] = hashlib.sha256(archive.getvalue()).hexdigest()
-    files = sealed(content, indent=1), archive.getvalue()
-    return store.finish(dict(zip(FILES, files)))
+    models = {name: [_to_record(round) for round in rounds] for name, rounds in results.models.items()}
+    content = {"protocol": asdict(results.protocol), "environment": results.environment, "models": models}
+    return _store(directory, results).finish(_names(results), content)
 
 
 def load(directory: str | os.PathLike) -> Results:
     """Read what `save` wrote.
 
     Raises:
-        FileNotFoundError: a file is missing.
-        ResultsError: a file is damaged, or of another kind or version.
+        FileNotFoundError: there is no such file.
+        ResultsError: it is damaged, or of another program or version.
     """
-    directory = Path(directory)
-    with reading(directory / FILES[0]):
-        content = unsealed((directory / FILES[0]).read_bytes())
-        kind = content.get("program", "test.py"), content["version"]
-        if kind != ("test.py", 1):
-            raise ValueError(f"{kind[0]}, version {kind[1]}; expected test.py, version 1")
-        with reading(directory / FILES[1]):
-            archive = (directory / FILES[1]).read_bytes()
-            if hashlib.sha256(archive).hexdigest() != content["predictions"]:
-                raise ValueError(f"it is not the one that was written with {FILES[0]}: the checksum differs")
-            predictions = dict(np.load(io.BytesIO(archive), allow_pickle=False))
-        protocol = Protocol(**content["protocol"])
-        names = {f.name for f in fields(Round)} - {"predictions"}
-        models = {
-            name: [
-                _checked(Round(**{key: entry[key] for key in names}, predictions=predictions[name][index]), protocol)
-                for index, entry in enumerate(model["rounds"])
-            ]
-            for name, model in content["models"].items()
-        }
-        if any(len(rounds) != protocol.rounds for rounds in models.values()):
-            raise ValueError("rounds are missing")
-        _header(protocol, models, content["environment"])
-        return Results(protocol, content["environment"], models)
+    path = Path(directory) / FILE
+    with reading(path):
+        content = read(path)
+        models = {name: [_from_record(round) for round in rounds] for name, rounds in content["models"].items()}
+        return Results(Protocol(**content["protocol"]), content["environment"], models)
 
 
-def _finished(directory: Path) -> tuple[Record, dict[str, Record]]:
-    try:
-        results = load(directory)
-    except FileNotFoundError as error:
-        raise ResultsError(f"{error.filename} is missing beside {FILES[0]}: remove that file, too") from error
-    records = {f"{m}-{i}": _to_record(r) for m, rounds in results.models.items() for i, r in enumerate(rounds)}
-    return _header(results.protocol, results.models, results.environment), records
-
-
-def _store(directory: str | os.PathLike, protocol: Protocol, models: Iterable[str], environment: Record) -> Store:
-    header = _header(protocol, models, environment)
-    return Store(directory, header, FILES, _finished, lambda name, record: _from_record(record, protocol))
-
-
-def _header(protocol: Protocol, models: Iterable[str], environment: dict[str, str | int]) -> Record:
-    # What the numbers depend on: rounds that differ in any of this do not belong together.
-    versions = {name: environment[name] for name in ("torch", "device")}
-    return {"program": "test.py", "version": 1, "protocol": asdict(protocol), "models": list(models), **versions}
+def _names(results: Results) -> list[str]:
+    return [f"{model}-{round}" for round in range(results.protocol.rounds) for model in results.models]
 
 
 def _parts(name: str) -> tuple[str, int]:
@@ -242,20 +190,15 @@ def _parts(name: str) -> tuple[str, int]:
     return model, int(round)
 
 
+def _store(directory: str | os.PathLike, results: Results) -> Store:
+    inputs = {**asdict(results.protocol), "device": results.environment["device"]}
+    del inputs["rounds"]  # one more leaves the others as they are
+    return Store(directory, FILE, inputs, diy, circle)
+
+
 def _to_record(round: Round) -> Record:
     return {**vars(round), "predictions": "".join(map(str, round.predictions.tolist()))}
 
 
-def _from_record(record: Record, protocol: Protocol) -> Round:
-    predictions = np.array(list(record["predictions"]), dtype=np.uint8)
-    return _checked(Round(**{**record, "predictions": predictions}), protocol)
-
-
-def _checked(record: Round, protocol: Protocol) -> Round:
-    if not all(isinstance(loss, float) for loss in record.loss) or len(record.loss) != protocol.epochs:
-        raise ValueError(f"loss must hold {counted(protocol.epochs, 'number')}")
-    if not all(isinstance(number, float) for number in (record.seconds, record.train_error, record.test_error)):
-        raise ValueError("seconds and errors must be numbers")
-    if record.predictions.shape != (protocol.test_size,) or not np.isin(record.predictions, (0, 1)).all():
-        raise ValueError(f"predictions must hold {counted(protocol.test_size, 'label')}, 0 or 1")
-    return record
+def _from_record(record: Record) -> Round:
+    return Round(**{**record, "predictions": np.array(list(record["predictions"]), dtype=np.uint8)})

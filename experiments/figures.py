@@ -1,6 +1,6 @@
 """Figures 2 to 5 of the report and what they share: palette, sizes, files.
 
-    results = experiment.load("results")
+    results = evaluation.load("results")
     loss_curves(results).savefig("loss.pdf")
 
 Each function takes results and returns a Matplotlib figure that belongs to nobody: save it or show it. Lengths are in
@@ -16,7 +16,6 @@ from pathlib import Path
 import matplotlib as mpl
 import matplotlib.style
 import numpy as np
-import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
@@ -185,23 +184,21 @@ def _canvas(width: float, height: float):
 
 
 def _boxes(axes, results: Results, quantity: str, factor: float) -> None:
-    rows = [
-        {"model": MODELS[name].title, "value": factor * getattr(r, quantity)}
-        for name, rounds in results.models.items()
-        for r in rounds
-    ]
-    palette = {MODELS[name].title: COLOURS[name] for name in results.models}
-    sns.boxplot(
-        pd.DataFrame(rows),
-        x="value",
-        y="model",
-        hue="model",
-        palette=palette,
-        ax=axes,
-        width=0.6,
-        fliersize=3,
-        linewidth=0.9,
+    values = [[factor * getattr(r, quantity) for r in rounds] for rounds in results.models.values()]
+    line = {"color": "0.25", "linewidth": 0.9}
+    boxes = axes.boxplot(
+        values,
+        orientation="horizontal",
+        tick_labels=[MODELS[name].title for name in results.models],
+        widths=0.6,
+        patch_artist=True,
+        flierprops={"markersize": 3, "markeredgecolor": "0.25"},
+        **{part: dict(line) for part in ("boxprops", "whiskerprops", "capprops", "medianprops")},
     )
+    for box, name in zip(boxes["boxes"], results.models):
+        box.set_facecolor(COLOURS[name])
+    axes.invert_yaxis()  # the first model on top
+    axes.yaxis.grid(False)
 
 
 def _rounds(results: Results) -> str:

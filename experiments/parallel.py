@@ -9,6 +9,7 @@ TCP, by gloo:
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -55,31 +56,27 @@ def compute(
 
     Args:
         piece: returns the record of a name.
-        resume: whether to use what `store` holds already. Otherwise results of another run are set aside there.
+        resume: whether to use what `store` holds already.
         on_piece: called on rank 0 with each name and record, once known.
 
     Returns:
         name -> record in the order of `names` on rank 0, None on the others.
 
     Raises:
-        ResultsError: see `Store.load` and `Store.set_aside`.
+        ResultsError: see `Store.load`.
         LostRankError: another rank ended; what was finished is kept.
     """
     names, on_piece = list(names), on_piece or (lambda name, record: None)
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     records: dict[str, Record] = {}
     if store and resume:
-        records = {name: record for name, record in store.load().items() if name in names}
-    elif store:
-        if rank == 0:
-            store.set_aside()
-        _all_gathered(None)  # one after the other, for machines may share the directory
-        if rank != 0 and int(os.environ.get("LOCAL_RANK", 0)) == 0:
-            store.set_aside()
+        records = {name: record for name in names if (record := store.load(name)) is not None}
     known = [name for name in names if name in records]
     finished = {name for part in _all_gathered(known) for name in part}
     todo = [name for name in names if name not in finished]
     if rank == 0:
+        if store and resume and not finished:
+            print(f"no round of this run is finished in {store.rounds}: it begins anew", file=sys.stderr)
         for name in known:
             on_piece(name, records[name])
     for name in todo[len(todo) * rank // ranks : len(todo) * (rank + 1) // ranks]:

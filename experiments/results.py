@@ -1,4 +1,7 @@
-"""Results on disk that are whole or absent, and finished pieces of work that outlive an interrupted run."""
+"""Results on disk: a file for each finished round, which outlives an interrupted run, and one for the whole run.
+
+Every file is whole or absent and carries a checksum of itself: what is read back is what was written, or is refused.
+"""
 
 import errno
 import hashlib
@@ -7,132 +10,107 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from itertools import chain
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 
+VERSION = 2
 SEAL = '"checksum": "{}"'
 Record = dict[str, Any]
-"""What a piece of work gives, as JSON knows it."""
+"""What a round gives, as JSON knows it."""
 
 
 class ResultsError(ValueError):
-    """Files of results are damaged, of another program or version, or of another run than wanted."""
+    """A file of results is damaged, or of another program or version."""
 
 
 class Store:
-    """The directory of a run: the pieces that are finished, in `unfinished`, and at the end the results.
+    """The results of one program in a directory: finished rounds in `rounds`, and one file for the last whole run.
+
+    The name of a round's file holds a hash of all that its numbers depend on. Runs that share a directory therefore
+    neither mix nor destroy each other's rounds, and each finds its own again.
 
     Args:
         directory: made if needed.
-        header: what tells one run from another (program, version, protocol, ...), as JSON knows it.
-        files: names of the files of the results, the one that is written last first.
-        read: takes the directory and returns header and records (by name) of the results there; raises ResultsError
-            if they are damaged or none of this program.
-        check: takes the name and the record of a piece of this run, and raises whatever it likes if they do not fit.
+        file: the name of the file for the whole run.
+        inputs: what the numbers of a round depend on, beside its name and PyTorch, as JSON knows it.
+        sources: the modules that compute them.
+
+    Raises:
+        ResultsError: the file is there already and is damaged, or none of this program.
     """
 
-    def __init__(
-        self,
-        directory: str | os.PathLike,
-        header: Record,
-        files: tuple[str, ...],
-        read: Callable[[Path], tuple[Record, dict[str, Record]]],
-        check: Callable[[str, Record], object],
-    ):
-        self.directory, self.header, self.files = Path(directory), _plain(header), files
-        self.read, self.check = read, check
-        self.unfinished = self.directory / "unfinished"
+    def __init__(self, directory: str | os.PathLike, file: str, inputs: Record, *sources: ModuleType):
+        self.file, self.rounds = Path(directory) / file, Path(directory) / "rounds"
+        code = [digest(Path(source.__file__).read_bytes()) for source in sources]
+        self.key = digest(json.dumps([inputs, torch.__version__, code], sort_keys=True).encode())[:16]
+        if self.file.exists():
+            read(self.file)
+        if self.rounds.exists() and not self.rounds.is_dir():
+            raise ResultsError(f"{self.rounds} is a file where a folder is needed: rename it, or remove it")
 
     def save(self, name: str, record: Record) -> None:
-        """Keep the record of the piece `name`."""
-        self.unfinished.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.unfinished / f"{name}.json", sealed({"header": self.header, "record": record}))
+        """Keep the record of the round `name`."""
+        self.rounds.mkdir(parents=True, exist_ok=True)
+        path = self.rounds / f"{name}-{self.key}.json"
+        write_atomically(path, sealed({"round": path.stem, "record": record}))
 
-    def load(self) -> dict[str, Record]:
-        """Return the records of this run that are finished, from its pieces and its results.
-
-        Raises:
-            ResultsError: a file is damaged, none of this program, or of another run; the message says which and how.
-        """
-        records = {}
-        for path, header, found in self._found():
-            if differences := difference(header, self.header):
-                arguments = [
-                    part for part in differences.split(", ") if not part.startswith(("torch ", "environment."))
-                ]
-                way = (
-                    "repeat the arguments of that run" if arguments else "go on with it in the environment of that run"
-                )
-                raise ResultsError(f"{path} belongs to another run ({differences}): {way}, or choose another directory")
-            records |= found
-        return records
-
-    def set_aside(self) -> None:
-        """Move pieces and results of another run, if there are any, into a new directory `earlier-N`, and say so.
+    def load(self, name: str) -> Record | None:
+        """Return the record of the round `name`; None where it is not finished.
 
         Raises:
-            ResultsError: a file is damaged, or none of this program: nothing was moved.
+            ResultsError: its file is damaged.
         """
-        if not any(difference(header, self.header) for _, header, _ in self._found()):
-            return
-        number = 1
-        while (earlier := self.directory / f"earlier-{number}").exists():
-            number += 1
-        earlier.mkdir()
-        for path in (*(self.directory / name for name in self.files), self.unfinished):
-            if path.exists():
-                path.rename(earlier / path.name)
-        print(f"results of another run were moved to {earlier}", file=sys.stderr)
-
-    def finish(self, contents: dict[str, bytes]) -> list[Path]:
-        """Write the files of the results, name -> content, then remove the pieces; return the paths.
-
-        What another run has left there in the meantime is set aside.
-        """
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self.set_aside()
-        for name in reversed(self.files):
-            write_atomically(self.directory / name, contents[name])
-        remains = [self.unfinished.glob("*.json"), self.unfinished.glob(".*.json.*")]
-        for path in chain(*remains, *(self.directory.glob(f".{name}.*") for name in self.files)):
-            path.unlink(missing_ok=True)
-        if self.unfinished.is_dir() and not any(self.unfinished.iterdir()):
-            self.unfinished.rmdir()
-        return [self.directory / name for name in self.files]
-
-    def _found(self) -> list[tuple[Path, Record, dict[str, Record]]]:
-        found = []
-        if self.unfinished.exists() and not self.unfinished.is_dir():
-            raise ResultsError(f"{self.unfinished} is a file where a folder is needed: rename it, or remove it")
-        pieces = [path for path in sorted(self.unfinished.glob("*.json")) if not path.name.startswith(".")]
-        results = self.directory / self.files[0]
-        if results.exists():
-            header, records = self.read(self.directory)
-            found.append((results, _plain(header), records))
-        # Without pieces, no interrupted write can have left the other files.
-        elif not pieces and (alone := [name for name in self.files if (self.directory / name).exists()]):
-            with reading(self.directory / alone[0]):
-                raise ValueError(f"{results.name} is missing beside it")
-        for path in pieces:
-            with suppress(FileNotFoundError), reading(path):  # another run of the same may just have finished with it
+        path = self.rounds / f"{name}-{self.key}.json"
+        with reading(path):
+            try:
                 content = unsealed(path.read_bytes())
-                found.append((path, dict(content["header"]), {path.stem: content["record"]}))
-        for path, header, records in found:
-            for name, record in records.items() if not difference(header, self.header) else ():
-                with reading(path):
-                    self.check(name, record)
-        return found
+            except FileNotFoundError:
+                return None
+            if content["round"] != path.stem:
+                raise ValueError(f"it holds {content['round']}")
+            return content["record"]
+
+    def finish(self, rounds: Iterable[str], content: Record) -> list[Path]:
+        """Write the file for the whole run, of these rounds; return its path in a list.
+
+        The file of another run that is there is renamed before.
+        """
+        run = digest(json.dumps([self.key, *rounds]).encode())
+        if self.file.exists() and read(self.file)["run"] != run:
+            earlier = self.file.with_name(f"{self.file.stem}-{digest(self.file.read_bytes())[:8]}.json")
+            self.file.replace(earlier)
+            print(f"the results of another run are now {earlier}", file=sys.stderr)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        head = {"file": self.file.name, "version": VERSION, "run": run}
+        write_atomically(self.file, sealed({**head, **content}, indent=1))
+        return [self.file]
+
+
+def read(path: Path) -> Record:
+    """Return what `Store.finish` has written to `path`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ResultsError: it is damaged, or of another program or version.
+    """
+    with reading(path):
+        content = unsealed(path.read_bytes())
+        if content["version"] != VERSION:
+            raise ValueError(f"version {content['version']}; expected version {VERSION}")
+        if not path.name.startswith(Path(content["file"]).stem):
+            raise ValueError(f"it was written as {content['file']}")
+        return content
 
 
 def sealed(content: Record, indent: int | None = None) -> bytes:
     """Return a record as JSON, with a checksum of the text itself in it."""
     text = json.dumps({**content, "checksum": ""}, indent=indent) + "\n"
-    return text.replace(SEAL.format(""), SEAL.format(_digest(text))).encode()
+    return text.replace(SEAL.format(""), SEAL.format(digest(text.encode()))).encode()
 
 
 def unsealed(content: bytes) -> Record:
@@ -143,14 +121,15 @@ def unsealed(content: bytes) -> Record:
     """
     text = content.decode()
     record = json.loads(text)
-    digest = record.pop("checksum", "")
-    if text.count(SEAL.format(digest)) != 1 or _digest(text.replace(SEAL.format(digest), SEAL.format(""))) != digest:
+    seal = SEAL.format(record.pop("checksum", ""))
+    if text.count(seal) != 1 or SEAL.format(digest(text.replace(seal, SEAL.format("")).encode())) != seal:
         raise ValueError("it is not what was written: the checksum differs")
     return record
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def digest(content: bytes) -> str:
+    """Return the SHA-256 of some bytes, in hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
 
 
 @contextmanager
@@ -188,19 +167,6 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-
-
-def difference(there: Any, here: Any, name: str = "") -> str:
-    """Say where two nested dictionaries differ: "protocol.rounds is 10 there and 3 here"; "" if nowhere."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        keys = dict.fromkeys([*here, *there])
-        parts = (difference(there.get(key), here.get(key), f"{name}.{key}".lstrip(".")) for key in keys)
-        return ", ".join(part for part in parts if part)
-    return "" if there == here else f"{name or 'the header'} is {there} there and {here} here"
-
-
-def _plain(header: Record) -> Record:
-    return json.loads(json.dumps(header))  # as it will be read back: tuples become lists
 
 
 def environment(device: torch.device | str = "cpu") -> dict[str, str | int]:

@@ -7,7 +7,6 @@ same order of the samples. They train together, as one stack of networks.
 import argparse
 import math
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -24,10 +23,11 @@ import torch
 from tqdm import tqdm
 
 import diy
+from experiments import circle
 from experiments.circle import Protocol, build_network, data_sets, one_hot, one_thread, seeds
 from experiments.parallel import compute
-from experiments.results import Record, Store, environment, reading, sealed, unsealed
-from experiments.words import counted
+from experiments.results import Record, Store, environment, read, reading
+from experiments.words import counted, spread
 
 PROG = "python -m experiments.sweep"
 
@@ -37,7 +37,7 @@ EXAMPLES = """examples:
   torchrun --standalone --nproc-per-node 2 -m experiments.sweep   the same on two processes
 """
 
-FILES = ("sweep.json",)
+FILE = "sweep.json"
 
 SATURATED = 0.999
 """The derivative of Tanh is below 0.002 where its output is beyond ± this."""
@@ -145,29 +145,25 @@ def run(
     Returns:
         the results; None on ranks other than 0.
     """
-    grid = grid or Grid()
-    here = environment()
-    pieces = {f"{reduction}-{r}": (reduction, r) for r in range(grid.protocol.rounds) for reduction in grid.reductions}
+    sweep = Sweep(grid or Grid(), environment(), {})
     records = compute(
-        pieces,
-        lambda name: train_together(grid, *pieces[name]),
-        _store(directory, grid, here) if directory else None,
+        _names(sweep.grid),
+        lambda name: train_together(sweep.grid, *_parts(name)),
+        _store(directory, sweep.grid) if directory else None,
         resume,
-        (lambda name, record: on_round(*pieces[name], record)) if on_round else None,
+        (lambda name, record: on_round(*_parts(name), record)) if on_round else None,
     )
     if records is None:
         return None
-    rounds = range(grid.protocol.rounds)
-    return Sweep(
-        grid, here, {reduction: [records[f"{reduction}-{r}"] for r in rounds] for reduction in grid.reductions}
-    )
+    for name, record in records.items():
+        sweep.runs.setdefault(_parts(name)[0], []).append(record)
+    return sweep
 
 
 def save(sweep: Sweep, directory: str | os.PathLike) -> list[Path]:
-    """Write `sweep.json` into `directory`, in one go, and return its path in a list; compare `experiment.save`."""
-    content = {"program": "sweep.py", "version": 1, **asdict(sweep.grid), "environment": sweep.environment}
-    text = sealed({**content, "runs": sweep.runs}, indent=1)
-    return _store(directory, sweep.grid, sweep.environment).finish({FILES[0]: text})
+    """Write `sweep.json` into `directory`, in one go, and return its path in a list; compare `evaluation.save`."""
+    content = {**asdict(sweep.grid), "environment": sweep.environment, "runs": sweep.runs}
+    return _store(directory, sweep.grid).finish(_names(sweep.grid), content)
 
 
 def load(directory: str | os.PathLike) -> Sweep:
@@ -175,21 +171,28 @@ def load(directory: str | os.PathLike) -> Sweep:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ResultsError: it is damaged, or of another kind or version.
+        ResultsError: it is damaged, or of another program or version.
     """
-    path = Path(directory) / FILES[0]
+    path = Path(directory) / FILE
     with reading(path):
-        content = unsealed(path.read_bytes())
-        if (content["program"], content["version"]) != ("sweep.py", 1):
-            raise ValueError(f"{content['program']}, version {content['version']}; expected sweep.py, version 1")
+        content = read(path)
         grid = Grid(Protocol(**content["protocol"]), content["rates"], content["reductions"])
-        runs = {reduction: content["runs"][reduction] for reduction in grid.reductions}
-        if {len(rounds) for rounds in runs.values()} != {grid.protocol.rounds}:
-            raise ValueError("rounds are missing")
-        for run in (run for rounds in runs.values() for run in rounds):
-            _check(run, grid)
-        _header(grid, content["environment"])
-        return Sweep(grid, content["environment"], runs)
+        return Sweep(grid, content["environment"], content["runs"])
+
+
+def _names(grid: Grid) -> list[str]:
+    return [f"{reduction}-{round}" for round in range(grid.protocol.rounds) for reduction in grid.reductions]
+
+
+def _parts(name: str) -> tuple[str, int]:
+    reduction, round = name.split("-")
+    return reduction, int(round)
+
+
+def _store(directory: str | os.PathLike, grid: Grid) -> Store:
+    inputs = {**asdict(grid.protocol), "rates": grid.rates}
+    del inputs["rounds"]  # one more leaves the others as they are
+    return Store(directory, FILE, inputs, diy, circle, sys.modules[__name__])
 
 
 def table(sweep: Sweep) -> str:
@@ -202,9 +205,8 @@ def table(sweep: Sweep) -> str:
         line = f"{rate:>13.2e}"
         for reduction in grid.reductions:
             errors = [100 * run["test_error"][index] for run in sweep.runs[reduction]]
-            spread = f" ± {statistics.stdev(errors):5.2f}" if rounds > 1 else ""
             diverged = sum(run["diverged"][index] for run in sweep.runs[reduction])
-            line += f"{f'{statistics.mean(errors):5.2f}{spread}':>20}{f'{diverged} of {rounds}':>14}"
+            line += f"{spread(errors, 2):>20}{f'{diverged} of {rounds}':>14}"
         lines.append(line)
     lines.append(f"mean ± std over {counted(rounds, 'round')}; diverged networks count with the error they end with")
     return "\n".join(lines)
@@ -254,29 +256,6 @@ def main(arguments: list[str] | None = None, rank: int = 0) -> int:
         print(f"\n{counted(networks, 'network')} in {time.perf_counter() - start:.1f} s")
         print("written: " + " ".join(map(str, written)))
     return 0
-
-
-def _finished(directory: Path) -> tuple[Record, dict[str, Record]]:
-    sweep = load(directory)
-    records = {f"{reduction}-{r}": run for reduction, runs in sweep.runs.items() for r, run in enumerate(runs)}
-    return _header(sweep.grid, sweep.environment), records
-
-
-def _store(directory: str | os.PathLike, grid: Grid, environment: Record) -> Store:
-    return Store(directory, _header(grid, environment), FILES, _finished, lambda name, record: _check(record, grid))
-
-
-def _check(record: Record, grid: Grid) -> None:
-    kinds = {"loss": (float, type(None)), "train_error": (float,), "test_error": (float,), "diverged": (bool,)}
-    if set(record) != {"seconds", *kinds} or not isinstance(record["seconds"], float):
-        raise ValueError(f"expected seconds, a number, and {', '.join(kinds)}")
-    for key, kind in kinds.items():
-        if len(record[key]) != len(grid.rates) or not all(isinstance(value, kind) for value in record[key]):
-            raise ValueError(f"{key} must have one entry for each of {counted(len(grid.rates), 'learning rate')}")
-
-
-def _header(grid: Grid, environment: dict[str, str | int]) -> Record:
-    return {"program": "sweep.py", "version": 1, **asdict(grid), "torch": environment["torch"]}
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ import seaborn
 import typst
 from pypdf import PdfReader
 
+import diy
 from bugs import BUGS
 from experiments import (
     circle,
@@ -41,7 +42,7 @@ from experiments import (
     sweep,
 )
 from experiments.results import write_atomically
-from report import agreement
+from report import agreement, classes
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -52,7 +53,7 @@ DRAWN_WITH = [f"Matplotlib {matplotlib.__version__}", f"seaborn {seaborn.__versi
 """Keywords of the PDF: other versions draw the same data a little differently."""
 
 SOURCES = ("report.typ", "references.bib")
-RERUN = ("results.json", "predictions.npz", "agreement.json", "sweep.json")
+RERUN = ("results.json", "agreement.json", "sweep.json")
 RECORDS = {
     **{f"report/{name}": "python -m report.build --rerun" for name in RERUN},
     "report/digits.json": "python -m experiments.digits --output report --no-figures",
@@ -99,7 +100,7 @@ def build(folder: Path, root: Path = ROOT) -> list[Path]:
     results = collect(folder, root)
     drawings = folder / "figures"
     drawings.mkdir()
-    return [draw_classes(drawings), *draw_results(results, drawings), compile_pdf(folder, results)]
+    return [*draw_results(results, drawings), compile_pdf(folder, results)]
 
 
 def collect(folder: Path, root: Path = ROOT) -> evaluation.Results:
@@ -130,27 +131,6 @@ def read(folder: Path) -> evaluation.Results:
     except ValueError as error:
         raise BuildError(f"report/results.json cannot be used: {error}; run python -m report.build --rerun") from error
     return results
-
-
-def draw_classes(folder: Path) -> Path:
-    """Draw figure 1 into `folder`.
-
-    Raises:
-        BuildError: Graphviz or pylint failed.
-    """
-    classes = folder / "figure1-classes.svg"
-    # Graphviz must measure text with the font that will be printed.
-    with tempfile.TemporaryDirectory() as settings:
-        font_settings = Path(settings) / "fonts.conf"
-        font_settings.write_text(
-            f"<fontconfig><dir>{FONTS}</dir><cachedir>{settings}</cachedir></fontconfig>", encoding="utf-8"
-        )
-        command = [sys.executable, str(HERE / "uml.py"), str(ROOT / "diy.py"), str(classes)]
-        environment = {**os.environ, "FONTCONFIG_FILE": str(font_settings)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise BuildError(f"figure 1 could not be drawn: {done.stderr.strip()}")
-    return classes
 
 
 def draw_results(results: evaluation.Results, folder: Path) -> list[Path]:
@@ -207,6 +187,7 @@ def known(results: evaluation.Results, swept: sweep.Sweep) -> dict:
     distances = np.abs(radii - circle.RADIUS)[labels != (radii < circle.RADIUS)]
     share, below = 0.9, 0.1
     return {
+        "classes": classes.families(diy),
         "recipes": {name: asdict(recipe) for name, recipe in circle.MODELS.items()},
         "report_2019": evaluation.REPORT_2019,
         "one_label_rounds": sum(one_label),

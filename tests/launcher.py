@@ -41,6 +41,7 @@ for line in sys.stdin:
         code = 0
         try:
             if module:
+                sys.modules.pop(sys.argv[0], None)  # loaded above, and to be run as if it were not
                 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
             else:
                 runpy.run_path(sys.argv[0], run_name="__main__")

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from dataclasses import fields
 from pathlib import Path
 
@@ -56,13 +57,11 @@ def test_results_say_what_they_depend_on(tiny):
 
 
 def test_a_finished_run_resumes_without_training(launcher, tiny, tmp_path):
-    (tmp_path / "digits.json").write_bytes((tiny[1] / "digits.json").read_bytes())
+    shutil.copytree(tiny[1] / "rounds", tmp_path / "rounds")
     command = ["-m", "experiments.digits", *TINY, "--output", tmp_path, "--resume", "--quiet", "--no-figures"]
     done = launcher.run(*command)
     assert done.returncode == 0 and digits.load(tmp_path)["rounds"] == digits.load(tiny[1])["rounds"]
-    other = launcher.run(*command, "--lr", "0.01")
-    assert other.returncode == 2 and "belongs to another run (protocol.lr is 0.05 there and 0.01 here)" in other.stderr
-    assert other.output.count("\n") == 1
+    assert len(list((tmp_path / "rounds").iterdir())) == 2
 
 
 def test_validation_leaves_the_test_images_alone(tmp_path, capsys):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-import checkpoint
 import diy
 from experiments import evaluation, sweep
 from experiments import parallel as distributed
@@ -67,7 +67,7 @@ def test_torchrun_gives_the_numbers_of_one_process_to_the_bit(alone, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert numbers(tmp_path) == alone
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.npz", "results.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "rounds"]
     rows = [line.split()[:2] for line in done.stdout.splitlines() if line.startswith("    ") and " s" in line[-2:]]
     assert sorted(rows) == sorted([str(r + 1), model] for r in range(3) for model in ("diy-sgd", "diy-dropout"))
     assert done.stdout.count("mean ± std") == 1
@@ -86,7 +86,7 @@ def test_a_split_sweep_gives_the_numbers_of_one_process_to_the_bit(launcher, tmp
     for reduction, rounds in sweep.run(split.grid).runs.items():
         for expected, got in zip(rounds, split.runs[reduction]):
             assert {**got, "seconds": 0} == {**expected, "seconds": 0}
-    assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
+    assert (tmp_path / "sweep.json").exists()
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
@@ -95,8 +95,8 @@ def test_one_network_trained_by_several_processes_is_the_one_trained_by_one(laun
     assert launcher.run(*command, tmp_path / "one").returncode == 0
     run_ranks(launcher, *[[*command, tmp_path / "many"]] * ranks)
     one, many = build_network("diy").to(torch.float64), build_network("diy").to(torch.float64)
-    checkpoint.load(one, tmp_path / "one")
-    checkpoint.load(many, tmp_path / "many")
+    for network, name in ((one, "one"), (many, "many")):
+        network.load_state_dict(load_file(tmp_path / name))
     for expected, got in zip(one.parameters(), many.parameters()):
         # The sums over a batch are added up in another order, 30 times: about 1e-15 in float64
         torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
@@ -111,19 +111,18 @@ def test_finished_rounds_count_wherever_they_lie(launcher, alone, tmp_path):
         if (model, round) == ("diy-sgd", 2):
             raise KeyboardInterrupt
 
+    for file in (here / "rounds").glob("*"):
+        file.unlink()
     for directory in (here, there):
-        for file in here.glob("*.*"):
-            file.unlink()
         with pytest.raises(KeyboardInterrupt):
             evaluation.run(results.protocol, list(results.models), on_round=interrupt, directory=directory)
-    for name in ("diy-sgd-0", "diy-dropout-1"):
-        (here / "unfinished" / f"{name}.json").unlink()
-    for name in ("diy-sgd-1", "diy-sgd-2"):
-        (there / "unfinished" / f"{name}.json").unlink()
+    for directory, names in ((here, ("diy-sgd-0", "diy-dropout-1")), (there, ("diy-sgd-1", "diy-sgd-2"))):
+        for name in names:
+            next((directory / "rounds").glob(f"{name}-*.json")).unlink()
     run_ranks(launcher, *[[*TEST, "--resume", "--output", directory] for directory in (here, there)])
     assert numbers(here) == alone
     # Of the six rounds, only "diy-dropout" of the third was missing on both sides: rank 1 has computed it.
-    assert sorted(path.stem for path in (there / "unfinished").iterdir()) == [
+    assert sorted(path.stem.rpartition("-")[0] for path in (there / "rounds").iterdir()) == [
         "diy-dropout-0", "diy-dropout-1", "diy-dropout-2", "diy-sgd-0"
     ]  # fmt: skip
 
@@ -140,7 +139,7 @@ def long_alone(launcher, tmp_path_factory):
 
 def wait_for_a_piece(directory, seconds=60):
     end = time.monotonic() + seconds
-    while not any((directory / "unfinished").glob("[!.]*.json")):
+    while not any((directory / "rounds").glob("[!.]*.json")):
         assert time.monotonic() < end, "no round was finished"
         time.sleep(0.005)
 
@@ -154,7 +153,7 @@ def test_torchrun_reports_a_rank_that_dies_and_its_finished_work_is_kept(launche
     os.kill(int(ranks[-1]), signal.SIGKILL)
     _, errors = run.communicate(timeout=60)
     assert run.returncode == 1 and "exitcode  : -9" in errors and "SIGKILL" in errors
-    assert any((tmp_path / "unfinished").glob("*.json"))
+    assert any((tmp_path / "rounds").glob("*.json"))
     assert not (tmp_path / "results.json").exists()
     assert launcher.run(*LONG, "--resume", "--output", tmp_path).returncode == 0
     assert numbers(tmp_path) == long_alone

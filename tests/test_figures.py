@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from experiments import evaluation, figures
-from experiments.circle import MODELS, Protocol
+from experiments.circle import MODELS, RADIUS, Protocol
 from experiments.evaluation import Results, Round
 
 
@@ -75,8 +75,8 @@ def test_labels_are_drawn_where_the_points_are(results):
     inside, outside = (collection.get_offsets() for collection in axes.collections[:2])
     np.testing.assert_array_equal(inside, points[labels == 1])
     np.testing.assert_array_equal(outside, points[labels == 0])
-    circle = axes.lines[0].get_xydata()
-    np.testing.assert_allclose(np.hypot(*circle.T), circle.RADIUS)
+    outline = axes.lines[0].get_xydata()
+    np.testing.assert_allclose(np.hypot(*outline.T), RADIUS)
 
 
 def test_one_round_and_one_model_are_enough(results, tmp_path):

@@ -1,22 +1,17 @@
 """What docs/scale.md and benchmarks/scale.py say and do."""
 
-import importlib.util
+import itertools
 import re
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from experiments.circle import Protocol
+from benchmarks import scale
+from experiments.circle import Protocol, build_network
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture(scope="module")
-def scale():
-    spec = importlib.util.spec_from_file_location("scale", ROOT / "benchmarks" / "scale.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_first_example_of_the_page_runs():
@@ -26,15 +21,19 @@ def test_the_first_example_of_the_page_runs():
     assert names["losses"].shape == (3,) and names["third"][0].weight.shape == (25, 2)
 
 
-def test_files_and_commands_that_the_page_names_exist():
+def test_a_network_is_kept_and_read_as_the_page_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"\b[\w/]+\.py\b", text))
-    assert len(named) >= 4
-    for name in named:
-        assert (ROOT / name).exists(), name
+    example = re.search(r"```python\n(from safetensors.*?)```", text, re.DOTALL).group(1)
+    for network, twin in itertools.product(*[[build_network(library) for library in ("diy", "torch")]] * 2):
+        before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        exec(example, {"network": network})
+        twin.load_state_dict(load_file("network.safetensors"))
+        for found in (network, twin):
+            assert all(torch.equal(found.state_dict()[name], tensor) for name, tensor in before.items())
 
 
-def test_speed_compares_stacks_with_a_network_alone(scale, monkeypatch):
+def test_speed_compares_stacks_with_a_network_alone(monkeypatch):
     monkeypatch.setattr(scale, "SIZES", (2,))
     monkeypatch.setattr(scale, "SAMPLES", 100)
     found = scale.speed(rounds=1)
@@ -44,7 +43,7 @@ def test_speed_compares_stacks_with_a_network_alone(scale, monkeypatch):
         assert rows["2"]["ratio"] == pytest.approx(rows["2"]["microseconds"] / rows["alone"]["microseconds"])
 
 
-def test_stacks_and_single_networks_do_the_same_work(scale, monkeypatch):
+def test_stacks_and_single_networks_do_the_same_work(monkeypatch):
     monkeypatch.setattr(scale, "SAMPLES", 200)
     steps = []
     monkeypatch.setattr(scale.diy.SGD, "step", lambda self: steps.append([p.grad.dim() for p in self.parameters]))
@@ -53,7 +52,7 @@ def test_stacks_and_single_networks_do_the_same_work(scale, monkeypatch):
     assert [max(dims) for dims in steps] == [2, 2, 3, 3]  # two batches each, every parameter with a gradient
 
 
-def test_a_record_is_what_one_round_leaves(scale, monkeypatch):
+def test_a_record_is_what_one_round_leaves(monkeypatch):
     monkeypatch.setattr(scale, "Protocol", lambda: Protocol(epochs=1))
     record = scale.record()
     assert set(record) == {"seconds", "loss", "train_error", "test_error", "predictions"}

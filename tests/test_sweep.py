@@ -73,8 +73,8 @@ def test_saved_results_come_back(small, tmp_path):
     "change",
     [
         lambda content: content[: len(content) // 2],
-        lambda content: content.replace('"version": 1', '"version": 7'),
-        lambda content: content.replace("sweep.py", "test.py"),
+        lambda content: content.replace('"version": 2', '"version": 7'),
+        lambda content: content.replace("sweep.json", "results.json"),
         lambda content: content.replace('"epochs": 3', '"epochs": 0'),
         lambda content: content.replace('"rounds": 2', '"rounds": 3'),
         lambda content: "{}",
@@ -118,7 +118,7 @@ def test_the_command_writes_results_and_figure(launcher, tmp_path):
     done = launcher.run("-m", "experiments.sweep", *arguments, "--highest", "0.1", "--output", tmp_path)
     assert done.returncode == 0 and done.stderr == ""
     assert "12 networks in" in done.stdout
-    assert {path.name for path in tmp_path.iterdir()} == {"sweep.json", "sweep.pdf", "sweep.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"rounds", "sweep.json", "sweep.pdf", "sweep.png"}
     assert sweep.load(tmp_path).grid.rates == pytest.approx((1e-5, 1e-3, 1e-1))
 
 

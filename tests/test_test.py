@@ -40,9 +40,9 @@ def test_prints_protocol_losses_table_reason_and_paths(launcher, tmp_path):
             sum(line.split()[0] == name or line.split()[1] == name for line in text.splitlines() if name in line) >= 2
         )
     assert "2019" in text and 'reduction="sum"' in text
-    for name in ("results.json", "predictions.npz", "figure2-time.pdf", "figure5-labels.png"):
+    for name in ("results.json", "figure2-time.pdf", "figure5-labels.png"):
         assert (tmp_path / name).exists() and name in text
-    rounds = json.loads((tmp_path / "results.json").read_text())["models"]["diy-sgd"]["rounds"]
+    rounds = json.loads((tmp_path / "results.json").read_text())["models"]["diy-sgd"]
     line = next(line for line in text.splitlines() if line.startswith("    1  diy-sgd "))
     assert f"{rounds[0]['loss'][-1]:.4f}" in line and f"{rounds[0]['test_error']:.2%}" in line
 
@@ -53,7 +53,7 @@ def test_quiet_prints_the_table_alone(launcher, tmp_path):
     lines = done.output.strip().splitlines()
     assert done.returncode == 0 and len(lines) == 5
     assert [line.split()[0] for line in lines[2:4]] == ["diy-sgd", "torch-adam"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.npz", "results.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "rounds"]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_reader_that_leaves_is_no_error(tmp_path, quiet, reader, lines):
     done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout.count("\n") == lines and done.stderr == ""
     if quiet:  # the table alone is printed, and results are written before that
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.npz", "results.json"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "rounds"]
 
 
 def test_plotting_is_not_loaded_before_it_is_needed(tmp_path):

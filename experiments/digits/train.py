@@ -3,7 +3,6 @@
 import argparse
 import math
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -20,8 +19,8 @@ from experiments.circle import DivergenceError, one_thread
 from experiments.commandline import Parser
 from experiments.digits.data import DataError, Images, digits_images, hold_out, mnist_images
 from experiments.parallel import compute
-from experiments.results import Record, Store, environment, reading, sealed, unsealed
-from experiments.words import counted
+from experiments.results import Record, Store, digest, environment, read
+from experiments.words import counted, spread
 
 PROG = "python -m experiments.digits"
 LIBRARIES = ("diy", "torch")
@@ -208,65 +207,26 @@ def _scores(network, images: Tensor, dtype: torch.dtype) -> Tensor:
 
 # Results on disk
 
-FILES = ("digits.json",)
+FILE = "digits.json"
 
 
-def _header(recipe: Recipe, data: Images) -> Record:
-    shapes = {"train_size": len(data.train_labels), "test_size": len(data.test_labels)}
-    header = {"program": "digits.py", "version": 1, "torch": torch.__version__, "data": data.name}
-    return {**header, **shapes, "protocol": asdict(recipe)}
-
-
-def _check(record: Record, header: Record) -> None:
-    for own in (record[library] for library in LIBRARIES):
-        lengths = {"loss": header["protocol"]["epochs"]}
-        lengths |= dict.fromkeys(("predictions", "confidence"), header["test_size"])
-        for key, length in lengths.items():
-            if len(own[key]) != length or not all(isinstance(value, (int, float)) for value in own[key]):
-                raise ValueError(f"{key} must hold {counted(length, 'number')}")
-        if not all(isinstance(own[key], float) for key in ("seconds", "train_error", "test_error")):
-            raise ValueError("seconds and errors must be numbers")
-    if not all(isinstance(record[f"{what}_difference"], float) for what in ("loss", "weight")):
-        raise ValueError("differences must be numbers")
-    torch.tensor(record["filters"]).view(header["protocol"]["channels"], 3, 3)
-
-
-def _store(directory: Path, header: Record) -> Store:
-    return Store(directory, header, FILES, _finished, lambda name, record: _check(record, header))
-
-
-def save(header: Record, rounds: list[Record], directory: Path) -> list[Path]:
-    """Write `digits.json` in one go; return its path in a list. Results of another run are moved aside first."""
-    content = {**header, "environment": environment(), "rounds": rounds}
-    return _store(directory, header).finish({FILES[0]: sealed(content)})
+def store(recipe: Recipe, data: Images, directory: str | os.PathLike) -> Store:
+    """Return the store of a run in `directory`."""
+    parts = data.train_images, data.train_labels, data.test_images, data.test_labels
+    images = digest(b"".join(part.numpy().tobytes() for part in parts))
+    inputs = {**asdict(recipe), "data": data.name, "images": images}
+    del inputs["rounds"]  # one more leaves the others as they are
+    return Store(directory, FILE, inputs, diy, sys.modules[__name__])
 
 
 def load(directory: str | os.PathLike) -> Record:
-    """Read what `save` wrote.
+    """Read `digits.json`: data, protocol, environment, rounds.
 
     Raises:
         FileNotFoundError: there is no such file.
         ResultsError: it is damaged, or of another program or version.
     """
-    path = Path(directory) / FILES[0]
-    with reading(path):
-        content = unsealed(path.read_bytes())
-        if (content["program"], content["version"]) != ("digits.py", 1):
-            raise ValueError(f"{content['program']}, version {content['version']}; expected digits.py, version 1")
-        if len(content["rounds"]) != content["protocol"]["rounds"]:
-            raise ValueError("rounds are missing")
-        for record in content["rounds"]:
-            _check(record, content)
-        if content["environment"]["torch"] != content["torch"]:
-            raise ValueError("two versions of torch")
-        return content
-
-
-def _finished(directory: Path) -> tuple[Record, dict[str, Record]]:
-    content = load(directory)
-    rounds = {f"round-{index}": record for index, record in enumerate(content.pop("rounds"))}
-    del content["environment"]
-    return content, rounds
+    return read(Path(directory) / FILE)
 
 
 # The command
@@ -334,16 +294,17 @@ def main(arguments: list[str] | None = None, rank: int = 0) -> int:
                 errors = f"{own['train_error']:>9.2%}{own['test_error']:>9.2%}"
                 say(f"{_index(name) + 1:>5}  {library:<7}{own['loss'][-1]:>9.4f}{errors}{own['seconds']:>8.1f} s")
 
-        header = _header(recipe, data)
-        store = _store(options.output, header)
-        names = [f"round-{index}" for index in range(recipe.rounds)]
-        records = compute(
-            names, lambda name: train_round(recipe, data, _index(name), on_epoch), store, options.resume, on_piece
-        )
+        def compute_one(name: str) -> Record:
+            return train_round(recipe, data, _index(name), on_epoch)
+
+        place = store(recipe, data, options.output)
+        names = [f"digits-{index}" for index in range(recipe.rounds)]
+        records = compute(names, compute_one, place, options.resume, on_piece)
     if records is None:  # another rank prints and writes
         return 0
-    rounds = [records[name] for name in names]
-    written = save(header, rounds, options.output)
+    rounds = list(records.values())
+    content = {"data": data.name, "protocol": asdict(recipe), "environment": environment(), "rounds": rounds}
+    written = place.finish(names, content)
     print(table(rounds, recipe))
     if not options.no_figures:
         from experiments.digits import figures as digit_figures  # plotting takes seconds to import
@@ -358,7 +319,7 @@ def main(arguments: list[str] | None = None, rank: int = 0) -> int:
 
 
 def _index(name: str) -> int:
-    return int(name.removeprefix("round-"))
+    return int(name.removeprefix("digits-"))
 
 
 def describe(recipe: Recipe, data: Images) -> str:
@@ -379,7 +340,7 @@ def table(rounds: list[Record], recipe: Recipe) -> str:
     rows = [f"\n{'':<7}{'train error %':>16}{f'{test} error %':>20}{'time s':>16}"]
     for name in LIBRARIES:
         columns = zip(("train_error", "test_error", "seconds"), (100, 100, 1), (2, 2, 1), (16, 20, 16))
-        cells = (f"{_spread([f * r[name][key] for r in rounds], digits):>{w}}" for key, f, digits, w in columns)
+        cells = (f"{spread([f * r[name][key] for r in rounds], digits):>{w}}" for key, f, digits, w in columns)
         rows.append(f"{name:<7}{''.join(cells)}")
     ratio = sum(record["diy"]["seconds"] for record in rounds) / sum(record["torch"]["seconds"] for record in rounds)
     losses, weights = (max(r[f"{what}_difference"] for r in rounds) for what in ("loss", "weight"))
@@ -388,9 +349,3 @@ def table(rounds: list[Record], recipe: Recipe) -> str:
         f"largest relative difference between the two: losses {losses:.0e}, weights {weights:.0e}",
     ]
     return "\n".join(rows)
-
-
-def _spread(values: list[float], digits: int) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
-    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
