@@ -1128,6 +1128,7 @@ class BatchNorm2d(Module):
             ValueError: X has another shape, or in training one value per channel.
             TypeError: X has another dtype.
         """
+        self._check(X)  # in a Sequential as well: what does not fit would be broadcast
         W, b, M = self.weight, self.bias, X.numel() // self.num_features
         if self.training:
             self.num_batches_tracked += 1

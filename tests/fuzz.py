@@ -2,30 +2,37 @@
 
     python -m tests.fuzz                        a thousand cases
     python -m tests.fuzz --cases 10000 --seed 5000
+    python -m tests.fuzz --dtype float32
     python -m tests.fuzz --seed 17 --cases 1 --verbose      one case, with all that it does
 
-A case is known by its seed alone. Both sides get the same weights, data, random numbers and disturbances, and take
-twenty steps in float64; after each, losses, gradients and parameters are compared.
+A case is known by its seed and dtype. Both sides get the same weights, data, random numbers and disturbances, and take
+twenty steps; after each, losses, gradients, parameters, buffers and learning rates are compared. Some networks are
+stacks of several, each compared with a PyTorch network that trains alone.
 """
 
 import argparse
 import copy
+import io
 import pickle
 import random
 import sys
+import threading
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 import diy
 
 STEPS = 20
-CLOSE = {"rtol": 1e-6, "atol": 1e-8}
-"""Rounding of 1e-16 is amplified by twenty steps, in which a ReLU may be at its kink to within some 1e-10."""
-
+DTYPES = {"float64": torch.float64, "float32": torch.float32}
+CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4}
+"""Twenty steps amplify float64's rounding of 1e-16 to 1e-10 at most. With float32's there would be nothing left to
+compare after twenty; there, diy starts each step from PyTorch's numbers, so that what differs is the rounding of one
+step: sums of some hundred numbers, of which a normalization may divide by a standard deviation of 1e-2."""
 
 LARGE = 1e3
 """Weights beyond that have run away."""
@@ -33,6 +40,8 @@ LARGE = 1e3
 
 class DiyResidual(diy.Module):
     """x + f(x), written by hand, as a learner would."""
+
+    stackable = True
 
     def __init__(self, inner: diy.Module):
         self.inner = inner
@@ -53,8 +62,19 @@ class TorchResidual(nn.Module):
         return input + self.inner(input)
 
 
-class DivergedError(Exception):
-    """The weights run away."""
+class Apart(nn.Module):
+    """Networks that see nothing of each other, each with its own part of the input: what a stack must agree with."""
+
+    def __init__(self, networks: list[nn.Module]):
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return torch.stack([network(x) for network, x in zip(self.networks, input, strict=True)])
+
+
+class UndecidedError(Exception):
+    """From here on rounding alone may part the two sides: weights run away, or a ReLU is at its kink."""
 
 
 class DifferenceError(AssertionError):
@@ -64,45 +84,60 @@ class DifferenceError(AssertionError):
 class Case:
     """One pair of networks and what is done with it; `log` tells it in words."""
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, dtype: torch.dtype, log: list[str]):
         self.choice = random.Random(seed)
-        self.seed, self.log, self.scale = seed, [f"seed {seed}"], 1.0
+        self.seed, self.dtype, self.log, self.scale = seed, dtype, log, 1.0
         torch.manual_seed(seed)
-        self.images = self.choice.random() < 0.3
-        self.samples = self.choice.choice([1, 2, 3, 5, 8])
-        if self.images:
-            self.samples = max(2, self.samples)
-        blueprint = self.image_layers() if self.images else self.layers(self.choice.choice([1, 2, 3]))
-        self.ours, self.theirs = self.build(diy, blueprint, {}).double(), self.build(nn, blueprint, {}).double()
-        if not self.images and list(self.theirs.parameters()) == []:
-            blueprint.append(("Linear", 2, 2, True))
-            self.ours, self.theirs = self.build(diy, blueprint, {}).double(), self.build(nn, blueprint, {}).double()
-        self.theirs.load_state_dict(self.ours.state_dict())
-        self.say(self.ours)
+        self.images = self.chance(0.3)
+        self.stacked = 0 if self.images or self.chance(0.8) else self.choice.choice([1, 2, 3])
+        self.samples = self.choice.choice([2, 3, 5, 8] if self.images else [0, 1, 2, 3, 5, 8])
+        self.extra = () if self.images or self.chance(0.8) else (3,)  # dimensions between samples and features
+        self.networks()
         self.losses()
         self.optimizers()
+
+    def chance(self, probability: float) -> bool:
+        return self.choice.random() < probability
 
     def say(self, what: object) -> None:
         self.log.append(str(what))
 
     # What is built
 
+    def networks(self) -> None:
+        blueprint = self.image_layers() if self.images else self.layers(self.choice.choice([1, 2, 3]))
+        if list(build(nn, blueprint).parameters()) == []:
+            blueprint.append(("Linear", 2, 2, True))
+        built = [(build(diy, blueprint), build(nn, blueprint)) for _ in range(self.stacked or 1)]
+        for ours, theirs in built:
+            ours.to(self.dtype)
+            theirs.to(self.dtype)
+            theirs.load_state_dict(ours.state_dict())
+        self.ours, self.theirs = built[0]
+        if self.stacked:
+            self.ours, self.theirs = diy.stack(ours for ours, _ in built), Apart([theirs for _, theirs in built])
+            self.say(f"a stack of {self.stacked}")
+        self.say(self.ours)
+
     def layers(self, depth: int, size: int = 2) -> list[tuple]:
         """Return a blueprint from `size` to `size` numbers; the same tag stands for the same object."""
         found: list[tuple] = []
+        kinds = ["Linear", "Linear", "Tanh", "ReLU", "Sigmoid", "Dropout", "Twice", "Tied", "In", "Residual"]
         for _ in range(self.choice.randint(1, 4)):
-            kind = self.choice.choice(
-                ["Linear", "Linear", "Tanh", "ReLU", "Sigmoid", "Dropout", "Twice", "In", "Residual"]
-            )
+            kind = self.choice.choice(kinds)
             if kind == "Linear":
                 width = self.choice.choice([1, 3, 4])
-                found += [("Linear", size, width, self.choice.random() < 0.8), (self.choice.choice(["Tanh", "ReLU"]),)]
-                found += [("Linear", width, size, self.choice.random() < 0.8)]
+                found += [("Linear", size, width, self.chance(0.8)), (self.choice.choice(["Tanh", "ReLU"]),)]
+                found += [("Linear", width, size, self.chance(0.8))]
             elif kind == "Dropout":
-                found.append(("Dropout", self.choice.choice([0.0, 0.2, 0.5, 1.0])))
+                # A stack draws its masks for all networks together, so that they agree with nobody's alone.
+                found.append(("Dropout", self.choice.choice([0.0, 1.0] if self.stacked else [0.0, 0.2, 0.5, 1.0])))
             elif kind == "Twice":
                 tag = self.choice.random()
                 found += [("Shared", tag, ("Linear", size, size, True)), ("Tanh",), ("Shared", tag, None)]
+            elif kind == "Tied":
+                tag = self.choice.random()
+                found += [("Tied", tag, size), ("Tanh",), ("Tied", tag, size)]
             elif kind in ("In", "Residual"):
                 found += [(kind, self.layers(depth - 1, size))] if depth else []
             else:
@@ -114,171 +149,290 @@ class Case:
         stride = 1 if padding == "same" else self.choice.choice([1, 2, (1, 2)])
         kernel = self.choice.choice([1, 2, 3, (2, 3)])
         found: list[tuple] = [("Conv2d", 1, channels, kernel, stride, padding)]
-        found += [("BatchNorm2d", channels)] if self.choice.random() < 0.5 else []
-        found += [(self.choice.choice(["ReLU", "Tanh"]),)] + [("Dropout", 0.3)] * (self.choice.random() < 0.5)
-        found += [("MaxPool2d", 2, self.choice.choice([1, 2]), self.choice.choice([0, 1]))] * (
-            self.choice.random() < 0.6
-        )
-        shape = self.build(nn, found, {}).eval()(torch.zeros(2, 1, 7, 6)).flatten(1).shape[1]
+        found += [("BatchNorm2d", channels)] if self.chance(0.5) else []
+        found += [(self.choice.choice(["ReLU", "Tanh"]),)] + [("Dropout", 0.3)] * self.chance(0.5)
+        if self.chance(0.6):
+            found.append(("MaxPool2d", 2, self.choice.choice([1, 2]), self.choice.choice([0, 1])))
+        shape = build(nn, found).eval()(torch.zeros(2, 1, 7, 6)).flatten(1).shape[1]
         return [*found, ("Flatten",), ("Linear", shape, 2, True)]
 
-    def build(self, library: ModuleType, blueprint: list[tuple], shared: dict[float, Any]) -> Any:
-        built = []
-        for kind, *arguments in blueprint:
-            if kind == "Shared":
-                tag, inner = arguments
-                if inner is not None:
-                    shared[tag] = getattr(library, inner[0])(*inner[1:])
-                built.append(shared[tag])
-            elif kind in ("In", "Residual"):
-                inside = self.build(library, arguments[0], shared)
-                residual = DiyResidual if library is diy else TorchResidual
-                built.append(residual(inside) if kind == "Residual" else inside)
-            else:
-                built.append(getattr(library, kind)(*arguments))
-        return library.Sequential(*built)
-
     def losses(self) -> None:
-        kind, reduction = self.choice.choice(["MSELoss", "CrossEntropyLoss"]), self.choice.choice(["mean", "sum"])
-        self.our_loss, self.their_loss = (getattr(m, kind)(reduction=reduction) for m in (diy, nn))
+        kinds = ["MSELoss"] if self.extra else ["MSELoss", "CrossEntropyLoss"]
+        kind, reduction = self.choice.choice(kinds), self.choice.choice(["mean", "sum"])
+        self.our_loss = getattr(diy, kind)(reduction=reduction, stacked=bool(self.stacked))
+        single = getattr(nn, kind)(reduction=reduction)
+        self.their_loss: Callable[[Tensor, Tensor], Tensor] = single
+        if self.stacked:
+            self.their_loss = lambda P, T: torch.stack([single(p, t) for p, t in zip(P, T, strict=True)])
         # A sum has larger gradients. Steps that are too large amplify rounding tenfold each, and say nothing.
         self.rate = 0.01 if reduction == "mean" else 0.001
         self.say(self.our_loss)
 
     def optimizers(self) -> None:
-        kind = self.choice.choice(["SGD", "SGD", "Adam"])
-        self.options: dict[str, Any] = {
-            "lr": self.rate * self.choice.choice([2.0, 0.5]),
-            "weight_decay": self.choice.choice([0, 0.01]),
-        }
-        if kind == "Adam":
+        self.kind = self.choice.choice(["SGD", "SGD", "Adam"])
+        self.options: dict[str, Any] = {"weight_decay": self.choice.choice([0, 0.01])}
+        rates = [self.rate * self.choice.choice([2.0, 0.5]) for _ in range(self.stacked or 1)]
+        if self.kind == "Adam":
             # A bias before a BatchNorm2d has no gradient but rounding: with ε = 1e-8, Adam would take steps along it.
             self.options["eps"] = 1e-3
         else:
             self.options["momentum"] = self.choice.choice([0, 0.9])
             if self.options["momentum"]:
                 self.options |= self.choice.choice([{}, {"nesterov": True}, {"dampening": 0.3}])
-        self.kind = kind
-        self.ours_opt = getattr(diy, kind)(self.ours.parameters(), **self.options)
-        self.theirs_opt = getattr(torch.optim, kind)(self.theirs.parameters(), **self.options)
-        self.schedules: list[tuple[Any, Any]] = []
-        for steps in self.choice.choice([[], [], [20], [7], [9, 13]]):
-            theirs = torch.optim.lr_scheduler.CosineAnnealingLR(self.theirs_opt, steps, eta_min=1e-3)
-            self.schedules.append((diy.CosineAnnealingLR(self.ours_opt, steps, eta_min=1e-3), theirs))
-        self.say(f"{kind}({self.options}), {len(self.schedules)} schedules")
+        libraries = (diy, torch.optim) if self.stacked or self.chance(0.8) else (torch.optim, diy)
+        ours, theirs = (getattr(library, self.kind) for library in libraries)
+        self.our_optimizer = ours(
+            self.ours.parameters(),
+            torch.tensor(rates, dtype=torch.float64) if self.stacked else rates[0],
+            **self.options,
+        )
+        parameters: Any = self.theirs.parameters()
+        if self.stacked:
+            parameters = [{"params": n.parameters(), "lr": r} for n, r in zip(self.theirs.networks, rates, strict=True)]
+        self.their_optimizer = theirs(parameters, lr=rates[0], **self.options)
+        steps = self.choice.choice([[], [], [20], [7], [9, 13]])
+        self.schedules = [(schedule(self.our_optimizer, n), schedule(self.their_optimizer, n)) for n in steps]
+        self.say(f"{self.our_optimizer.__class__.__module__}.{self.kind}({rates}, {self.options}), schedules {steps}")
 
     # What is done
 
     def input(self) -> Tensor:
-        shape = (self.samples, 1, 7, 6) if self.images else (self.samples, 2)
-        return torch.randn(shape, dtype=torch.float64)
+        networks = (self.stacked,) if self.stacked else ()
+        shape = (*networks, self.samples, *((1, 7, 6) if self.images else (*self.extra, 2)))
+        x = torch.randn(shape, dtype=self.dtype)
+        return x.mT.contiguous().mT if self.chance(0.2) else x
 
-    def on_both(self, seed: int, action: Callable[[Any], Any]) -> None:
+    def target(self) -> Tensor:
+        shape = (*((self.stacked,) if self.stacked else ()), self.samples, *self.extra)
+        if isinstance(self.our_loss, diy.CrossEntropyLoss):
+            return torch.randint(2, shape)
+        return torch.randn(*shape, 2, dtype=self.dtype)
+
+    def on_both(self, action: Callable[[Any], Any]) -> None:
+        """Do the same with both networks, with the same random numbers."""
+        state = torch.get_rng_state()
         for network in self.ours, self.theirs:
-            torch.manual_seed(seed)
+            torch.set_rng_state(state)
             action(network)
 
-    def disturb(self, seed: int) -> None:
+    def quiet_disturbance(self) -> None:
         """Do something between forward and backward that must not matter."""
-        other, length = self.input(), len(self.ours.layers)
-        place = self.choice.randrange(length)
-        name, action = self.choice.choice(
-            [
-                ("nothing", lambda net: None),
-                ("call the first layer", lambda net: net[0](other)),
-                ("call a slice", lambda net: net[: place + 1](other)),
-                ("evaluate without gradients", lambda net: torch.no_grad()(net)(other)),
-                ("evaluate under inference mode", lambda net: torch.inference_mode()(net)(other)),
-                ("switch modes", lambda net: net.eval().train()),
-                ("run a copy", lambda net: copy.deepcopy(net)(other)),
-                ("pickle", lambda net: pickle.loads(pickle.dumps(net))(other)),
-                ("read and load the state", lambda net: copy.deepcopy(net.state_dict())),
-            ]
-        )
+        other = self.input()
+        disturbances: dict[str, Callable[[Any], Any]] = {
+            "nothing": lambda net: None,
+            "evaluate without gradients": lambda net: torch.no_grad()(net)(other),
+            "evaluate under inference mode": lambda net: torch.inference_mode()(net)(other),
+            "switch modes": lambda net: net.eval().train(),
+            "run a copy": lambda net: forward_and_back(copy.deepcopy(net), other),
+            "pickle": lambda net: forward_and_back(pickle.loads(pickle.dumps(net)), other),
+            "read the state": lambda net: copy.deepcopy(net.state_dict()),
+            "call it in another thread": lambda net: in_a_thread(lambda: net(other)),
+            "train in another thread": lambda net: in_a_thread(lambda: forward_and_back(net, other)),
+        }
+        if not self.stacked:
+            place = self.choice.randrange(len(self.ours))
+            disturbances |= {
+                "call a layer": lambda net: net[place](torch.no_grad()(net[:place])(other)),
+                "call a slice": lambda net: net[: place + 1](other),
+                "train a layer": lambda net: forward_and_back(net[place], torch.no_grad()(net[:place])(other)),
+                "train a slice": lambda net: forward_and_back(net[: place + 1], other),
+            }
+        name = self.choice.choice(list(disturbances))
         self.say(f"    {name}")
-        self.on_both(seed, action)
+        self.on_both(disturbances[name])
+
+    def loud_disturbance(self, tensors: tuple[tuple[Tensor, Tensor], ...]) -> None:
+        """Do something between forward and backward after which backward is right, or refuses."""
+        other, target = self.input(), self.target()
+
+        def loss(network: Any, prediction: Tensor) -> None:
+            (self.our_loss if network is self.ours else self.their_loss)(prediction, target)
+
+        def overwrite(network: Any, index: int) -> None:
+            with torch.no_grad():
+                tensors[index][network is self.theirs].add_(1)
+
+        def change(network: Any) -> None:
+            with torch.no_grad():
+                for parameter in network.parameters():
+                    parameter.add_(0.01)
+
+        def fail(network: Any) -> None:
+            try:
+                network(other[..., :1].expand(*other.shape[:-1], 17))
+            except (ValueError, RuntimeError):
+                return
+
+        disturbances: dict[str, Callable[[Any], Any]] = {
+            "call it on another batch": lambda net: net(other),
+            "call it on a batch that does not fit": fail,
+            "the loss of a copy": lambda net: loss(net, copy.deepcopy(net)(other)),
+            "the loss of another batch": lambda net: loss(net, net(other)),
+            "the loss of a guess": lambda net: loss(net, torch.zeros_like(tensors[1][0]).detach()),
+            "overwrite the input": lambda net: overwrite(net, 0),
+            "overwrite the prediction": lambda net: overwrite(net, 1),
+            "change the weights": change,
+            "move to the same dtype": lambda net: net.to(self.dtype),
+        }
+        name = self.choice.choice(list(disturbances))
+        self.say(f"    {name}")
+        self.on_both(disturbances[name])
 
     def exchange(self) -> None:
         """Carry states to the other side and back, or go on with copies."""
-        way = self.choice.choice(["no", "no", "optimizers", "networks", "copies", "pickles"])
+        way = self.choice.choice(["stack again"] if self.stacked else ["optimizers", "networks", "files"])
+        if not self.schedules and self.chance(0.5):
+            way = self.choice.choice(["copies", "pickles"])
+        self.say(f"  exchange: {way}")
         if way == "optimizers":
-            ours = getattr(diy, self.kind)(self.ours.parameters(), **self.options)
-            theirs = getattr(torch.optim, self.kind)(self.theirs.parameters(), **self.options)
-            ours.load_state_dict(self.theirs_opt.state_dict())
-            theirs.load_state_dict(self.ours_opt.state_dict())
+            ours, theirs = self.our_optimizer, self.their_optimizer
+            self.our_optimizer = type(ours)(self.ours.parameters(), lr=1.0, **self.options)
+            self.their_optimizer = type(theirs)(self.theirs.parameters(), lr=1.0, **self.options)
+            self.our_optimizer.load_state_dict(theirs.state_dict())
+            self.their_optimizer.load_state_dict(ours.state_dict())
             for our_schedule, their_schedule in self.schedules:
                 state = our_schedule.state_dict()
                 our_schedule.load_state_dict(their_schedule.state_dict())
                 their_schedule.load_state_dict(state)
-                our_schedule.optimizer, their_schedule.optimizer = ours, theirs
-            self.ours_opt, self.theirs_opt = ours, theirs
-        elif way == "networks":
-            state = copy.deepcopy(self.ours.state_dict())
-            self.ours.load_state_dict(self.theirs.state_dict())
+        elif way in ("networks", "files"):
+            state, theirs = copy.deepcopy(self.ours.state_dict()), self.theirs.state_dict()
+            if way == "files":
+                state, theirs = through_a_file(state), through_a_file(theirs)
+            self.ours.load_state_dict(theirs)
             self.theirs.load_state_dict(state)
-        elif way == "copies" and not self.schedules:
-            self.ours, self.ours_opt = copy.deepcopy((self.ours, self.ours_opt))
-            self.theirs, self.theirs_opt = copy.deepcopy((self.theirs, self.theirs_opt))
-        elif way == "pickles" and not self.schedules:
-            self.ours, self.ours_opt = pickle.loads(pickle.dumps((self.ours, self.ours_opt)))
-            self.theirs, self.theirs_opt = pickle.loads(pickle.dumps((self.theirs, self.theirs_opt)))
-        if way != "no":
-            self.say(f"  exchange {way}")
+        elif way == "stack again":
+            frozen = [parameter.frozen for parameter in self.ours.parameters()]
+            self.ours, before = diy.stack(diy.unstack(self.ours)), self.our_optimizer
+            for parameter, was in zip(self.ours.parameters(), frozen, strict=True):
+                parameter.requires_grad = not was
+            self.our_optimizer = type(before)(self.ours.parameters(), lr=before.lr, **self.options)
+            self.our_optimizer.load_state_dict(before.state_dict())
+        elif way in ("copies", "pickles"):
+            twin = copy.deepcopy if way == "copies" else lambda value: pickle.loads(pickle.dumps(value))
+            self.ours, self.our_optimizer = twin((self.ours, self.our_optimizer))
+            self.theirs, self.their_optimizer = twin((self.theirs, self.their_optimizer))
+        for our_schedule, their_schedule in self.schedules:
+            our_schedule.optimizer, their_schedule.optimizer = self.our_optimizer, self.their_optimizer
 
     def freeze(self) -> None:
-        for ours, theirs in zip(self.ours.parameters(), self.theirs.parameters(), strict=True):
-            learned = self.choice.random() < 0.8
-            ours.requires_grad = theirs.requires_grad = learned
-        if not any(parameter.requires_grad for parameter in self.theirs.parameters()):
-            next(self.ours.parameters()).requires_grad = next(self.theirs.parameters()).requires_grad = True
+        pairs = list(zip(self.ours.parameters(), self.their_parameters(), strict=True))
+        learned = [self.chance(0.8) for _ in pairs]
+        learned[0] = learned[0] or not any(learned)
+        for (ours, theirs), value in zip(pairs, learned, strict=True):
+            for parameter in ours, *theirs:
+                parameter.requires_grad = value
         self.say("  freeze some parameters, release others")
+
+    def their_parameters(self) -> list[tuple[Tensor, ...]]:
+        """Return PyTorch's parameters that belong to each of ours: one, or one of each network of a stack."""
+        return list(zip(*(network.parameters() for network in self.their_networks()), strict=True))
+
+    def their_networks(self) -> Any:
+        return self.theirs.networks if self.stacked else [self.theirs]
+
+    def joined(self, parts: tuple[Tensor | None, ...]) -> Tensor | None:
+        return torch.stack(parts) if self.stacked and parts[0] is not None else parts[0]
 
     def step(self, number: int) -> None:
         self.say(f"step {number}")
-        if self.choice.random() < 0.1:
+        torch.manual_seed(1000 * self.seed + number)
+        if self.chance(0.1):
             self.freeze()
-        if self.choice.random() < 0.1:
+        if self.chance(0.1):
             self.exchange()
-        if self.choice.random() < 0.1:
-            for optimizer in self.ours_opt, self.theirs_opt:
-                optimizer.param_groups[0]["lr"] = self.rate
+        if self.chance(0.1):
             self.say("  change the learning rate by hand")
-        self.ours_opt.zero_grad(), self.theirs_opt.zero_grad()
-        for part in range(self.choice.choice([1, 1, 1, 2])):
-            seed = 1000 * self.seed + 10 * number + part
-            x = self.input()
-            target = torch.randn(self.samples, 2, dtype=torch.float64)
-            if isinstance(self.our_loss, diy.CrossEntropyLoss):
-                target = torch.randint(2, (self.samples,))
-            torch.manual_seed(seed)
-            our_loss = self.our_loss(self.ours(x), target)
-            torch.manual_seed(seed)
-            leaf = x.clone().requires_grad_()
-            their_loss = self.their_loss(self.theirs(leaf), target)
-            self.disturb(seed + 5)
-            gradient = self.ours.backward(self.our_loss.backward())
-            their_loss.backward()
-            gradients = [leaf.grad, *(p.grad for p in self.theirs.parameters() if p.grad is not None)]
-            # What cancels, as the gradient of a bias before a BatchNorm2d, leaves rounding of the size of the others.
-            self.scale = max(1.0, *(gradient.abs().max().item() for gradient in gradients))
-            if not self.scale < 100 * LARGE:
-                raise DivergedError
-            self.compare("loss", our_loss, their_loss)
-            self.compare("gradient of the input", gradient, leaf.grad)
-        for (name, ours), theirs in zip(self.ours.named_parameters(), self.theirs.parameters(), strict=True):
-            self.compare(f"gradient of {name}", ours.grad, theirs.grad)
-        self.ours_opt.step(), self.theirs_opt.step()
+            for group in self.their_optimizer.param_groups:
+                group["lr"] = self.rate
+            self.our_optimizer.param_groups[0]["lr"] = (
+                torch.full((self.stacked,), self.rate, dtype=torch.float64) if self.stacked else self.rate
+            )
+        self.forget()
+        parts = self.choice.choice([1, 1, 1, 2])
+        while parts:
+            parts -= self.forward_and_backward()
+        for (name, ours), theirs in zip(self.ours.named_parameters(), self.their_parameters(), strict=True):
+            self.compare(f"gradient of {name}", ours.grad, self.joined(tuple(p.grad for p in theirs)))
+        if not self.stacked and self.chance(0.1):
+            self.say("  clip the gradients")
+            for network in self.ours, self.theirs:
+                nn.utils.clip_grad_norm_(network.parameters(), 0.1)
+        self.our_optimizer.step()
+        self.their_optimizer.step()
         for our_schedule, their_schedule in self.schedules:
-            our_schedule.step(), their_schedule.step()
+            our_schedule.step()
+            their_schedule.step()
         if not all(parameter.abs().max() < LARGE for parameter in self.theirs.parameters()):
-            raise DivergedError
-        ours, theirs = self.ours.state_dict(), self.theirs.state_dict()
-        if list(ours) != list(theirs):
-            raise DifferenceError(f"names: {list(ours)}, PyTorch {list(theirs)}")
+            raise UndecidedError("it diverges")
+        self.compare_states()
+
+    def forget(self) -> None:
+        for owner in (self.our_optimizer, self.their_optimizer) if self.chance(0.5) else (self.ours, self.theirs):
+            owner.zero_grad()
+
+    def forward_and_backward(self) -> bool:
+        """Return whether there are gradients. After a refusal there are none on either side, and all starts again."""
+        x, target, state = self.input(), self.target(), torch.get_rng_state()
+        leaf = x.clone().requires_grad_()
+        our_prediction = self.ours(x)
+        torch.set_rng_state(state)
+        their_prediction = self.theirs(leaf)
+        loud, stage = self.chance(0.1), self.choice.randrange(3)
+
+        def disturb() -> None:
+            if loud:
+                self.loud_disturbance(((x, leaf), (our_prediction, their_prediction)))
+            else:
+                self.quiet_disturbance()
+
+        disturb() if stage == 0 else None
+        refusals, their_loss = [], None
+        try:
+            our_loss = self.our_loss(our_prediction, target)
+            their_loss = self.their_loss(their_prediction, target)
+            self.compare("loss", our_loss, their_loss)
+            disturb() if stage == 1 else None
+            gradient = self.our_loss.backward()
+            disturb() if stage == 2 else None
+            gradient = self.ours.backward(gradient)
+        except RuntimeError as error:
+            if not loud:
+                raise
+            refusals.append(f"diy: {error}")
+        try:
+            assert their_loss is not None
+            their_loss.sum().backward()
+        except RuntimeError as error:
+            if not loud:
+                raise
+            refusals.append(f"PyTorch: {error}")
+        if refusals:
+            self.say("\n".join(f"      {refusal}" for refusal in refusals))
+            self.ours.zero_grad()
+            self.theirs.zero_grad()
+            return False
+        gradients = [leaf.grad, *(p.grad for p in self.theirs.parameters() if p.grad is not None)]
+        # What cancels, as the gradient of a bias before a BatchNorm2d, leaves rounding of the size of the others.
+        self.scale = max([1.0, *(gradient.abs().max().item() for gradient in gradients if gradient.numel())])
+        if not self.scale < 100 * LARGE:
+            raise UndecidedError("it diverges")
+        self.compare("gradient of the input", gradient, leaf.grad)
+        return True
+
+    # What is compared
+
+    def compare_states(self) -> None:
+        ours = self.ours.state_dict()
+        theirs = [network.state_dict() for network in self.their_networks()]
+        if list(ours) != list(theirs[0]):
+            raise DifferenceError(f"names: {list(ours)}, PyTorch {list(theirs[0])}")
         for name in ours:
-            self.compare(name, ours[name], theirs[name])
+            self.compare(name, ours[name], self.joined(tuple(state[name] for state in theirs)))
+        rates = [torch.tensor(group["lr"], dtype=torch.float64) for group in self.their_optimizer.param_groups]
         self.compare(
-            "learning rate", *(torch.tensor(o.param_groups[0]["lr"]) for o in (self.ours_opt, self.theirs_opt))
+            "learning rate",
+            torch.as_tensor(self.our_optimizer.param_groups[0]["lr"], dtype=torch.float64),
+            self.joined(tuple(rates)),
         )
 
     def compare(self, what: str, ours: Tensor | None, theirs: Tensor | None) -> None:
@@ -286,8 +440,26 @@ class Case:
             if ours is not theirs:
                 raise DifferenceError(f"{what}: {ours}, PyTorch {theirs}")
         else:
-            close = {"rtol": CLOSE["rtol"], "atol": self.scale * CLOSE["atol"], "equal_nan": True}
-            torch.testing.assert_close(ours, theirs.detach(), msg=lambda text: f"{what}: {text}", **close)
+            close = CLOSE[self.dtype]
+            limits = {"rtol": close, "atol": self.scale * close, "equal_nan": True}
+            torch.testing.assert_close(ours, theirs.detach(), msg=lambda text: f"{what}: {text}", **limits)
+
+    def watch_kinks(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Give up where rounding decides: a ReLU almost at its kink, or almost equal maxima."""
+        if isinstance(module, nn.ReLU):
+            self.watch(inputs[0].detach().abs().flatten())
+        elif isinstance(module, nn.MaxPool2d):
+            border = module.padding
+            framed = nn.functional.pad(inputs[0].detach(), (border,) * 4, value=-LARGE)
+            windows = framed.unfold(2, 2, module.stride).unfold(3, 2, module.stride).flatten(4)
+            first, second = windows.topk(2).values.unbind(-1)
+            self.watch((first - second).flatten())
+
+    def watch(self, distances: Tensor) -> None:
+        # A distance of exactly 0 is one on both sides.
+        limit = 10 * CLOSE[self.dtype] ** 1.25
+        if ((distances > 0) & (distances < limit)).any():
+            raise UndecidedError("it is at a kink to within rounding")
 
     def run(self) -> None:
         """Take all steps.
@@ -295,44 +467,106 @@ class Case:
         Raises:
             AssertionError: the two sides differ.
         """
-        for number in range(STEPS):
-            try:
-                self.step(number)
-            except DivergedError:
-                self.say("it diverges: rounding alone would part them from here on")
-                return
-
-
-def difference(seed: int) -> str:
-    """Return what is different in a case, or nothing."""
-    with torch.random.fork_rng(devices=[]):
-        case = None
+        handle = register_module_forward_hook(self.watch_kinks)
         try:
-            case = Case(seed)
-            case.run()
+            for number in range(STEPS):
+                self.step(number)
+                if self.dtype != torch.float64:
+                    self.take_over()
+        except UndecidedError as reason:
+            self.say(f"{reason}: rounding alone would part them from here on")
+        finally:
+            handle.remove()
+
+    def take_over(self) -> None:
+        """Go on with PyTorch's numbers, so that rounding is not amplified from step to step."""
+        states = [network.state_dict() for network in self.their_networks()]
+        self.ours.load_state_dict({name: self.joined(tuple(state[name] for state in states)) for name in states[0]})
+
+
+def schedule(optimizer: Any, steps: int) -> Any:
+    library = diy if isinstance(optimizer, diy.Optimizer) else torch.optim.lr_scheduler
+    return library.CosineAnnealingLR(optimizer, steps, eta_min=1e-3)
+
+
+def build(library: ModuleType, blueprint: list[tuple], shared: dict[float, Any] | None = None) -> Any:
+    built, shared = [], {} if shared is None else shared
+    for kind, *arguments in blueprint:
+        if kind == "Shared":
+            tag, inner = arguments
+            if inner is not None:
+                shared[tag] = getattr(library, inner[0])(*inner[1:])
+            built.append(shared[tag])
+        elif kind == "Tied":
+            tag, size = arguments
+            built.append(library.Linear(size, size))
+            built[-1].weight = shared.setdefault(tag, built[-1].weight)
+        elif kind in ("In", "Residual"):
+            inside = build(library, arguments[0], shared)
+            residual = DiyResidual if library is diy else TorchResidual
+            built.append(residual(inside) if kind == "Residual" else inside)
+        else:
+            built.append(getattr(library, kind)(*arguments))
+    return library.Sequential(*built)
+
+
+def forward_and_back(network: Any, x: Tensor) -> None:
+    if isinstance(network, diy.Module):
+        output = network(x)
+        network.backward(torch.ones_like(output))
+    else:
+        network(x.clone().requires_grad_()).sum().backward()
+
+
+def in_a_thread(action: Callable[[], Any]) -> None:
+    """Do something in another thread, and wait for it: what it draws must not depend on luck."""
+    failures: list[Exception] = []
+
+    def caught() -> None:
+        try:
+            action()
         except Exception as error:
-            log = "\n".join(case.log) if case else f"seed {seed}"
-            return f"{log}\n{type(error).__name__}: {error}"
-    return ""
+            failures.append(error)
+
+    thread = threading.Thread(target=caught)
+    thread.start()
+    thread.join()
+    for failure in failures:
+        raise failure
+
+
+def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def run(seed: int, dtype: torch.dtype = torch.float64) -> tuple[str, str]:
+    """Return what a case did, and what is different in it, or nothing."""
+    with torch.random.fork_rng(devices=[]):
+        log = [f"seed {seed}, {dtype}"]
+        try:
+            Case(seed, dtype, log).run()
+        except Exception as error:
+            return "\n".join(log), f"{type(error).__name__}: {error}"
+    return "\n".join(log), ""
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=1000, help="how many (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the first case (default: 0)")
+    parser.add_argument("--dtype", choices=DTYPES, default="float64", help="of the networks (default: float64)")
     parser.add_argument("--verbose", action="store_true", help="tell what each case does")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     found = 0
     for seed in range(options.seed, options.seed + options.cases):
-        if options.verbose:
-            with torch.random.fork_rng(devices=[]):
-                case = Case(seed)
-                case.run()
-                print("\n".join(case.log))
-        elif text := difference(seed):
-            found += 1
-            print(f"{text}\n", flush=True)
+        log, difference = run(seed, DTYPES[options.dtype])
+        found += bool(difference)
+        if difference or options.verbose:
+            print(f"{log}\n{difference}\n", flush=True)
     print(f"{found} of {options.cases} cases differ")
     return 1 if found else 0
 

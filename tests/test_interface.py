@@ -239,3 +239,39 @@ def test_settings_are_read_from_and_written_to_the_group():
     for call in (lambda: optimizer.step(lambda: 0.0), lambda: optimizer.zero_grad(set_to_none=False)):
         with pytest.raises(ValueError, match="SGD supports PyTorch's argument"):
             call()
+
+
+LAYERS_AND_SHAPES = [
+    (lambda: diy.Linear(3, 2), [(), (2,), (4, 2), (4, 1), (3, 4)]),
+    (
+        lambda: diy.Conv2d(3, 2, 2),
+        [(), (3,), (4, 3), (3, 5, 5), (4, 1, 5, 5), (4, 6, 5, 5), (2, 4, 3, 5, 5), (4, 3, 1, 5)],
+    ),
+    (lambda: diy.MaxPool2d(2), [(), (3,), (4, 3), (3, 5, 5), (2, 4, 3, 5, 5), (4, 3, 1, 5)]),
+    (
+        lambda: diy.BatchNorm2d(3),
+        [(), (3,), (4, 3), (3, 5, 5), (4, 1, 5, 5), (1, 3, 1, 1), (4, 6, 5, 5), (2, 4, 3, 5, 5)],
+    ),
+    (lambda: diy.BatchNorm2d(3).eval(), [(), (3,), (4, 3), (3, 5, 5), (4, 1, 5, 5), (4, 6, 5, 5), (2, 4, 3, 5, 5)]),
+    (lambda: diy.stack([diy.Linear(3, 2), diy.Linear(3, 2)]), [(3,), (4, 3), (1, 4, 3), (2, 4, 1), (2, 2, 4, 3)]),
+]
+
+
+@pytest.mark.parametrize(
+    ("build", "shape"), [(build, shape) for build, shapes in LAYERS_AND_SHAPES for shape in shapes]
+)
+@pytest.mark.parametrize("first", [[], [diy.ReLU()]], ids=["first", "second"])
+def test_a_layer_in_a_sequential_refuses_what_it_refuses_alone(build, shape, first):
+    layer, x = build(), torch.randn(shape)
+    with pytest.raises((ValueError, TypeError)) as alone:
+        layer(x)
+    with pytest.raises(type(alone.value)) as inside:
+        diy.Sequential(*first, layer)(x)
+    assert str(inside.value) == f"layer {len(first)}, {layer!r}: {alone.value}"
+
+
+@pytest.mark.parametrize("build", [build for build, _ in LAYERS_AND_SHAPES if build().parameter_names])
+def test_a_layer_in_a_sequential_refuses_another_dtype(build):
+    layer = build()
+    with pytest.raises(TypeError, match=r"^layer 0, .*the input is torch\.float64, the weights are torch\.float32"):
+        diy.Sequential(layer)(torch.randn((2, 4, 3) if layer.stack_size else (4, 3, 3, 3), dtype=torch.float64))
