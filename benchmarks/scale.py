@@ -108,7 +108,7 @@ def memory(networks: int) -> int:
     """Return the peak memory, in bytes, of this process, after it has trained a stack for an epoch."""
     epoch_together(networks, *RECIPES["dropout, SGD"])()
     # Not ru_maxrss: that of a new process begins with the peak of the one that started it.
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 

@@ -98,8 +98,8 @@ def peak_memory(reset: bool = False) -> float:
     """Return the largest resident memory of this process so far, in MB; with `reset`, begin anew where Linux can."""
     try:
         if reset:
-            Path("/proc/self/clear_refs").write_text("5")
-        lines = Path("/proc/self/status").read_text().splitlines()
+            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
     except (OSError, StopIteration):
         import resource  # not on Windows

@@ -111,7 +111,7 @@ def run(prog: str, main: Callable[..., int]) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["MPLBACKEND"] = "agg"  # figures go to files, whatever else is asked for
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if sys.stdout is None:
         sys.exit(f"{prog}: standard output is closed: there is nowhere to print to")
     try:

@@ -1,6 +1,5 @@
 """What all tests share: one seed, printed at the head of each run, and the framework under test."""
 
-import os
 import signal
 
 import hypothesis
@@ -75,8 +74,6 @@ def diy():
 @pytest.fixture(scope="session")
 def launcher(tmp_path_factory):
     """Starts commands of this project as processes of their own, see tests/launcher.py."""
-    if os.name != "posix":
-        pytest.skip("processes of POSIX")
     launcher = Launcher(tmp_path_factory.mktemp("outputs"))
     yield launcher
     launcher.close()

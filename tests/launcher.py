@@ -1,7 +1,7 @@
 """Starts commands of this project as real processes, without importing PyTorch again for each.
 
-One process imports everything and then forks once per command. The child is a process of its own, to be killed at
-will, and runs the same file as `python FILE ARGUMENTS` does.
+Where processes can fork, one of them imports everything and then forks once per command. The child is a process of its
+own, to be killed at will, and runs what `python ARGUMENTS` does. Elsewhere each command starts from nothing.
 """
 
 import json
@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,23 +63,31 @@ os._exit(0)
 
 class Launcher:
     def __init__(self, directory: Path):
-        self.directory, self.count = directory, 0
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
-        )
-        assert self.process.stdout.readline() == "ready\n"
+        self.directory, self.count, self.process = directory, 0, None
+        if hasattr(os, "fork"):
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+            )
+            assert self.process.stdout.readline() == "ready\n"
 
     def start(self, *arguments, largest_file: int | None = None, **environment) -> "Child":
         """Start `python ARGUMENTS` and return at once; writing a file beyond `largest_file` bytes fails in it."""
         self.count += 1
+        arguments = [str(argument) for argument in arguments]
         streams = [self.directory / f"{self.count}-{name}.txt" for name in ("stdout", "stderr")]
+        if self.process is None:
+            with streams[0].open("wb") as out, streams[1].open("wb") as err:
+                command = [sys.executable, *arguments]
+                child = subprocess.Popen(command, stdout=out, stderr=err, cwd=ROOT, env={**os.environ, **environment})
+            return Child(child.wait, child.pid, streams)
         request = {
-            "arguments": [str(argument) for argument in arguments],
+            "arguments": arguments,
             "streams": [str(path) for path in streams],
             "environment": environment,
             "largest_file": largest_file,
         }
-        return Child(self, self.ask(request), streams)
+        pid = self.ask(request)
+        return Child(lambda: self.ask({"wait": pid}), pid, streams)
 
     def run(self, *arguments, **options) -> "Child":
         """Run `python ARGUMENTS` to its end."""
@@ -90,22 +99,23 @@ class Launcher:
         return int(self.process.stdout.readline())
 
     def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait(timeout=60)
+        if self.process:
+            self.process.stdin.close()
+            self.process.wait(timeout=60)
 
 
 class Child:
     """A running command; after `wait`, its `returncode` (negative: the signal), `stdout`, `stderr` and `output`."""
 
-    def __init__(self, launcher: Launcher, pid: int, streams: list[Path]):
-        self.launcher, self.pid, self.streams, self.returncode = launcher, pid, streams, None
+    def __init__(self, wait: Callable[[], int], pid: int, streams: list[Path]):
+        self.wait_for_end, self.pid, self.streams, self.returncode = wait, pid, streams, None
 
     def wait_for_output(self) -> None:
         """Wait until the command has printed something, for a minute; then kill it."""
         end = time.monotonic() + 60
         while not (self.streams[0].exists() and self.stdout):
             if time.monotonic() > end:
-                self.kill(signal.SIGKILL)
+                self.kill(signal.SIGTERM)
                 raise AssertionError(f"nothing was printed: {self.wait().stderr}")
             time.sleep(0.01)
 
@@ -113,16 +123,16 @@ class Child:
         os.kill(self.pid, number)  # Not waited for yet, so that the number cannot belong to another process
 
     def wait(self) -> "Child":
-        self.returncode = self.launcher.ask({"wait": self.pid})
+        self.returncode = self.wait_for_end()
         return self
 
     @property
     def stdout(self) -> str:
-        return self.streams[0].read_text()
+        return self.streams[0].read_text(encoding="utf-8")
 
     @property
     def stderr(self) -> str:
-        return self.streams[1].read_text()
+        return self.streams[1].read_text(encoding="utf-8")
 
     @property
     def output(self) -> str:

@@ -32,7 +32,7 @@ def test_it_prints_rounds_table_and_paths(tiny):
     assert done.returncode == 0 and done.stderr == "", "no progress bar without a terminal"
     assert "2 rounds of digits: 1437 training and 360 test images of 8 × 8, 1 epoch in batches of 200" in text
     assert "mean ± std over 2 rounds" in text and "times PyTorch's time" in text
-    content = json.loads((directory / "digits.json").read_text())
+    content = json.loads((directory / "digits.json").read_text(encoding="utf-8"))
     for index, record in enumerate(content["rounds"]):
         for name in LIBRARIES:
             assert f"{index + 1:>5}  {name:<7}{record[name]['loss'][-1]:>9.4f}" in text
@@ -176,7 +176,7 @@ def test_both_libraries_build_the_same_network():
 
 def test_results_of_another_program_are_refused(tmp_path):
     for content in ("{", '{"program": "test.py", "version": 1}', "[]"):
-        (tmp_path / "digits.json").write_text(content)
+        (tmp_path / "digits.json").write_text(content, encoding="utf-8")
         with pytest.raises(ResultsError, match="is damaged, or no file of this program"):
             digits.load(tmp_path)
 
@@ -199,7 +199,7 @@ def test_figures_show_what_the_results_say(tiny):
 
 
 def test_the_committed_results_are_of_this_recipe():
-    content = json.loads((ROOT / "report" / "digits.json").read_text())
+    content = json.loads((ROOT / "report" / "digits.json").read_text(encoding="utf-8"))
     assert content["protocol"] == vars(Recipe()) and len(content["rounds"]) == 5
     labels = digits_images().test_labels
     for record in content["rounds"]:

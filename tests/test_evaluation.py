@@ -249,7 +249,7 @@ def test_results_survive_the_disk(tmp_path):
     assert loaded.protocol == results.protocol and loaded.environment == results.environment
     for name in ("diy-sgd", "torch-adam"):
         assert list(map(numbers, loaded.models[name])) == list(map(numbers, results.models[name]))
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     assert set(content) >= {"protocol", "environment", "models"}
     for record in content["models"]["diy-sgd"]:
         assert set(record) == {"seconds", "loss", "train_error", "test_error", "predictions"}

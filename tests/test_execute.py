@@ -34,7 +34,7 @@ def test_an_exception_stops_the_execution():
 def test_check_writes_nothing_and_reports_a_difference(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(execute, "FOLDER", tmp_path)
     monkeypatch.setattr(execute, "PICTURES", tmp_path / "pictures")
-    (tmp_path / "sanitize.cfg").write_text("")
+    (tmp_path / "sanitize.cfg").write_text("", encoding="utf-8")
     path = tmp_path / "01_small.ipynb"
     nbformat.write(notebook("1 + 1"), path)
     before = path.read_bytes()

@@ -61,10 +61,11 @@ def project(tmp_path):
         {"cell_type": "markdown", "source": ["$$a \\tag{F2}$$ and ", "$$b \\tag{F1}$$"]},
         {"cell_type": "code", "source": ["print('\\tag{F3}')"]},
     ]
-    (tmp_path / "notebooks" / "01_one.ipynb").write_text(json.dumps({"cells": cells}))
+    (tmp_path / "notebooks" / "01_one.ipynb").write_text(json.dumps({"cells": cells}), encoding="utf-8")
     (tmp_path / "tests" / "test_one.py").write_text(
         '@pytest.mark.formula("F1", "F2")\n@given(3)\ndef test_a(): pass\n'
-        '@pytest.mark.formula("F4")\ndef test_b(): pass\n'
+        '@pytest.mark.formula("F4")\ndef test_b(): pass\n',
+        encoding="utf-8",
     )
     return tmp_path
 
@@ -94,6 +95,6 @@ def test_the_command(project, monkeypatch, capsys):
     monkeypatch.setattr(ledger, "collect", lambda: {})
     assert ledger.main(["--check"]) == 1 and "run python docs/ledger.py" in capsys.readouterr().err
     assert ledger.main([]) == 0 and ledger.main(["--check"]) == 0
-    (project / "ledger.md").write_text("another text")
-    assert ledger.main(["--check"]) == 1 and (project / "ledger.md").read_text() == "another text"
+    (project / "ledger.md").write_text("another text", encoding="utf-8")
+    assert ledger.main(["--check"]) == 1 and (project / "ledger.md").read_text(encoding="utf-8") == "another text"
     assert ledger.main(["--help"]) == 2

@@ -528,7 +528,7 @@ def test_one_line_restores_what_is_on_screen(settings):
 def test_the_program_needs_nothing_but_diy(tmp_path):
     (tmp_path / "diy.py").symlink_to(ROOT / "diy.py")
     program = tmp_path / "program.py"
-    program.write_text(changed_on_its_way(data="spiral").snippet())
+    program.write_text(changed_on_its_way(data="spiral").snippet(), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-P", str(program)], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, cwd="/"
     )
@@ -1100,5 +1100,5 @@ def test_without_an_event_loop_it_says_so():
 
 def test_the_view_fetches_nothing_from_elsewhere():
     for name in ("view.js", "view.css"):
-        text = (ROOT / "playground" / name).read_text()
+        text = (ROOT / "playground" / name).read_text(encoding="utf-8")
         assert not any(word in text for word in ("http", "import ", "@import", "url(", "fetch("))

@@ -267,7 +267,7 @@ def compiled_again(folder: Path) -> Path:
 def test_other_numbers_are_noticed(folder, copy):
     loss = records("results.json")["models"]["torch-adam"][0]["loss"][-1]
     change(copy / "results.json", repr(loss), repr(loss + 0.01))
-    (copy / "results.json").write_bytes(sealed(json.loads((copy / "results.json").read_text())))
+    (copy / "results.json").write_bytes(sealed(json.loads((copy / "results.json").read_text(encoding="utf-8"))))
     assert build.differences(folder / "report.pdf", compiled_again(copy))
 
 
@@ -409,7 +409,7 @@ def home(tmp_path, monkeypatch) -> Path:
 
 def test_a_rerun_replaces_its_records(home):
     build.rerun()
-    assert json.loads((home / "agreement.json").read_text()) == {"steps": 100}
+    assert json.loads((home / "agreement.json").read_text(encoding="utf-8")) == {"steps": 100}
     assert (home / "results.json").read_bytes() == (ROOT / "report" / "results.json").read_bytes()
     assert sweep.load(home) == sweep.load(ROOT / "report")
     assert sorted(path.name for path in home.iterdir()) == sorted(build.RERUN)

@@ -66,7 +66,7 @@ def test_a_run_killed_at_20_random_moments_goes_on_to_the_same_numbers(launcher,
         child.kill([signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGKILL][attempt % 4])
         assert child.wait().returncode in (0, 130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT)
         for path in finished(directory):
-            assert json.loads(path.read_text())["round"] == path.stem, "a file that is there is whole"
+            assert json.loads(path.read_text(encoding="utf-8"))["round"] == path.stem, "a file that is there is whole"
         kept.append(len(finished(directory)))
         done = launcher.run(*TEST, "--output", directory, "--resume")
         assert done.returncode == 0, done.output
@@ -89,10 +89,12 @@ def test_a_full_disk_ends_the_run_with_one_line_and_loses_nothing(launcher, whol
 def test_a_full_disk_leaves_the_old_figures_whole(launcher, tmp_path):
     old = [tmp_path / f"figure{name}.{kind}" for name in ("2-time", "5-labels") for kind in ("pdf", "png")]
     for path in old:
-        path.write_text("old")
+        path.write_text("old", encoding="utf-8")
     full = launcher.run(*TEST[:-1], "--quiet", "--output", tmp_path, largest_file=5000)
     assert full.returncode == 1 and "too large" in full.output and "Traceback" not in full.output
-    assert (tmp_path / "results.json").exists() and [path.read_text() for path in old] == ["old"] * len(old)
+    assert (tmp_path / "results.json").exists() and [path.read_text(encoding="utf-8") for path in old] == ["old"] * len(
+        old
+    )
 
 
 def test_a_directory_that_becomes_read_only_loses_no_finished_round(tmp_path, monkeypatch):
@@ -137,7 +139,7 @@ def test_rounds_of_another_protocol_are_neither_used_nor_touched(tmp_path, chang
 
 def test_rounds_of_other_code_are_not_used(tmp_path, monkeypatch):
     evaluation.run(SMALL, MODELS, directory=tmp_path)
-    (tmp_path / "circle.py").write_text("# another version of it")
+    (tmp_path / "circle.py").write_text("# another version of it", encoding="utf-8")
     monkeypatch.setattr(evaluation.circle, "__file__", str(tmp_path / "circle.py"))
     assert len(resumed(SMALL, MODELS, tmp_path)[1]) == 4
 
@@ -159,27 +161,27 @@ CONTENTS = ["", "{", "[]", "null", '{"round": 1}', "my shopping list", "\x00", '
 @pytest.mark.parametrize("resume", [[], ["--resume"]], ids=["afresh", "resume"])
 @pytest.mark.parametrize("content", [CONTENTS[1], CONTENTS[-1]])
 def test_a_file_of_somebody_else_is_refused_before_training_and_stays(launcher, tmp_path, content, resume):
-    (tmp_path / "results.json").write_text(content)
+    (tmp_path / "results.json").write_text(content, encoding="utf-8")
     done = launcher.run(*TEST, "--quiet", "--output", tmp_path, *resume)
     assert done.returncode == 2 and done.output.count("\n") == 1 and done.output.startswith("test.py: ")
     assert str(tmp_path / "results.json") in done.output
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("results.json", content)]
+    assert [(path.name, path.read_text(encoding="utf-8")) for path in tmp_path.iterdir()] == [("results.json", content)]
 
 
 @pytest.mark.parametrize("content", CONTENTS)
 def test_a_damaged_file_is_refused_by_name(tmp_path, content):
     evaluation.save(evaluation.run(SMALL, MODELS, directory=tmp_path), tmp_path)
     for path in (finished(tmp_path)[1], tmp_path / "results.json"):
-        path.write_text(content)
+        path.write_text(content, encoding="utf-8")
         with pytest.raises(ResultsError, match=rf"{path.name} is damaged"):
             resumed(SMALL, MODELS, tmp_path) if path.parent.name == "rounds" else evaluation.load(tmp_path)
-        assert path.read_text() == content
+        assert path.read_text(encoding="utf-8") == content
         path.unlink()
 
 
 def test_another_version_of_the_file_is_refused(tmp_path):
     evaluation.save(evaluation.run(SMALL, MODELS), tmp_path)
-    content = json.loads((tmp_path / "results.json").read_text())
+    content = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     (tmp_path / "results.json").write_bytes(sealed({**content, "version": 3}))
     with pytest.raises(ResultsError, match="version 3; expected version 2"):
         evaluation.load(tmp_path)
@@ -251,11 +253,11 @@ def test_an_interrupted_sweep_goes_on_to_the_same_numbers(tmp_path):
 
 
 def test_a_file_where_the_rounds_belong_is_told_before_anything_is_trained(tmp_path):
-    (tmp_path / "rounds").write_text("mine")
+    (tmp_path / "rounds").write_text("mine", encoding="utf-8")
     for resume in True, False:
         with pytest.raises(ResultsError, match="rounds is a file where a folder is needed: rename it"):
             evaluation.run(SMALL, ["diy-sgd"], directory=tmp_path, resume=resume)
-    assert (tmp_path / "rounds").read_text() == "mine"
+    assert (tmp_path / "rounds").read_text(encoding="utf-8") == "mine"
 
 
 def test_what_is_no_file_is_not_replaced_and_links_are_followed(tmp_path):

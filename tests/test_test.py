@@ -42,7 +42,7 @@ def test_prints_protocol_losses_table_reason_and_paths(launcher, tmp_path):
     assert "2019" in text and 'reduction="sum"' in text
     for name in ("results.json", "figure2-time.pdf", "figure5-labels.png"):
         assert (tmp_path / name).exists() and name in text
-    rounds = json.loads((tmp_path / "results.json").read_text())["models"]["diy-sgd"]
+    rounds = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["models"]["diy-sgd"]
     line = next(line for line in text.splitlines() if line.startswith("    1  diy-sgd "))
     assert f"{rounds[0]['loss'][-1]:.4f}" in line and f"{rounds[0]['test_error']:.2%}" in line
 
@@ -92,6 +92,7 @@ def said(command):
     return " ".join(command if len(command) == 1 else ["python", *command])
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 @pytest.mark.parametrize("command", COMMANDS[::2], ids=" ".join)
 def test_interrupt_ends_with_130_and_one_line(launcher, command, tmp_path):
     child = launcher.start(*command, "--epochs", "100000", "--output", tmp_path)
@@ -105,7 +106,7 @@ def test_interrupt_ends_with_130_and_one_line(launcher, command, tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_interrupt_while_libraries_load_ends_with_130_and_one_line(command, tmp_path):
-    (tmp_path / "torch.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
+    (tmp_path / "torch.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n", encoding="utf-8")
     process = subprocess.Popen(
         [sys.executable, *command],
         stdout=subprocess.PIPE,
