@@ -4,7 +4,7 @@ import argparse
 import itertools
 import sys
 
-from experiments.commandline import Parser, quit_on_interrupt, run
+from experiments.commandline import Parser, quit_on_interrupt, run_command
 
 if __name__ == "__main__":
     quit_on_interrupt("test.py")
@@ -139,4 +139,4 @@ def table(results: Results) -> str:
 
 
 if __name__ == "__main__":
-    run("test.py", main)
+    run_command("test.py", main)

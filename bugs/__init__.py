@@ -8,7 +8,8 @@ complaints = ORACLES["training"](diy)   # what one oracle has to say about it: a
 """
 
 from .catalogue import BUGS
+from .loading import load, load_circle
 from .oracles import ORACLES
-from .planting import Bug, PatchError, load, load_circle
+from .planting import Bug, PatchError
 
 __all__ = ["BUGS", "ORACLES", "Bug", "PatchError", "load", "load_circle"]

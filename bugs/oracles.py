@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gradcheck import check_gradients
 
-from .planting import load_circle
+from .loading import load_circle
 
 ORACLES: dict[str, Callable[..., list[str]]] = {}
 

@@ -1,13 +1,7 @@
 """What a planted bug is, and how it gets into a copy of the code."""
 
 import ast
-import linecache
-import sys
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
-
-ROOT = Path(__file__).parents[1]
 
 
 class PatchError(Exception):
@@ -73,29 +67,3 @@ def _replace(source: str, where: str, old: str, new: str) -> str:
     start = sum(map(len, lines[: found[0].lineno - 1])) + found[0].col_offset
     end = sum(map(len, lines[: found[0].end_lineno - 1])) + found[0].end_col_offset
     return (source.encode()[:start] + new.encode() + source.encode()[end:]).decode()
-
-
-def load(name: str | None = None) -> ModuleType:
-    """Return a fresh copy of diy.py as a module, with the bug of that name in it, or without one for None."""
-    return _load("diy.py", name)
-
-
-def load_circle(diy: ModuleType, name: str | None = None) -> ModuleType:
-    """Return a fresh copy of experiments/circle.py that uses `diy`, with the bug of that name if it belongs there."""
-    circle = _load("experiments/circle.py", name)
-    circle.diy = diy
-    return circle
-
-
-def _load(file: str, name: str | None) -> ModuleType:
-    from .catalogue import BUGS
-
-    source = (ROOT / file).read_text(encoding="utf-8")
-    if name is not None and BUGS[name].file == file:
-        source = BUGS[name].apply(source)
-    module = ModuleType(f"{file.removesuffix('.py')}_{(name or 'copy').replace('-', '_')}")
-    module.__file__ = f"<{module.__name__}>"
-    sys.modules[module.__name__] = module  # dataclasses, pickle and inspect look modules up there
-    linecache.cache[module.__file__] = len(source), None, source.splitlines(keepends=True), module.__file__
-    exec(compile(source, module.__file__, "exec"), module.__dict__)
-    return module

@@ -87,7 +87,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def quit_on_interrupt(prog: str) -> None:
-    """Let Ctrl-C end the program with one line and exit code 130 from now on, until `run` takes over."""
+    """Let Ctrl-C end the program with one line and exit code 130 from now on, until `run_command` takes over."""
 
     def quit(number, frame):
         os.write(2, f"{prog}: interrupted before it began\n".encode())
@@ -97,7 +97,7 @@ def quit_on_interrupt(prog: str) -> None:
         signal.signal(signal.SIGINT, quit)
 
 
-def run(prog: str, main: Callable[..., int]) -> None:
+def run_command(prog: str, main: Callable[..., int]) -> None:
     """Call `main` with the rank of this process (0 when torchrun has not started it), and exit.
 
     The exit code is what `main` returns, 1 after an error in the run, 2 after a wrong argument, 130 after Ctrl-C, 141

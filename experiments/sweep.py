@@ -13,8 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from experiments.commandline import Parser, quit_on_interrupt
-from experiments.commandline import run as run_command
+from experiments.commandline import Parser, quit_on_interrupt, run_command
 
 if __name__ == "__main__":
     quit_on_interrupt("python -m experiments.sweep")

@@ -13,7 +13,7 @@ import torch
 from experiments.digits import figures as digit_figures
 from experiments.digits import train as digits
 from experiments.digits.data import MNIST_MD5, digits_images
-from experiments.digits.train import LIBRARIES, Recipe, build_network, shifted, train_round
+from experiments.digits.train import LIBRARIES, DigitsProtocol, build_digits_network, shifted, train_round
 from experiments.results import ResultsError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,7 +43,7 @@ def test_it_prints_rounds_table_and_paths(tiny):
 
 def test_results_say_what_they_depend_on(tiny):
     content = digits.load(tiny[1])
-    assert content["protocol"] == {**vars(Recipe()), "rounds": 2, "epochs": 1, "channels": 2, "batch_size": 200}
+    assert content["protocol"] == {**vars(DigitsProtocol()), "rounds": 2, "epochs": 1, "channels": 2, "batch_size": 200}
     assert content["environment"]["torch"] == torch.__version__
     labels = digits_images().test_labels
     for record in content["rounds"]:
@@ -126,7 +126,7 @@ def test_help_names_every_option(capsys):
         digits.main(["--help"])
     text = capsys.readouterr().out
     assert ended.value.code == 0
-    for value in fields(Recipe):
+    for value in fields(DigitsProtocol):
         assert f"--{value.name.replace('_', '-')}" in text
 
 
@@ -151,7 +151,7 @@ def test_mnist_takes_the_same_path(tmp_path, monkeypatch, capsys):
 
 
 def test_the_same_seed_gives_the_same_numbers():
-    data, recipe = digits_images(), Recipe(epochs=1, channels=2, batch_size=200)
+    data, recipe = digits_images(), DigitsProtocol(epochs=1, channels=2, batch_size=200)
     first, again, other = (train_round(recipe, data, index) for index in (0, 0, 1))
     assert first["diy"]["loss"] == again["diy"]["loss"] and first["filters"] == again["filters"]
     assert first["diy"]["loss"] != other["diy"]["loss"], "each round has weights and an order of its own"
@@ -169,7 +169,7 @@ def test_a_shift_moves_by_one_pixel_at_most_and_repeats():
 
 
 def test_both_libraries_build_the_same_network():
-    ours, theirs = build_network("diy", 8), build_network("torch", 8)
+    ours, theirs = build_digits_network("diy", 8), build_digits_network("torch", 8)
     shapes = {name: tensor.shape for name, tensor in theirs.state_dict().items()}
     assert {name: tensor.shape for name, tensor in ours.state_dict().items()} == shapes
 
@@ -200,7 +200,7 @@ def test_figures_show_what_the_results_say(tiny):
 
 def test_the_committed_results_are_of_this_recipe():
     content = json.loads((ROOT / "report" / "digits.json").read_text(encoding="utf-8"))
-    assert content["protocol"] == vars(Recipe()) and len(content["rounds"]) == 5
+    assert content["protocol"] == vars(DigitsProtocol()) and len(content["rounds"]) == 5
     labels = digits_images().test_labels
     for record in content["rounds"]:
         for name in LIBRARIES:

@@ -1,7 +1,7 @@
-from experiments.commandline import quit_on_interrupt, run
+from experiments.commandline import quit_on_interrupt, run_command
 
 if __name__ == "__main__":
     quit_on_interrupt("python -m experiments.digits")
     from experiments.digits.train import PROG, main
 
-    run(PROG, main)
+    run_command(PROG, main)

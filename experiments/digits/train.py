@@ -31,14 +31,14 @@ EXAMPLES = """examples:
   python -m experiments.digits                       scikit-learn's digits: 5 rounds, then the figures
   python -m experiments.digits --rounds 1            an answer in less than a minute
   python -m experiments.digits --float64             check that the two libraries walk the same path, to 1e-9
-  python -m experiments.digits --validate --lr 0.01  another recipe, judged on a part of the training images
+  python -m experiments.digits --validate --lr 0.01  another protocol, judged on a part of the training images
   python -m experiments.digits --mnist DIR --rounds 1 --epochs 3
                                          MNIST, from the four IDX files in DIR: some minutes an epoch, so begin small
 """
 
 
 @dataclass(frozen=True)
-class Recipe:
+class DigitsProtocol:
     """All that the numbers depend on, beside the images.
 
     The defaults were chosen on a held-out part of the training images (`--validate`), never on the test images.
@@ -79,7 +79,7 @@ class Recipe:
             raise ValueError(f"seed must be below 2**32, got {self.seed}")
 
 
-def build_network(library: str, size: int, channels: int = 16):
+def build_digits_network(library: str, size: int, channels: int = 16):
     """Return three 3 × 3 convolutions, each with batch norm and ReLU, two poolings and a linear layer for 10 classes.
 
     The same lines serve both libraries, "diy" and "torch": their interfaces agree.
@@ -114,7 +114,7 @@ def shifted(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def train_round(
-    recipe: Recipe, data: Images, round: int, on_epoch: Callable[[int, int, float], None] | None = None
+    protocol: DigitsProtocol, data: Images, round: int, on_epoch: Callable[[int, int, float], None] | None = None
 ) -> Record:
     """Train both networks from the same weights on the same batches, step by step in turn, and test them.
 
@@ -127,23 +127,25 @@ def train_round(
     Raises:
         DivergenceError: a loss is not finite.
     """
-    dtype = torch.float64 if recipe.float64 else torch.float32
+    dtype = torch.float64 if protocol.float64 else torch.float32
     with one_thread(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1000 * recipe.seed + round)
-        generator = torch.Generator().manual_seed(1000 * recipe.seed + round)
-        networks = {name: build_network(name, data.train_images.shape[2], recipe.channels) for name in LIBRARIES}
+        torch.manual_seed(1000 * protocol.seed + round)
+        generator = torch.Generator().manual_seed(1000 * protocol.seed + round)
+        networks = {
+            name: build_digits_network(name, data.train_images.shape[2], protocol.channels) for name in LIBRARIES
+        }
         networks["torch"].load_state_dict(networks["diy"].state_dict())
         losses, seconds = {name: [] for name in LIBRARIES}, dict.fromkeys(LIBRARIES, 0.0)
         criteria = {"diy": diy.CrossEntropyLoss(), "torch": nn.CrossEntropyLoss()}
         optimizers, schedules = {}, {}
-        batches = -(-len(data.train_labels) // recipe.batch_size)
-        options = {"lr": recipe.lr, "momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
+        batches = -(-len(data.train_labels) // protocol.batch_size)
+        options = {"lr": protocol.lr, "momentum": protocol.momentum, "weight_decay": protocol.weight_decay}
         for name, sgd, cosine in (
             ("diy", diy.SGD, diy.CosineAnnealingLR),
             ("torch", torch.optim.SGD, torch.optim.lr_scheduler.CosineAnnealingLR),
         ):
             optimizers[name] = sgd(networks[name].to(dtype).parameters(), **options)
-            schedules[name] = cosine(optimizers[name], T_max=recipe.epochs * batches)
+            schedules[name] = cosine(optimizers[name], T_max=protocol.epochs * batches)
         networks["diy"][0].needs_input_grad = False
 
         def step(name: str, images: Tensor, labels: Tensor) -> float:
@@ -160,9 +162,9 @@ def train_round(
             return loss.item()
 
         pairs = []
-        for epoch in range(1, recipe.epochs + 1):
+        for epoch in range(1, protocol.epochs + 1):
             totals = dict.fromkeys(LIBRARIES, 0.0)
-            for batch in torch.randperm(len(data.train_labels), generator=generator).split(recipe.batch_size):
+            for batch in torch.randperm(len(data.train_labels), generator=generator).split(protocol.batch_size):
                 images, labels = shifted(data.train_images[batch].to(dtype), generator), data.train_labels[batch]
                 pairs.append([step(name, images, labels) for name in LIBRARIES])
                 for name, loss in zip(LIBRARIES, pairs[-1]):
@@ -210,11 +212,11 @@ def _scores(network, images: Tensor, dtype: torch.dtype) -> Tensor:
 FILE = "digits.json"
 
 
-def store(recipe: Recipe, data: Images, directory: str | os.PathLike) -> Store:
+def store(protocol: DigitsProtocol, data: Images, directory: str | os.PathLike) -> Store:
     """Return the store of a run in `directory`."""
     parts = data.train_images, data.train_labels, data.test_images, data.test_labels
     images = digest(b"".join(part.numpy().tobytes() for part in parts))
-    inputs = {**asdict(recipe), "data": data.name, "images": images}
+    inputs = {**asdict(protocol), "data": data.name, "images": images}
     del inputs["rounds"]  # one more leaves the others as they are
     return Store(directory, FILE, inputs, diy, sys.modules[__name__])
 
@@ -232,10 +234,10 @@ def load(directory: str | os.PathLike) -> Record:
 # The command
 
 
-def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, Recipe, Images]:
+def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, DigitsProtocol, Images]:
     """Read and check all arguments, the images and the output directory, before anything is trained."""
-    parser, default = Parser(PROG, __doc__, EXAMPLES), Recipe()
-    group = parser.add_argument_group("recipe")
+    parser, default = Parser(PROG, __doc__, EXAMPLES), DigitsProtocol()
+    group = parser.add_argument_group("protocol")
     for name, kind, text in (
         ("rounds", int, "trainings, each from other weights"),
         ("epochs", int, "passes over the training images"),
@@ -256,7 +258,7 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, Recipe, Imag
     group.add_argument("--no-figures", action="store_true", help="do not draw the figures")
     options = parser.parse_args(arguments)
     try:
-        recipe = Recipe(**{name: getattr(options, name) for name in asdict(default)})
+        protocol = DigitsProtocol(**{name: getattr(options, name) for name in asdict(default)})
         options.output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=options.output):
             pass
@@ -267,16 +269,16 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, Recipe, Imag
         parser.error(str(error))
     except OSError as error:
         parser.error(f"argument --output: cannot write to {options.output}: {error.strerror}; choose another directory")
-    return options, recipe, hold_out(data) if recipe.validate else data
+    return options, protocol, hold_out(data) if protocol.validate else data
 
 
 def main(arguments: list[str] | None = None, rank: int = 0) -> int:
-    options, recipe, data = parse(arguments)
+    options, protocol, data = parse(arguments)
     silent = options.quiet or rank != 0
     say = (lambda text: None) if silent else tqdm.write
-    say(describe(recipe, data))
+    say(describe(protocol, data))
     with tqdm(
-        total=recipe.rounds * recipe.epochs,
+        total=protocol.rounds * protocol.epochs,
         unit=" epochs",
         leave=False,
         dynamic_ncols=True,
@@ -295,24 +297,24 @@ def main(arguments: list[str] | None = None, rank: int = 0) -> int:
                 say(f"{_index(name) + 1:>5}  {library:<7}{own['loss'][-1]:>9.4f}{errors}{own['seconds']:>8.1f} s")
 
         def compute_one(name: str) -> Record:
-            return train_round(recipe, data, _index(name), on_epoch)
+            return train_round(protocol, data, _index(name), on_epoch)
 
-        place = store(recipe, data, options.output)
-        names = [f"digits-{index}" for index in range(recipe.rounds)]
+        place = store(protocol, data, options.output)
+        names = [f"digits-{index}" for index in range(protocol.rounds)]
         records = compute(names, compute_one, place, options.resume, on_piece)
     if records is None:  # another rank prints and writes
         return 0
     rounds = list(records.values())
-    content = {"data": data.name, "protocol": asdict(recipe), "environment": environment(), "rounds": rounds}
+    content = {"data": data.name, "protocol": asdict(protocol), "environment": environment(), "rounds": rounds}
     written = place.finish(names, content)
-    print(table(rounds, recipe))
+    print(table(rounds, protocol))
     if not options.no_figures:
         from experiments.digits import figures as digit_figures  # plotting takes seconds to import
 
         written += digit_figures.save_all(load(options.output), data, options.output)
     say("\nwritten: " + " ".join(map(str, written)))
     worst = max(max(record["loss_difference"], record["weight_difference"]) for record in rounds)
-    if recipe.float64 and not worst <= AGREEMENT:
+    if protocol.float64 and not worst <= AGREEMENT:
         print(f"{PROG}: the libraries differ by {worst:.0e}, expected {AGREEMENT:.0e} at most", file=sys.stderr)
         return 1
     return 0
@@ -322,21 +324,21 @@ def _index(name: str) -> int:
     return int(name.removeprefix("digits-"))
 
 
-def describe(recipe: Recipe, data: Images) -> str:
-    size, test = data.train_images.shape[2], "validation" if recipe.validate else "test"
-    precision = "float64" if recipe.float64 else "float32"
+def describe(protocol: DigitsProtocol, data: Images) -> str:
+    size, test = data.train_images.shape[2], "validation" if protocol.validate else "test"
+    precision = "float64" if protocol.float64 else "float32"
     return (
-        f"{counted(recipe.rounds, 'round')} of {data.name}: {len(data.train_labels)} training and "
-        f"{len(data.test_labels)} {test} images of {size} × {size}, {counted(recipe.epochs, 'epoch')} in batches of "
-        f"{recipe.batch_size},\nSGD, learning rate {recipe.lr:g} falling to 0, momentum {recipe.momentum:g}, "
-        f"weight decay {recipe.weight_decay:g}, {recipe.channels} channels, seed {recipe.seed}, {precision}\n\n"
+        f"{counted(protocol.rounds, 'round')} of {data.name}: {len(data.train_labels)} training and "
+        f"{len(data.test_labels)} {test} images of {size} × {size}, {counted(protocol.epochs, 'epoch')} in batches of "
+        f"{protocol.batch_size},\nSGD, learning rate {protocol.lr:g} falling to 0, momentum {protocol.momentum:g}, "
+        f"weight decay {protocol.weight_decay:g}, {protocol.channels} channels, seed {protocol.seed}, {precision}\n\n"
         f"round  {'':<7}{'loss':>9}{'train':>9}{test[:5]:>9}{'time':>10}"
     )
 
 
-def table(rounds: list[Record], recipe: Recipe) -> str:
+def table(rounds: list[Record], protocol: DigitsProtocol) -> str:
     """Return mean ± standard deviation over the rounds for each library, and how far the two are apart."""
-    test = "validation" if recipe.validate else "test"
+    test = "validation" if protocol.validate else "test"
     rows = [f"\n{'':<7}{'train error %':>16}{f'{test} error %':>20}{'time s':>16}"]
     for name in LIBRARIES:
         columns = zip(("train_error", "test_error", "seconds"), (100, 100, 1), (2, 2, 1), (16, 20, 16))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bugs import BUGS, ORACLES, Bug, load, load_circle
-from bugs.planting import ROOT
+from bugs.loading import ROOT
 from course import BLUE, ORANGE, VERMILION, WIDTH, plt, show
 from gradcheck import GradientCheck, check_gradients
 
