@@ -12,6 +12,7 @@ import time
 import weakref
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict
+from html import escape
 from pathlib import Path
 
 import anywidget
@@ -168,14 +169,15 @@ class Playground(anywidget.AnyWidget):
         return f"Playground({self.lab!r})"
 
     def _ipython_display_(self) -> None:
-        from IPython.display import HTML, display
+        from IPython.display import display
 
         data, metadata = super()._repr_mimebundle_()
         display(data | {"text/plain": repr(self)}, metadata=metadata, raw=True)
         # For pages without a kernel, or whose kernel is gone. The style sheet hides it beside the living.
-        display(HTML(f'<p class="diy-still">{still.STILL}</p>'))
-        picture = {"image/png": still.png(self.lab, still.STILL), "text/plain": still.describe(self.lab)}
-        display(picture, metadata={"image/png": {"alt": still.describe(self.lab)}}, raw=True)
+        words, png = still.describe(self.lab), still.png(self.lab, still.STILL)
+        image = f'<img alt="{escape(words)}" style="max-width: 100%" src="data:image/png;base64,{png}">'
+        html = f'<div class="diy-still"><p>{still.STILL}</p>\n{image}</div>'
+        display({"text/html": html, "text/plain": words}, raw=True)
 
     # What the learner does
 

@@ -1,9 +1,12 @@
 """The helpers of the notebooks: verdicts on formulas that can be negative, tables, and what is shown of the code."""
 
+import base64
+import re
+
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from course import Table, agree, code, shapes, show
+from course import Table, agree, code, film, shapes, show
 
 import diy
 
@@ -55,13 +58,34 @@ def test_code_is_that_of_the_file_without_docstring(capsys):
     assert '"""' not in sequential and "reversed(self.layers)" in sequential
 
 
-def test_a_figure_carries_its_description_and_no_trace_of_the_software(monkeypatch):
-    shown = []
-    monkeypatch.setattr("course.display", shown.append)
+@pytest.fixture
+def shown(monkeypatch):
+    """What is displayed."""
+    bundles = []
+    monkeypatch.setattr("course.display", lambda bundle, raw: bundles.append(bundle))
+    return bundles
+
+
+def images(html):
+    """Return for each image of some HTML its attributes, and the bytes of its PNG."""
+    tags = [dict(re.findall(r'([\w-]+)="(.*?)"', tag)) for tag in re.findall(r"<img (.*?)>", html)]
+    return [(tag, base64.b64decode(tag["src"].removeprefix("data:image/png;base64,"))) for tag in tags]
+
+
+def test_a_figure_carries_its_description_and_no_trace_of_the_software(shown):
     figure, _ = plt.subplots(figsize=(2, 1))
-    show(figure, "An empty figure, for a test.")
-    image, caption = shown
-    assert image._repr_mimebundle_()[1]["image/png"]["alt"] == "An empty figure, for a test."
-    assert b"matplotlib" not in image.data.lower()
-    assert "An empty figure, for a test." in caption._repr_html_()
+    show(figure, "An empty figure, <for> a test.", scale=2)
+    (tag, png), *others = images(shown[0]["text/html"])
+    assert not others and tag["alt"] == "An empty figure, &lt;for&gt; a test." and tag["width"] == "400"
+    assert "<em>An empty figure, &lt;for&gt; a test.</em>" in shown[0]["text/html"]
+    assert shown[0]["text/plain"] == "An empty figure, <for> a test."
+    assert png.startswith(b"\x89PNG") and b"matplotlib" not in png.lower()
     assert not plt.fignum_exists(figure.number)
+
+
+def test_a_film_without_styles_is_its_last_frame(shown):
+    film(((f"epoch {epoch}", plt.subplots(figsize=(2, 1))[0]) for epoch in range(3)), "A film, for a test.")
+    frames = [tag for tag, _ in images(shown[0]["text/html"])]
+    assert [frame["alt"] for frame in frames] == ["epoch 0", "epoch 1", "epoch 2"]
+    assert [(frame["width"], frame.get("height")) for frame in frames] == [("0", "0"), ("0", "0"), ("200", None)]
+    assert plt.get_fignums() == []

@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from course import execute
 from nbclient.exceptions import CellExecutionError
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 
 def notebook(*sources):
@@ -46,3 +46,15 @@ def test_check_writes_nothing_and_reports_a_difference(tmp_path, monkeypatch, ca
     assert verdicts == ["would change", "written", "unchanged"]
     with pytest.raises(SystemExit):
         execute.main(["99"])
+
+
+def test_addresses_are_masked_and_pictures_are_not():
+    data = "iVBORw0xabcdef12/0xabcdef12+0xabcdef12"  # looks like an address, and is part of a picture
+    cell = new_code_cell(
+        outputs=[new_output("display_data", {"text/html": f'<img src="data:image/png;base64,{data}">'})]
+    )
+    printed = new_code_cell(outputs=[new_output("stream", text="<object at 0x7f00abcdef12>")])
+    executed = new_notebook(cells=[cell, printed])
+    execute.normalize(executed)
+    assert data in cell.outputs[0].data["text/html"]
+    assert printed.outputs[0].text == "<object at 0xADDRESS>"

@@ -4,7 +4,6 @@ That they give the same outputs again is nbval's part, see notebooks/README.md.
 """
 
 import ast
-import base64
 import re
 import sys
 
@@ -12,7 +11,7 @@ import matplotlib
 import nbformat
 import pytest
 import torch
-from course.execute import FOLDER, PICTURES, notebooks, picture
+from course.execute import FOLDER, PICTURES, notebooks, picture, pictures
 
 SKELETON = ["The question", "The algebra", "The code", "The check", "A picture", "Exercises"]
 LONGEST_CELL = 30
@@ -111,11 +110,14 @@ def test_no_line_of_code_is_cut(path):
 
 @every_notebook
 def test_every_figure_says_what_it_shows(path):
+    """In the HTML, since viewers drop the alternative text of a PNG."""
     for cell in code_cells(read(path)):
         for output in cell.outputs:
-            if "image/png" in output.get("data", {}):
-                alternative = output.metadata.get("image/png", output.metadata).get("alt", "")
-                assert len(alternative.split()) >= 5, f"a figure without a description: use show(...)\n{cell.source}"
+            assert "image/png" not in output.get("data", {}), f"use show(...)\n{cell.source}"
+            html = output.get("data", {}).get("text/html", "")
+            assert all(re.search(r'alt="[^"]+"', image) for image in re.findall(r"<img.*?>", html)), cell.source
+            words = re.findall(r'(?:alt|aria-label)="(.*?)"', html)
+            assert "<img" not in html or max(len(w.split()) for w in words) >= 5, cell.source
 
 
 @every_notebook
@@ -128,8 +130,7 @@ def test_its_picture_is_that_of_the_readme(path):
 @every_notebook
 def test_outputs_are_small(path):
     for cell in code_cells(read(path)):
-        for output in cell.outputs:
-            png = base64.b64decode(output.get("data", {}).get("image/png", ""))
+        for png in pictures(cell):
             assert len(png) < 600_000, f"a figure of {len(png)} bytes"
     assert path.stat().st_size < 5_000_000
 

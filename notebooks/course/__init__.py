@@ -15,7 +15,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
-from IPython.display import HTML, Image, display
+from IPython.display import HTML, display
 from torch import Tensor
 
 from course.checkers.core import check, progress
@@ -42,58 +42,65 @@ def show(figure: plt.Figure, description: str, scale: float = 1.0) -> None:
     Args:
         scale: how much larger than drawn it is displayed, lettering included.
     """
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
     width = round(figure.get_figwidth() * 100 * scale)
-    plt.close(figure)
-    display(Image(png.getvalue(), width=width, alt=description))
-    display(Caption(description))
+    style = "max-width: 100%; height: auto"
+    _display(
+        f'<img alt="{escape(description)}" width="{width}" style="{style}" src="{_png(figure, 200)}">', description
+    )
 
 
 def film(frames: Iterable[tuple[str, plt.Figure]], description: str) -> None:
     """Display pairs (name, figure), all of one size, as a film with a slider and a button, which need no kernel.
 
     The frames lie side by side in a box that can be scrolled, and the slider does nothing but scroll it: where a viewer
-    runs no scripts, as for a notebook that is not trusted, the box's own scroll bar is the slider.
+    runs no scripts, as for a notebook that is not trusted, the box's own scroll bar is the slider. Where styles are
+    removed as well, as on GitHub, the attributes of the images hide all but the last.
     """
-    images, width = [], round(WIDTH * 100)
+    pictures, width = [], 0
     for name, figure in frames:
-        png = io.BytesIO()
-        figure.savefig(png, format="png", dpi=100, metadata={"Software": None})
         width = round(figure.get_figwidth() * 100)
-        plt.close(figure)
-        source = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
-        style = f"width: {width}px; max-width: none; display: inline-block; scroll-snap-align: start"
-        images.append(f'<img alt="{escape(f"{description} {name}")}" style="{style}" src="{source}">')
-    box, last = "this.parentNode.previousElementSibling", len(images) - 1
-    play = (
-        f"const slider = this.nextElementSibling, box = {box}; slider.value = 0; box.scrollLeft = 0; "
-        f"const timer = setInterval(() => {{ slider.value++; box.scrollLeft = slider.value * {width}; "
-        f"if (slider.value >= {last}) clearInterval(timer) }}, 400)"
+        pictures.append((name, _png(figure, 100)))
+    last = len(pictures) - 1
+    sizes = ['width="0" height="0"'] * last + [f'width="{width}"']
+    style = "width: 100%; max-width: none; height: auto; scroll-snap-align: start"
+    images = [
+        f'<img alt="{escape(name)}" {size} style="{style}" src="{png}">' for (name, png), size in zip(pictures, sizes)
+    ]
+    scrolled = "this.nextElementSibling.lastElementChild.value = Math.round(this.scrollLeft / this.clientWidth)"
+    slid = "const box = this.parentNode.previousElementSibling; box.scrollLeft = this.value * box.clientWidth"
+    play = """
+        const box = this.parentNode.previousElementSibling;
+        const ended = () => box.scrollLeft + 1.5 * box.clientWidth >= box.scrollWidth;
+        const stop = () => { this.timer = clearInterval(this.timer); this.value = "play"; };
+        const step = () => { box.scrollLeft += box.clientWidth; if (ended()) stop(); };
+        if (this.timer) { stop(); return; }
+        if (ended()) box.scrollLeft = 0;
+        this.value = "pause";
+        this.timer = setInterval(step, 400);
+    """
+    _display(
+        f'<div style="max-width: {width}px">\n'
+        f'<div role="group" aria-label="{escape(description)}" tabindex="0" onscroll="{scrolled}" '
+        f'style="overflow-x: scroll; white-space: nowrap; scroll-snap-type: x mandatory">{"".join(images)}</div>\n'
+        f'<div style="display: flex"><input type="button" value="play" onclick="{escape(" ".join(play.split()))}">'
+        f'<input type="range" aria-label="frame" min="0" max="{last}" value="0" oninput="{slid}" style="flex: 1">'
+        "</div>\n</div>",
+        description,
     )
-    display(
-        HTML(
-            f'<div><div style="width: {width}px; overflow-x: scroll; white-space: nowrap; '
-            f'scroll-snap-type: x mandatory">{"".join(images)}</div>'
-            f'<div><button type="button" onclick="{escape(play)}">play</button> '
-            f'<input type="range" min="0" max="{last}" value="0" style="width: {width - 80}px" aria-label="frame" '
-            f'oninput="{escape(box)}.scrollLeft = this.value * {width}"></div></div>'
-        )
-    )
-    display(Caption(description))
 
 
-class Caption:
-    """A line of text below a figure."""
+def _png(figure: plt.Figure, dpi: int) -> str:
+    """Close a figure and return it as the address of an image that holds its data."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=dpi, metadata={"Software": None})
+    plt.close(figure)
+    return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
 
-    def __init__(self, text: str):
-        self.text = text
 
-    def _repr_html_(self) -> str:
-        return f'<p style="max-width: {round(WIDTH * 100)}px"><em>{escape(self.text)}</em></p>'
-
-    def __repr__(self) -> str:
-        return self.text
+def _display(html: str, description: str) -> None:
+    """Display HTML above a caption. It is HTML since JupyterLab and others drop the alternative text of a PNG."""
+    caption = f'<p style="max-width: {round(WIDTH * 100)}px"><em>{escape(description)}</em></p>'
+    display({"text/html": f"{html}\n{caption}", "text/plain": description}, raw=True)
 
 
 class Table:

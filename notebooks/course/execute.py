@@ -12,6 +12,7 @@ import base64
 import re
 import sys
 import time
+from configparser import ConfigParser
 from pathlib import Path
 
 import nbformat
@@ -51,17 +52,15 @@ def execute(notebook: NotebookNode) -> None:
 
 def normalize(notebook: NotebookNode) -> None:
     """Drop from an executed notebook everything that depends on time, place or front end."""
-    sanitize = (Path(__file__).parent / "sanitize.cfg").read_text(encoding="utf-8")
-    masks = re.findall(r"^regex: (.*)$\n^replace: (.*)$", sanitize, flags=re.MULTILINE)
+    sanitize = ConfigParser(interpolation=None)
+    sanitize.read(Path(__file__).parent / "sanitize.cfg", encoding="utf-8")
+    addresses = sanitize["addresses"]
 
     def masked(value):
         if isinstance(value, str):
-            for pattern, replacement in masks:
-                value = re.sub(pattern, replacement, value)
-        elif isinstance(value, dict):
-            for key in value:
-                if not key.startswith("image/png"):
-                    value[key] = masked(value[key])
+            return re.sub(addresses["regex"], addresses["replace"], value)
+        if isinstance(value, dict):
+            value.update({key: masked(part) for key, part in value.items()})
         elif isinstance(value, list):
             value[:] = [masked(part) for part in value]
         return value
@@ -83,10 +82,15 @@ def picture(notebook: NotebookNode) -> bytes | None:
     """Return the first PNG of the cell tagged "picture", if there is one."""
     for cell in notebook.cells:
         if cell.cell_type == "code" and "picture" in cell.metadata.get("tags", []):
-            for output in cell.outputs:
-                if "image/png" in output.get("data", {}):
-                    return base64.b64decode(output.data["image/png"])
+            for png in pictures(cell):
+                return png
     return None
+
+
+def pictures(cell: NotebookNode) -> list[bytes]:
+    """Return the PNGs in a cell's HTML, as `course.show` and `course.film` write them."""
+    html = "".join(output.get("data", {}).get("text/html", "") for output in cell.outputs)
+    return [base64.b64decode(data) for data in re.findall(r'src="data:image/png;base64,([^"]*)"', html)]
 
 
 def update(path: Path, content: bytes, write: bool) -> bool:
