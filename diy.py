@@ -1499,12 +1499,14 @@ class _Run:
         number: tells the runs of a module from each other.
         assigned: not 0 if this run left something in attributes of the module: the larger, the later.
         origin: which run of which module made the input.
+        replaced: the origins of inputs whose forwards no backward followed, before this one took their place.
     """
 
     input: tuple[torch.Size, torch.dtype]
     output: tuple[torch.Size, torch.dtype]
     number = assigned = 0
     origin: tuple[int, int] | None = None
+    replaced: Mapping[int, int] | None = None
 
     def __init__(self, module: Any):
         self.module, self._chain, self._guarded = module, module._chain, module._guarded and not module._chain
@@ -1592,6 +1594,11 @@ def _start(self: Any, outer: _Run | None, output: Tensor) -> _Run:
 def _forget(run: _Run) -> None:
     # Even if this forward fails, the one before can't be gone back through any more: the layers may have changed.
     memory = run.module._memory
+    before = memory.enabled if run.recorded else memory.disabled
+    if before is not None and before.origin is not None:
+        run.replaced = {**(before.replaced or {}), before.origin[0]: before.origin[1]}
+    elif before is not None:
+        run.replaced = before.replaced
     if run.recorded:
         memory.enabled = memory.disabled = None
     elif run.recorded is False:
@@ -1632,6 +1639,8 @@ def _backward(formula: Callable[..., Tensor | None], self: Any, outer: _Run | No
         _check_result(run, result)
     if run.origin is not None and result is not None:
         result._diy_origin = run.origin  # type: ignore[attr-defined]
+    if run.replaced is not None and result is not None:
+        result._diy_replaced = run.replaced  # type: ignore[attr-defined]
     return result
 
 
@@ -1656,6 +1665,8 @@ def _waiting(self: Any, gradient: tuple[Any, ...]) -> _Run | None:
     origin = getattr(gradient[0], "_diy_origin", None) if gradient else None
     if runs and origin is not None and origin[0] == id(self):
         runs = [run for run in runs if run.number == origin[1]] or _refuse_other_forward(self)
+    elif runs and (replaced := getattr(gradient[0], "_diy_replaced", None) if gradient else None) is not None:
+        runs = [run for run in runs if run.number != replaced.get(id(self))] or _refuse_other_loss(self)
     if len(runs) > 1:
         _refuse_other_forward(self)
     return runs[0] if runs else None
@@ -1737,6 +1748,13 @@ def _refuse_other_forward(self: Any) -> NoReturn:
     raise RuntimeError(
         f"{type(self).__name__} was called again since the forward that this gradient belongs to: call the network, "
         "the loss and both backwards in this order, and whatever comes between under torch.no_grad()"
+    )
+
+
+def _refuse_other_loss(self: Any) -> NoReturn:
+    raise RuntimeError(
+        f"this gradient belongs to something else than {type(self).__name__}'s output: the loss was called again. "
+        "Call the network, the loss and both backwards in this order, and whatever comes between under torch.no_grad()"
     )
 
 

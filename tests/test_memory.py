@@ -138,6 +138,56 @@ def test_the_loss_knows_whose_forward_it_belongs_to():
     assert all(parameter.grad is None for parameter in ours.parameters())
 
 
+OTHER_LOSSES = {
+    "a guess": lambda net, criterion: criterion(torch.zeros_like(G), G),
+    "another network": lambda net, criterion: criterion(copy.deepcopy(net)(OTHER), G),
+    "several": lambda net, criterion: (
+        criterion(copy.deepcopy(net)(OTHER), G),
+        criterion(OTHER, OTHER),
+        criterion(G, G),
+    ),
+}
+
+
+@pytest.mark.parametrize("other", OTHER_LOSSES.values(), ids=OTHER_LOSSES)
+@pytest.mark.parametrize("gradients", [True, False], ids=["", "disabled"])
+def test_the_loss_of_something_else_says_nothing_about_the_network(other, gradients):
+    ours, _ = pair()
+    criterion = diy.MSELoss()
+    with torch.set_grad_enabled(gradients):
+        criterion(ours(X), G)
+        other(ours, criterion)
+        with pytest.raises(RuntimeError, match="something else than Sequential's output: the loss was called again"):
+            ours.backward(criterion.backward())
+    assert all(parameter.grad is None for parameter in ours.parameters())
+
+
+def test_a_loss_that_was_only_looked_at_hinders_no_later_step():
+    ours, theirs = pair()
+    criterion = diy.MSELoss()
+    for _ in range(3):
+        criterion(ours(OTHER), G)
+        criterion(OTHER, OTHER)
+    prediction = ours(X).clone()  # which no longer tells where it comes from
+    criterion(prediction, G)
+    assert_gradients_of(ours, theirs, X, criterion.backward())
+    other, _ = pair()
+    criterion(ours(X), G)
+    criterion(other(X), G)
+    other.backward(criterion.backward())
+
+
+def test_a_sum_of_two_networks_hands_the_same_gradient_to_both():
+    one, other = pair()[0], pair()[0]
+    criterion = diy.MSELoss()
+    prediction = one(X)
+    prediction += other(OTHER)
+    criterion(prediction, G)
+    gradient = criterion.backward()
+    one.backward(gradient)
+    other.backward(gradient)
+
+
 def test_a_loss_without_gradients_leaves_no_trace():
     ours, theirs = pair()
     criterion = diy.MSELoss()
