@@ -11,6 +11,7 @@ stacks of several, each compared with a PyTorch network that trains alone.
 """
 
 import argparse
+import contextlib
 import copy
 import io
 import pickle
@@ -29,21 +30,19 @@ import diy
 
 STEPS = 20
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
-CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4}
-"""Twenty steps amplify float64's rounding of 1e-16 to 1e-10 at most. With float32's there would be nothing left to
-compare after twenty; there, diy starts each step from PyTorch's numbers, so that what differs is the rounding of one
-step: sums of some hundred numbers, of which a normalization may divide by a standard deviation of 1e-2."""
+CLOSE = {torch.float64: 1e-10, torch.float32: 1e-4}
+"""Twenty steps amplify float64's rounding of 1e-16 to less than 1e-11. Of float32's nothing would be left to compare
+after twenty; there, diy starts each step from PyTorch's numbers, so that what differs is the rounding of one step: sums
+of some hundred numbers, which a normalization may divide by a standard deviation of 1e-2."""
 
 LARGE = 1e3
 """Weights beyond that have run away."""
 
 
-class DiyResidual(diy.Module):
+class Residual:
     """x + f(x), written by hand, as a learner would."""
 
-    stackable = True
-
-    def __init__(self, inner: diy.Module):
+    def __init__(self, inner: Any):
         self.inner = inner
 
     def forward(self, input: Tensor) -> Tensor:
@@ -51,6 +50,10 @@ class DiyResidual(diy.Module):
 
     def backward(self, gradient: Tensor) -> Tensor:
         return gradient + self.inner.backward(gradient)
+
+
+class DiyResidual(Residual, diy.Module):
+    stackable = True
 
 
 class TorchResidual(nn.Module):
@@ -91,7 +94,9 @@ class Case:
         self.images = self.chance(0.3)
         self.stacked = 0 if self.images or self.chance(0.8) else self.choice.choice([1, 2, 3])
         self.samples = self.choice.choice([2, 3, 5, 8] if self.images else [0, 1, 2, 3, 5, 8])
-        self.extra = () if self.images or self.chance(0.8) else (3,)  # dimensions between samples and features
+        self.extra = (
+            () if self.images or self.stacked or self.chance(0.8) else (3,)
+        )  # dimensions between samples and features
         self.networks()
         self.losses()
         self.optimizers()
@@ -200,6 +205,8 @@ class Case:
         networks = (self.stacked,) if self.stacked else ()
         shape = (*networks, self.samples, *((1, 7, 6) if self.images else (*self.extra, 2)))
         x = torch.randn(shape, dtype=self.dtype)
+        if self.chance(0.25):
+            x = x.round()  # with zeros, where ReLU has its kink, and equal maxima
         return x.mT.contiguous().mT if self.chance(0.2) else x
 
     def target(self) -> Tensor:
@@ -215,14 +222,14 @@ class Case:
             torch.set_rng_state(state)
             action(network)
 
-    def quiet_disturbance(self) -> None:
+    def disturb(self) -> None:
         """Do something between forward and backward that must not matter."""
         other = self.input()
         disturbances: dict[str, Callable[[Any], Any]] = {
             "nothing": lambda net: None,
             "evaluate without gradients": lambda net: torch.no_grad()(net)(other),
             "evaluate under inference mode": lambda net: torch.inference_mode()(net)(other),
-            "switch modes": lambda net: net.eval().train(),
+            "switch modes": lambda net: net.train(not net.training).train(not net.training),
             "run a copy": lambda net: forward_and_back(copy.deepcopy(net), other),
             "pickle": lambda net: forward_and_back(pickle.loads(pickle.dumps(net)), other),
             "read the state": lambda net: copy.deepcopy(net.state_dict()),
@@ -241,42 +248,55 @@ class Case:
         self.say(f"    {name}")
         self.on_both(disturbances[name])
 
-    def loud_disturbance(self, tensors: tuple[tuple[Tensor, Tensor], ...]) -> None:
-        """Do something between forward and backward after which backward is right, or refuses."""
-        other, target = self.input(), self.target()
+    def mishap(self) -> None:
+        """Do to a copy something between forward and backward after which backward is right, or refuses."""
+        ours, our_loss, theirs = copy.deepcopy((self.ours, self.our_loss, self.theirs))
+        ours.zero_grad()
+        theirs.zero_grad()
+        x, target, other = self.input(), self.target(), self.input()
+        state, leaf = torch.get_rng_state(), x.clone().requires_grad_()
+        prediction = ours(x)
+        torch.set_rng_state(state)
+        self.their_loss(theirs(leaf), target).sum().backward()
 
-        def loss(network: Any, prediction: Tensor) -> None:
-            (self.our_loss if network is self.ours else self.their_loss)(prediction, target)
+        def change() -> None:
+            for parameter in ours.parameters():
+                parameter.add_(0.01)
 
-        def overwrite(network: Any, index: int) -> None:
-            with torch.no_grad():
-                tensors[index][network is self.theirs].add_(1)
+        def fail() -> None:
+            with contextlib.suppress(ValueError):
+                ours(other[..., :1].expand(*other.shape[:-1], 17))
 
-        def change(network: Any) -> None:
-            with torch.no_grad():
-                for parameter in network.parameters():
-                    parameter.add_(0.01)
-
-        def fail(network: Any) -> None:
-            try:
-                network(other[..., :1].expand(*other.shape[:-1], 17))
-            except (ValueError, RuntimeError):
-                return
-
-        disturbances: dict[str, Callable[[Any], Any]] = {
-            "call it on another batch": lambda net: net(other),
+        mishaps: dict[str, Callable[[], Any]] = {
+            "call it on another batch": lambda: ours(other),
             "call it on a batch that does not fit": fail,
-            "the loss of a copy": lambda net: loss(net, copy.deepcopy(net)(other)),
-            "the loss of another batch": lambda net: loss(net, net(other)),
-            "the loss of a guess": lambda net: loss(net, torch.zeros_like(tensors[1][0]).detach()),
-            "overwrite the input": lambda net: overwrite(net, 0),
-            "overwrite the prediction": lambda net: overwrite(net, 1),
+            "the loss of a copy": lambda: our_loss(copy.deepcopy(ours)(other), self.target()),
+            "the loss of a guess": lambda: our_loss(torch.zeros_like(prediction), self.target()),
+            "overwrite the input": lambda: x.add_(1),
+            "overwrite the prediction": lambda: prediction.add_(1),
+            "overwrite the target": lambda: target.mul_(0),
             "change the weights": change,
-            "move to the same dtype": lambda net: net.to(self.dtype),
+            "move to the same dtype": lambda: ours.to(self.dtype),
         }
-        name = self.choice.choice(list(disturbances))
-        self.say(f"    {name}")
-        self.on_both(disturbances[name])
+        name, stage = self.choice.choice(list(mishaps)), self.choice.randrange(3)
+        self.say(f"    a copy: {name}")
+        try:
+            if stage == 0 and name not in ("overwrite the prediction", "overwrite the target"):  # the loss would see it
+                mishaps[name]()
+            our_loss(prediction, target)
+            if stage == 1:
+                mishaps[name]()
+            gradient = our_loss.backward()
+            if stage == 2:
+                mishaps[name]()
+            gradient = ours.backward(gradient)
+        except RuntimeError as error:
+            self.say(f"      {error}")
+            return
+        self.set_scale(leaf, theirs)
+        self.compare("gradient of the input", gradient, leaf.grad)
+        for (name, parameter), parts in zip(ours.named_parameters(), self.parameters(theirs), strict=True):
+            self.compare(f"gradient of {name}", parameter.grad, self.joined(tuple(p.grad for p in parts)))
 
     def exchange(self) -> None:
         """Carry states to the other side and back, or go on with copies."""
@@ -290,14 +310,18 @@ class Case:
             self.their_optimizer = type(theirs)(self.theirs.parameters(), lr=1.0, **self.options)
             self.our_optimizer.load_state_dict(theirs.state_dict())
             self.their_optimizer.load_state_dict(ours.state_dict())
-            for our_schedule, their_schedule in self.schedules:
-                state = our_schedule.state_dict()
-                our_schedule.load_state_dict(their_schedule.state_dict())
-                their_schedule.load_state_dict(state)
+            states = [(ours.state_dict(), theirs.state_dict()) for ours, theirs in self.schedules]
+            self.schedules = [(schedule(self.our_optimizer, 99), schedule(self.their_optimizer, 99)) for _ in states]
+            for (our_state, their_state), (our_schedule, their_schedule) in zip(states, self.schedules, strict=True):
+                our_schedule.load_state_dict(their_state)
+                their_schedule.load_state_dict(our_state)
         elif way in ("networks", "files"):
-            state, theirs = copy.deepcopy(self.ours.state_dict()), self.theirs.state_dict()
+            state, theirs = copy.deepcopy((self.ours.state_dict(), self.theirs.state_dict()))
             if way == "files":
                 state, theirs = through_a_file(state), through_a_file(theirs)
+            for network in self.ours, self.theirs:
+                for tensor in network.state_dict().values():
+                    tensor.zero_()
             self.ours.load_state_dict(theirs)
             self.theirs.load_state_dict(state)
         elif way == "stack again":
@@ -307,6 +331,7 @@ class Case:
                 parameter.requires_grad = not was
             self.our_optimizer = type(before)(self.ours.parameters(), lr=before.lr, **self.options)
             self.our_optimizer.load_state_dict(before.state_dict())
+            self.theirs.zero_grad()
         elif way in ("copies", "pickles"):
             twin = copy.deepcopy if way == "copies" else lambda value: pickle.loads(pickle.dumps(value))
             self.ours, self.our_optimizer = twin((self.ours, self.our_optimizer))
@@ -315,7 +340,7 @@ class Case:
             our_schedule.optimizer, their_schedule.optimizer = self.our_optimizer, self.their_optimizer
 
     def freeze(self) -> None:
-        pairs = list(zip(self.ours.parameters(), self.their_parameters(), strict=True))
+        pairs = list(zip(self.ours.parameters(), self.parameters(self.theirs), strict=True))
         learned = [self.chance(0.8) for _ in pairs]
         learned[0] = learned[0] or not any(learned)
         for (ours, theirs), value in zip(pairs, learned, strict=True):
@@ -323,12 +348,12 @@ class Case:
                 parameter.requires_grad = value
         self.say("  freeze some parameters, release others")
 
-    def their_parameters(self) -> list[tuple[Tensor, ...]]:
+    def parameters(self, theirs: nn.Module) -> list[tuple[Tensor, ...]]:
         """Return PyTorch's parameters that belong to each of ours: one, or one of each network of a stack."""
-        return list(zip(*(network.parameters() for network in self.their_networks()), strict=True))
+        return list(zip(*(network.parameters() for network in self.apart(theirs)), strict=True))
 
-    def their_networks(self) -> Any:
-        return self.theirs.networks if self.stacked else [self.theirs]
+    def apart(self, theirs: Any) -> Any:
+        return theirs.networks if self.stacked else [theirs]
 
     def joined(self, parts: tuple[Tensor | None, ...]) -> Tensor | None:
         return torch.stack(parts) if self.stacked and parts[0] is not None else parts[0]
@@ -347,18 +372,27 @@ class Case:
             self.our_optimizer.param_groups[0]["lr"] = (
                 torch.full((self.stacked,), self.rate, dtype=torch.float64) if self.stacked else self.rate
             )
-        self.forget()
-        parts = self.choice.choice([1, 1, 1, 2])
-        while parts:
-            parts -= self.forward_and_backward()
-        for (name, ours), theirs in zip(self.ours.named_parameters(), self.their_parameters(), strict=True):
+        training = self.chance(0.9)
+        for network in self.ours, self.theirs:
+            network.train(training)
+        if self.chance(0.9):
+            for owner in (self.our_optimizer, self.their_optimizer) if self.chance(0.5) else (self.ours, self.theirs):
+                owner.zero_grad()
+        else:
+            self.say("  keep the gradients")
+        for _ in range(self.choice.choice([1, 1, 1, 2])):
+            self.forward_and_backward()
+        for (name, ours), theirs in zip(self.ours.named_parameters(), self.parameters(self.theirs), strict=True):
             self.compare(f"gradient of {name}", ours.grad, self.joined(tuple(p.grad for p in theirs)))
+        if self.chance(0.2):
+            self.mishap()
         if not self.stacked and self.chance(0.1):
             self.say("  clip the gradients")
             for network in self.ours, self.theirs:
                 nn.utils.clip_grad_norm_(network.parameters(), 0.1)
-        self.our_optimizer.step()
-        self.their_optimizer.step()
+        for _ in range(self.choice.choice([1] * 9 + [2])):
+            self.our_optimizer.step()
+            self.their_optimizer.step()
         for our_schedule, their_schedule in self.schedules:
             our_schedule.step()
             their_schedule.step()
@@ -366,66 +400,43 @@ class Case:
             raise UndecidedError("it diverges")
         self.compare_states()
 
-    def forget(self) -> None:
-        for owner in (self.our_optimizer, self.their_optimizer) if self.chance(0.5) else (self.ours, self.theirs):
-            owner.zero_grad()
-
-    def forward_and_backward(self) -> bool:
-        """Return whether there are gradients. After a refusal there are none on either side, and all starts again."""
+    def forward_and_backward(self) -> None:
         x, target, state = self.input(), self.target(), torch.get_rng_state()
-        leaf = x.clone().requires_grad_()
+        leaf, stage = x.clone().requires_grad_(), self.choice.randrange(3)
         our_prediction = self.ours(x)
         torch.set_rng_state(state)
         their_prediction = self.theirs(leaf)
-        loud, stage = self.chance(0.1), self.choice.randrange(3)
-
-        def disturb() -> None:
-            if loud:
-                self.loud_disturbance(((x, leaf), (our_prediction, their_prediction)))
-            else:
-                self.quiet_disturbance()
-
-        disturb() if stage == 0 else None
-        refusals, their_loss = [], None
-        try:
-            our_loss = self.our_loss(our_prediction, target)
-            their_loss = self.their_loss(their_prediction, target)
-            self.compare("loss", our_loss, their_loss)
-            disturb() if stage == 1 else None
-            gradient = self.our_loss.backward()
-            disturb() if stage == 2 else None
-            gradient = self.ours.backward(gradient)
-        except RuntimeError as error:
-            if not loud:
-                raise
-            refusals.append(f"diy: {error}")
-        try:
-            assert their_loss is not None
-            their_loss.sum().backward()
-        except RuntimeError as error:
-            if not loud:
-                raise
-            refusals.append(f"PyTorch: {error}")
-        if refusals:
-            self.say("\n".join(f"      {refusal}" for refusal in refusals))
-            self.ours.zero_grad()
-            self.theirs.zero_grad()
-            return False
-        gradients = [leaf.grad, *(p.grad for p in self.theirs.parameters() if p.grad is not None)]
-        # What cancels, as the gradient of a bias before a BatchNorm2d, leaves rounding of the size of the others.
-        self.scale = max([1.0, *(gradient.abs().max().item() for gradient in gradients if gradient.numel())])
-        if not self.scale < 100 * LARGE:
-            raise UndecidedError("it diverges")
+        self.compare("prediction", our_prediction, their_prediction)
+        if stage == 0:
+            self.disturb()
+        our_loss, their_loss = self.our_loss(our_prediction, target), self.their_loss(their_prediction, target)
+        self.compare("loss", our_loss, their_loss)
+        if stage == 1:
+            self.disturb()
+        gradient = self.our_loss.backward()
+        if stage == 2:
+            self.disturb()
+        gradient = self.ours.backward(gradient)
+        their_loss.sum().backward()
+        self.set_scale(leaf, self.theirs)
         self.compare("gradient of the input", gradient, leaf.grad)
-        return True
 
     # What is compared
 
+    def set_scale(self, leaf: Tensor, theirs: nn.Module) -> None:
+        """Note how large gradients are: what cancels, as for a bias before a BatchNorm2d, leaves rounding of that."""
+        gradients = [leaf.grad, *(p.grad for p in theirs.parameters() if p.grad is not None)]
+        self.scale = max([1.0, *(gradient.abs().max().item() for gradient in gradients if gradient.numel())])
+        if not self.scale < 100 * LARGE:
+            raise UndecidedError("it diverges")
+
     def compare_states(self) -> None:
         ours = self.ours.state_dict()
-        theirs = [network.state_dict() for network in self.their_networks()]
+        theirs = [network.state_dict() for network in self.apart(self.theirs)]
         if list(ours) != list(theirs[0]):
             raise DifferenceError(f"names: {list(ours)}, PyTorch {list(theirs[0])}")
+        if not self.stacked and list(self.ours[1:].state_dict()) != list(self.theirs[1:].state_dict()):
+            raise DifferenceError(f"names of a slice: {list(self.ours[1:].state_dict())}")
         for name in ours:
             self.compare(name, ours[name], self.joined(tuple(state[name] for state in theirs)))
         rates = [torch.tensor(group["lr"], dtype=torch.float64) for group in self.their_optimizer.param_groups]
@@ -457,8 +468,7 @@ class Case:
 
     def watch(self, distances: Tensor) -> None:
         # A distance of exactly 0 is one on both sides.
-        limit = 10 * CLOSE[self.dtype] ** 1.25
-        if ((distances > 0) & (distances < limit)).any():
+        if ((distances > 0) & (distances < CLOSE[self.dtype] / 10)).any():
             raise UndecidedError("it is at a kink to within rounding")
 
     def run(self) -> None:
@@ -480,7 +490,7 @@ class Case:
 
     def take_over(self) -> None:
         """Go on with PyTorch's numbers, so that rounding is not amplified from step to step."""
-        states = [network.state_dict() for network in self.their_networks()]
+        states = [network.state_dict() for network in self.apart(self.theirs)]
         self.ours.load_state_dict({name: self.joined(tuple(state[name] for state in states)) for name in states[0]})
 
 

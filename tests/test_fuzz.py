@@ -1,16 +1,89 @@
-"""A short run of the differential fuzzing, and the cases that once differed."""
+"""A short run of the differential fuzzing, and the faults that it has to find."""
 
 import pytest
+import torch
 
+import diy
+from bugs import BUGS, load
 from tests import fuzz
-
-FOUND: dict[str, int] = {}
-"""What each seed once found, by name."""
 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_a_random_network_takes_pytorchs_steps(seed):
-    assert fuzz.difference(seed) == ""
+    log, difference = fuzz.run(seed)
+    assert not difference, log
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_a_random_network_takes_pytorchs_steps_in_float32(seed):
+    log, difference = fuzz.run(seed, torch.float32)
+    assert not difference, log
+
+
+def is_found(cases):
+    return any(fuzz.run(seed)[1] for seed in range(cases))
+
+
+def use_copy(monkeypatch, name):
+    copy = load(name)
+    residual = type("DiyResidual", (fuzz.Residual, copy.Module), {"stackable": True, "__module__": fuzz.__name__})
+    monkeypatch.setattr(fuzz, "DiyResidual", residual)
+    monkeypatch.setattr(fuzz, "diy", copy)
+
+
+# Initial weights are copied to the other side, data is not shuffled, shapes fit, and no score is near 700.
+OUT_OF_REACH = {
+    "variance-for-std",
+    "all-weights-equal",
+    "shuffled-without-targets",
+    "broadcast-loss",
+    "softmax-overflow",
+}
+
+
+@pytest.mark.parametrize("name", sorted(BUGS.keys() - OUT_OF_REACH))
+def test_a_planted_bug_is_found(name, monkeypatch):
+    use_copy(monkeypatch, name)
+    assert is_found(cases=50)
+
+
+def test_nothing_is_found_where_nothing_is_planted(monkeypatch):
+    use_copy(monkeypatch, None)
+    assert not is_found(cases=20)
+
+
+def nothing(*args, **kwargs):
+    pass
+
+
+def add_in_any_case(parameter, gradient):
+    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+
+
+def slice_with_new_names(self, index):
+    return diy.Sequential(*self.layers[index]) if isinstance(index, slice) else self.layers[index]
+
+
+def the_first_alone(network, unstack=diy.unstack):
+    return unstack(network)[:1] * network.stack_size
+
+
+FAULTS = {
+    "a frozen parameter learns": (diy.Module, "accumulate", staticmethod(add_in_any_case)),
+    "an optimizer forgets its state": (diy.Optimizer, "load_state_dict", nothing),
+    "a schedule forgets its state": (diy.CosineAnnealingLR, "load_state_dict", nothing),
+    "a network forgets its state": (diy.Module, "load_state_dict", nothing),
+    "a copy is no copy": (diy.Module, "__deepcopy__", lambda self, memo: self),
+    "a slice has new names": (diy.Sequential, "__getitem__", slice_with_new_names),
+    "a stack gives back its first network alone": (diy, "unstack", the_first_alone),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_of_use_is_found(name, monkeypatch):
+    owner, attribute, fault = FAULTS[name]
+    monkeypatch.setattr(owner, attribute, fault, raising=False)
+    assert is_found(cases=50)
 
 
 def test_a_difference_is_noticed_and_told(monkeypatch, capsys):
