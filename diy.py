@@ -39,6 +39,8 @@ __all__ = ["Module", "Sequential", "Linear", "Conv2d", "MaxPool2d", "BatchNorm2d
 __all__ += ["ReLU", "Tanh", "Sigmoid", "Loss", "MSELoss", "LossMSE", "CrossEntropyLoss"]
 __all__ += ["Optimizer", "SGD", "Adam", "CosineAnnealingLR", "kaiming_normal_", "stack", "unstack"]
 
+_ONE = torch.ones(())  # what is taken from a tensor takes half as long as what is taken from a number
+
 # ----------------------------------------------------------------------------------------------------------------------
 # I. A network that learns
 
@@ -51,14 +53,17 @@ class Function(ABC):
     """
 
     _guarded: bool = True
-    _chain: bool = False
+    _trusted: bool = False
+    _gradients: int = 1
     _check: Callable[..., None]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if cls.__module__ != __name__:
-            cls._guarded, cls._chain = True, False
+            cls._guarded, cls._trusted = True, False
             _guard(cls)
+            if hasattr(cls, "accumulate") and "accumulate" not in vars(cls):
+                cls.accumulate = staticmethod(_accumulate)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         self = super().__new__(cls)
@@ -68,10 +73,10 @@ class Function(ABC):
     def remember(self, output: Tensor, *values: Any) -> None:
         """Keep `values` for backward, unchanged until then; called by forward, which returns `output`."""
         run = _thread.run
-        if run is None or not (run._chain or run.module is self):
-            run = _start(self, run, output)
-        if run.recorded is not None:
-            run.entries.append((self, values, _versions(values)))
+        if run is None or not run.trusted:
+            _remember(self, run, output, values)
+        elif run.recorded is not None:
+            run.entries.append((self, values, None))
 
     def recall(self, *gradient: Tensor) -> tuple[Tensor, ...]:
         """Return the gradient from above and what `remember` kept; called by backward.
@@ -80,13 +85,12 @@ class Function(ABC):
             RuntimeError: forward remembered nothing, or a remembered tensor was changed in place since.
         """
         run = _thread.run
-        if run is None or not (run._chain or run.module is self):
-            run = _find(self, run, gradient)
-        owner, values, versions = run.entries.pop() if run.entries else (None, (), None)
-        if owner is not self or versions is None:
-            values, versions = _search(run, self, (owner, values, versions))
-        if _versions(values) != versions:
-            _refuse_changed(self, values, versions)
+        if run is None or not run.trusted:
+            run = _recall(self, run, gradient)
+        owner, values, inner = entry = run.entries.pop() if run.entries else (None, (), None)
+        if owner is not self or inner is not None:  # a learner's backward need not go straight back
+            run.entries.append(entry)
+            values = run.take(self, inner=False)[1]
         return *gradient, *values
 
 
@@ -151,7 +155,7 @@ class Module(_Base):
         A parameter that is used several times, by several samples or in several batches, influences the loss along
         several paths, and the chain rule adds them all. A `.grad` of None counts as zero. Handout 4-3.
         """
-        if _accepts(parameter, gradient):
+        if not getattr(parameter, "frozen", False):
             # A new tensor, as `gradient` and the sum so far may be in use elsewhere.
             before = parameter.grad
             parameter.grad = gradient if before is None else before + gradient
@@ -273,7 +277,7 @@ class Tanh(Module):
     def backward(self, G: Tensor) -> Tensor:
         """(F10) ∂ℓ/∂s = G · σ'(s) with σ'(s) = 1 − tanh²(s)."""
         G, X = self.recall(G)
-        return G * (1 - X * X)
+        return G * (_ONE - X * X)
 
 
 class Sequential(Module):
@@ -285,7 +289,7 @@ class Sequential(Module):
         TypeError: an argument is not a Module.
     """
 
-    stackable, _guarded, _chain = True, True, True
+    stackable, _guarded = True, True
 
     def __init__(self, *modules: Module):
         self.layers: list[Module] = []
@@ -351,6 +355,8 @@ class Loss(Function):
     Raises:
         ValueError: another reduction.
     """
+
+    _gradients = 0
 
     def __init__(
         self, size_average: None = None, reduce: None = None, reduction: str = "mean", *, stacked: bool = False
@@ -497,7 +503,7 @@ class Optimizer(ABC):
             _only_default(self, closure=(closure, None))
         pairs = [(w, g) for w in self.param_groups[0]["params"] if (g := w.grad) is not None]
         parameters, gradients = [w for w, _ in pairs], [g for _, g in pairs]
-        with torch.no_grad():  # the parameters may be PyTorch's
+        with torch.no_grad(), _PlainTensors():  # the parameters may be PyTorch's
             if self.weight_decay:
                 gradients = [g.add(w, alpha=self.weight_decay) for g, w in zip(gradients, parameters)]
             steps = [self.direction(g, w) for g, w in zip(gradients, parameters)]
@@ -1202,7 +1208,7 @@ class _StackedLinear(Linear):
 
     def forward(self, X: Tensor) -> Tensor:
         W, b = self.weight, self.bias
-        S = X @ W.mT if b is None else torch.baddbmm(b[:, None], X, W.mT)  # (R, N, in) (R, in, out) -> (R, N, out)
+        S = X.bmm(W.mT) if b is None else torch.baddbmm(b[:, None], X, W.mT)  # (R, N, in) (R, in, out) -> (R, N, out)
         self.remember(S, X, W)
         return S
 
@@ -1491,10 +1497,11 @@ class _Run:
 
     Attributes:
         module: whose forward it is.
-        _chain: whether the module is a Sequential, which hands on all gradients as they are.
+        trusted: whether the module is of this file, and changes nothing in place that was remembered.
         recorded: whether gradients were enabled; None under inference mode, where nothing is kept.
-        entries: what was remembered, in order: (module, values, versions of the values), or for the run of another
-            module inside this one (module, run, None). Backward takes them out again.
+        entries: what was remembered, in order: (module, values, None), or for the run of another module inside this
+            one (module, (), run). Backward takes them out again.
+        versions: of all values, in order; `noted` is the number of entries that they belong to.
         input, output: shape and dtype of both.
         number: tells the runs of a module from each other.
         assigned: not 0 if this run left something in attributes of the module: the larger, the later.
@@ -1504,23 +1511,63 @@ class _Run:
 
     input: tuple[torch.Size, torch.dtype]
     output: tuple[torch.Size, torch.dtype]
-    number = assigned = 0
+    noted = number = assigned = 0
     origin: tuple[int, int] | None = None
     replaced: Mapping[int, int] | None = None
 
-    def __init__(self, module: Any):
-        self.module, self._chain, self._guarded = module, module._chain, module._guarded and not module._chain
+    def __init__(self, module: Any, outer: "_Run | None"):
+        self.module, self.trusted = module, module._trusted
         self.recorded = True if torch.is_grad_enabled() else None if torch.is_inference_mode_enabled() else False
-        self.entries: list[tuple[Any, Any, Any]] = []
+        self.entries: list[tuple[Any, tuple[Any, ...], _Run | None]] = []
+        self.versions: list[int | None] = []
+        if outer is None and self.recorded is not None:
+            # Even if this forward fails, the one before can't be gone back through: the layers may have changed.
+            memory = module._memory
+            before = memory.enabled if self.recorded else memory.disabled
+            memory.disabled = None
+            if self.recorded:
+                memory.enabled = None
+            if before is not None:
+                self.replaced = before.replaced
+                if before.origin is not None:
+                    self.replaced = {**(before.replaced or {}), before.origin[0]: before.origin[1]}
 
-    def take_run(self, module: Any) -> "_Run | None":
-        """Take out the last run of a module inside this one."""
+    def note_versions(self) -> None:
+        """Note the state of what was remembered: before anything else can change it in place."""
+        self.versions += _versions(self.entries[self.noted :])
+        self.noted = len(self.entries)
+
+    def check_versions(self) -> None:
+        """Refuse to go back if what is left was changed in place. What lies behind is of no interest any more."""
+        versions = _versions(self.entries)
+        if versions != self.versions[: len(versions)]:
+            _refuse_changed(self)
+
+    def keep(self, outer: "_Run | None", output: Tensor) -> Tensor:
+        """Keep this run, which has come to its end, where its backward will look for it."""
+        if not output.is_leaf:
+            output = output.detach()  # a parameter that belongs to PyTorch as well has asked for a graph
+        self.output = output.shape, output.dtype
+        if self.recorded is None:
+            return output
+        if self.entries:
+            self.note_versions()
+        if outer is not None:
+            if self.recorded is outer.recorded:
+                outer.entries.append((self.module, (), self))
+            return output
+        self.number = next(_numbers)
+        setattr(self.module._memory, "enabled" if self.recorded else "disabled", self)
+        output._diy_origin = id(self.module), self.number  # type: ignore[attr-defined]  # for the loss to pass on
+        return output
+
+    def take(self, module: Any, inner: bool) -> tuple[Any, tuple[Any, ...], Any]:
+        """Take out what a module inside this one has left last: its run, or what it has remembered."""
         for index in range(len(self.entries) - 1, -1, -1):
-            owner, run, versions = self.entries[index]
-            if owner is module and versions is None:
-                del self.entries[index]
-                return run  # type: ignore[no-any-return]
-        return None
+            owner, _, run = self.entries[index]
+            if owner is module and (run is not None) is inner:
+                return self.entries.pop(index)
+        _refuse_recall(self, module)
 
 
 class _Thread(threading.local):
@@ -1544,109 +1591,98 @@ _thread = _Thread()
 _numbers = itertools.count(1)
 _one_at_a_time = threading.RLock()
 _version = operator.attrgetter("_version")
+_PlainTensors = torch._C.DisableTorchFunctionSubclass  # inside, a Parameter costs no more than any tensor
 
 
 def _guard(cls: Any) -> None:
     # The layers of this file do without, for speed: they call no other module, and `remember` and `recall` do the rest.
-    cls.forward, cls.backward = _guarded(cls.forward, _forward), _guarded(cls.backward, _backward)
+    cls.forward, cls.backward = _guarded_forward(cls.forward), _guarded_backward(cls.backward)
 
 
-def _guarded(formula: Callable[..., Any], way: Callable[..., Any]) -> Callable[..., Any]:
+def _guarded_forward(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
     @functools.wraps(formula)
-    def guarded(self: Any, *args: Any) -> Any:
-        run = _thread.run
-        if run is not None and run.module is self:
-            return formula(self, *args)  # super().forward(...)
-        return way(formula, self, run, *args)
+    def forward(self: Any, *inputs: Any) -> Tensor:
+        outer = _thread.run
+        if outer is not None and outer.module is self:
+            return formula(self, *inputs)  # super().forward(...)
+        if outer is not None:
+            outer.note_versions()
+        run = None
+        try:
+            self._check(*inputs)
+            run = _thread.run = _Run(self, outer)
+            if outer is None:
+                run.origin = getattr(inputs[0], "_diy_origin", None)
+                with _PlainTensors():
+                    output = formula(self, *map(Tensor.detach, inputs))
+            else:
+                output = formula(self, *inputs)
+        except Exception as error:
+            raise _placed(error, run) from None
+        finally:
+            _thread.run = outer
+        if not isinstance(output, Tensor):
+            _refuse_result(self, "forward", output, "the output")
+        run.input = inputs[0].shape, inputs[0].dtype
+        return run.keep(outer, output)
 
-    return guarded
+    return forward
 
 
-def _forward(formula: Callable[..., Tensor], self: Any, outer: _Run | None, *inputs: Any) -> Tensor:
-    run = _Run(self)
-    try:
-        self._check(*inputs)
-        if outer is None:
-            _forget(run)
-            run.origin = getattr(inputs[0], "_diy_origin", None)
-            inputs = tuple([input.detach() for input in inputs])
-        _thread.run = run
-        output = formula(self, *inputs)
-    except Exception as error:
-        raise _placed(error, run) from None
-    finally:
-        _thread.run = outer
-    if not isinstance(output, Tensor):
-        _refuse_result(self, "forward", output, "the output")
-    run.input = inputs[0].shape, inputs[0].dtype
-    return _keep(run, outer, output)
+def _guarded_backward(formula: Callable[..., Tensor | None]) -> Callable[..., Tensor | None]:
+    @functools.wraps(formula)
+    def backward(self: Any, *gradient: Any) -> Tensor | None:
+        outer = _thread.run
+        if outer is not None and outer.module is self:
+            return formula(self, *gradient)  # super().backward(...)
+        run = None
+        try:
+            if len(gradient) != self._gradients:
+                _refuse_arguments(self, gradient)
+            run = _thread.run = _find(self, outer, gradient)
+            run.check_versions()
+            if outer is None:
+                with _one_at_a_time, _PlainTensors():
+                    result = formula(self, *map(Tensor.detach, gradient))
+            else:
+                result = formula(self, *gradient)
+        except Exception as error:
+            raise _placed(error, run) from None
+        finally:
+            _thread.run = outer
+        if outer is not None:
+            outer.check_versions()
+        if run.entries or not isinstance(result, Tensor) or (result.shape, result.dtype) != run.input:
+            _check_result(run, result)
+        if run.origin is not None and result is not None:
+            result._diy_origin = run.origin  # type: ignore[attr-defined]
+        if run.replaced is not None and result is not None:
+            result._diy_replaced = run.replaced  # type: ignore[attr-defined]
+        return result
+
+    return backward
 
 
-def _start(self: Any, outer: _Run | None, output: Tensor) -> _Run:
-    """Keep a run of a simple layer that has no Sequential around it."""
-    run = _Run(self)
-    if outer is None:
-        _forget(run)
-    _keep(run, outer, output)
+def _remember(self: Any, run: _Run | None, output: Tensor, values: tuple[Any, ...]) -> None:
+    # Not right inside a Sequential: a learner's module, whose run this is, or a layer that is called by itself.
+    if run is None or run.module is not self:
+        outer, run = run, _Run(self, run)
+        run.keep(outer, output)
+    if run.recorded is not None:
+        run.entries.append((self, values, None))
+        run.note_versions()
+
+
+def _recall(self: Any, run: _Run | None, gradient: tuple[Any, ...]) -> _Run:
+    if run is None or run.module is not self:
+        run = _find(self, run, gradient)
+    run.check_versions()
     return run
-
-
-def _forget(run: _Run) -> None:
-    # Even if this forward fails, the one before can't be gone back through any more: the layers may have changed.
-    memory = run.module._memory
-    before = memory.enabled if run.recorded else memory.disabled
-    if before is not None and before.origin is not None:
-        run.replaced = {**(before.replaced or {}), before.origin[0]: before.origin[1]}
-    elif before is not None:
-        run.replaced = before.replaced
-    if run.recorded:
-        memory.enabled = memory.disabled = None
-    elif run.recorded is False:
-        memory.disabled = None
-
-
-def _keep(run: _Run, outer: _Run | None, output: Tensor) -> Tensor:
-    if not output.is_leaf:
-        output = output.detach()  # a parameter that belongs to PyTorch as well has asked for a graph
-    run.output = output.shape, output.dtype
-    if outer is not None:
-        if run.recorded is outer.recorded and run.recorded is not None:
-            outer.entries.append((run.module, run, None))
-    elif run.recorded is not None:
-        run.number = next(_numbers)
-        setattr(run.module._memory, "enabled" if run.recorded else "disabled", run)
-        output._diy_origin = id(run.module), run.number  # type: ignore[attr-defined]  # for the loss to pass on
-    return output
-
-
-def _backward(formula: Callable[..., Tensor | None], self: Any, outer: _Run | None, *gradient: Any) -> Tensor | None:
-    run = None
-    try:
-        if len(gradient) != isinstance(self, Module):
-            _refuse_arguments(self, gradient)
-        run = _thread.run = _find(self, outer, gradient)
-        if outer is None:
-            with _one_at_a_time:
-                result = formula(self, *[G.detach() for G in gradient])
-        else:
-            result = formula(self, *gradient)
-    except Exception as error:
-        raise _placed(error, run) from None
-    finally:
-        _thread.run = outer
-    fits = (result.shape, result.dtype) == run.input if isinstance(result, Tensor) else result is None and _spares(self)
-    if run.entries or not fits:
-        _check_result(run, result)
-    if run.origin is not None and result is not None:
-        result._diy_origin = run.origin  # type: ignore[attr-defined]
-    if run.replaced is not None and result is not None:
-        result._diy_replaced = run.replaced  # type: ignore[attr-defined]
-    return result
 
 
 def _find(self: Any, outer: _Run | None, gradient: tuple[Any, ...]) -> _Run:
     """Take the run that a backward belongs to out of where it was kept. A refused gradient leaves it there."""
-    run = _waiting(self, gradient) if outer is None else outer.take_run(self)
+    run = _waiting(self, gradient) if outer is None else outer.take(self, inner=True)[2]
     if run is None or torch.is_inference_mode_enabled():
         _refuse_backward(self, outer)
     for G in gradient:
@@ -1660,8 +1696,8 @@ def _find(self: Any, outer: _Run | None, gradient: tuple[Any, ...]) -> _Run:
 
 
 def _waiting(self: Any, gradient: tuple[Any, ...]) -> _Run | None:
-    runs = [self._memory.enabled, None if torch.is_grad_enabled() else self._memory.disabled]
-    runs = [run for run in runs if run is not None]
+    memory = self._memory
+    runs = [*filter(None, (memory.enabled, None if torch.is_grad_enabled() else memory.disabled))]
     origin = getattr(gradient[0], "_diy_origin", None) if gradient else None
     if runs and origin is not None and origin[0] == id(self):
         runs = [run for run in runs if run.number == origin[1]] or _refuse_other_forward(self)
@@ -1672,32 +1708,20 @@ def _waiting(self: Any, gradient: tuple[Any, ...]) -> _Run | None:
     return runs[0] if runs else None
 
 
-def _search(run: _Run, module: Any, last: tuple[Any, Any, Any]) -> tuple[tuple[Any, ...], list[int | None]]:
-    # What a module has remembered last, where another one has spoken since: backward need not go straight back.
-    if last[0] is not None:
-        run.entries.append(last)
-    for index in range(len(run.entries) - 1, -1, -1):
-        owner, values, versions = run.entries[index]
-        if owner is module and versions is not None:
-            del run.entries[index]
-            return values, versions
-    _refuse_recall(run, module)
-
-
-def _versions(values: tuple[Any, ...]) -> list[int | None]:
+def _versions(entries: list[Any]) -> list[int | None]:
     # PyTorch counts the in-place changes of every tensor, except of those made under inference mode: they allow none.
+    values = [value for _, values, _ in entries for value in values]
     try:
         return [*map(_version, values)]
     except (AttributeError, RuntimeError):
         return [v._version if isinstance(v, Tensor) and not v.is_inference() else None for v in values]
 
 
-def _accepts(parameter: Any, gradient: Any) -> bool:
-    # Whether a parameter learns. What a learner's module adds is looked at first.
-    run = _thread.run
-    if run is not None and run._guarded:
-        _check_gradient_of(run.module, parameter, gradient)
-    return not getattr(parameter, "frozen", False)
+def _accumulate(parameter: Any, gradient: Any) -> None:
+    # What a learner's module adds is looked at first.
+    if _thread.run is not None:
+        _check_gradient_of(_thread.run.module, parameter, gradient)
+    Module.accumulate(parameter, gradient)
 
 
 def _check_gradient_of(module: Any, parameter: Tensor, gradient: Any) -> None:
@@ -1715,6 +1739,7 @@ def _check_gradient_of(module: Any, parameter: Tensor, gradient: Any) -> None:
 
 for _class in Sequential, MSELoss, CrossEntropyLoss:
     _guard(_class)
+    _class._trusted = True
 
 for _owner, _methods in (Module, _Housekeeping), (Function, _Remembering):
     for _name in vars(_methods).keys() - {"__module__", "__dict__", "__weakref__", "__doc__"}:
@@ -1766,17 +1791,16 @@ def _refuse_overwritten(self: Any) -> NoReturn:
     )
 
 
-def _refuse_changed(self: Any, values: tuple[Any, ...], versions: list[int | None]) -> NoReturn:
-    changed = next(value for value, now, then in zip(values, _versions(values), versions) if now != then)
-    what = f"a tensor of shape {tuple(changed.shape)} that {type(self).__name__}.backward needs"
-    hint = "change a copy (tensor.clone()), or call forward again"
-    raise RuntimeError(f"{what} was changed in place after forward: {hint}")
-
-
-def _refuse_remember(self: Any) -> NoReturn:
-    raise RuntimeError(
-        f"{type(self).__name__}.remember was called outside forward: call it there, with what backward needs"
+def _refuse_changed(run: _Run) -> None:
+    kept = [(index, owner, value) for index, (owner, values, _) in enumerate(run.entries) for value in values]
+    index, owner, value = [one for one, now, then in zip(kept, _versions(run.entries), run.versions) if now != then][-1]
+    error = RuntimeError(
+        f"a tensor of shape {tuple(value.shape)} that {type(owner).__name__}.backward needs was changed in place after "
+        "forward: change a copy (tensor.clone()), or call forward again"
     )
+    if isinstance(run.module, Sequential):
+        error._diy_changed = index, owner  # type: ignore[attr-defined]
+    raise error
 
 
 def _refuse_gradient(run: _Run, G: Any) -> NoReturn:
@@ -1839,17 +1863,21 @@ def _refuse_result(self: Any, method: str, result: Any, what: str) -> NoReturn:
 def _placed(error: Exception, run: _Run | None) -> Exception:
     """Return the error with the place of the layer that raised it, "layer 1.2, Linear(...): what was wrong"."""
     simple = len(error.args) == 1 and isinstance(error.args[0], str) and not isinstance(error, (KeyError, OSError))
-    if run is None or not isinstance(run.module, Sequential) or not simple:
+    if run is None or "layers" not in vars(run.module) or not isinstance(run.module, Sequential) or not simple:
         return error
-    formulas = {Sequential.forward.__wrapped__.__code__: "X", Sequential.backward.__wrapped__.__code__: "G"}  # type: ignore[attr-defined]
-    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code in formulas)
-    found = next((frame for frame in frames if frame.f_locals["self"] is run.module), None)
-    if found is None or (layer := found.f_locals.get("layer")) is None:
-        return error
-    if not hasattr(error, "_diy_place"):
-        error = _explained(error, layer, formulas[found.f_code], found.f_locals)
+    layers, names = run.module.layers, run.module.names
     # In forward as many layers have run as come before this one, in backward as many are left to run.
-    layers, names, here = run.module.layers, run.module.names, len(run.entries)
+    here, changed = len(run.entries), vars(error).pop("_diy_changed", None)
+    if changed is not None:
+        here, layer = changed
+    else:
+        formulas = {Sequential.forward.__wrapped__.__code__: "X", Sequential.backward.__wrapped__.__code__: "G"}  # type: ignore[attr-defined]
+        frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code in formulas)
+        found = next((frame for frame in frames if frame.f_locals["self"] is run.module), None)
+        if found is None or (layer := found.f_locals.get("layer")) is None:
+            return error
+        if not hasattr(error, "_diy_place"):
+            error = _explained(error, layer, formulas[found.f_code], found.f_locals)
     name = names[here] if here < len(layers) and layers[here] is layer else names[layers.index(layer)]
     inside, message = getattr(error, "_diy_place", ("", f"{layer!r}: {error}"))
     place = f"{name}.{inside}" if inside else name
@@ -1944,9 +1972,9 @@ def _rows(tensor: Tensor) -> Tensor:
 
 def _where(X: Tensor, G: Tensor) -> Tensor:
     # G where X > 0, and 0 where X = 0, even if G is infinite there. A product is up to ten times as fast as a choice,
-    # and right as long as all numbers are finite.
-    product = X.sign().mul_(G)
-    return product if math.isfinite((product * X).sum()) else torch.where(X.bool(), G, 0)
+    # and equal to it unless ∞ or NaN play a part. Then X · G is NaN somewhere, which alone does not equal itself.
+    product = X * G
+    return X.sign().mul_(G) if product.equal(product) else torch.where(X.bool(), G, 0)
 
 
 def _wide(tensor: Tensor) -> Tensor:

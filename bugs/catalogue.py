@@ -249,11 +249,11 @@ CATALOGUE = [
         seen_by=("finite differences",),
         check="test_diy.test_a_forward_replaces_what_the_one_before_remembered",
         edits=(
-            ("_forget", "memory.enabled = memory.disabled = None", "pass"),
+            ("_Run.__init__", "outer is None and self.recorded is not None", "False"),
             (
-                "_keep",
-                'setattr(run.module._memory, "enabled" if run.recorded else "disabled", run)',
-                "run.module._memory.enabled = run.module._memory.enabled or run",
+                "_Run.keep",
+                'setattr(self.module._memory, "enabled" if self.recorded else "disabled", self)',
+                "self.module._memory.enabled = self.module._memory.enabled or self",
             ),
         ),
     ),
@@ -282,7 +282,7 @@ CATALOGUE = [
         symptom="Wrong gradients, without a word, in code that looks harmless.",
         seen_by=(),
         check="test_diy.test_what_backward_needs_must_not_change_in_between",
-        edits=(("Function.recall", "_versions(values) != versions", "False"),),
+        edits=(("_Run.check_versions", "versions != self.versions[: len(versions)]", "False"),),
     ),
     # Losses
     Bug(
