@@ -369,7 +369,7 @@ class Loss(Function):
             )
         _only_default(self, size_average=(size_average, None), reduce=(reduce, None))
         if reduction not in ("mean", "sum"):
-            raise ValueError(f'reduction must be "mean" or "sum", got {reduction!r}')
+            raise ValueError(f'reduction must be "mean" or "sum", got {reduction!r}: the loss is one number')
         self.reduction, self.stacked = reduction, bool(stacked)
 
     @abstractmethod
@@ -693,7 +693,12 @@ class CrossEntropyLoss(Loss):
             raise TypeError(f"the target must be a tensor of class indices, int64, got {_kind(t)}")
         if S.dim() != 2 + self.stacked or t.shape != S.shape[:-1]:
             shapes = f"{tuple(S.shape)} and {tuple(t.shape)}"
-            raise ValueError(f"expected a prediction of shape (N, classes) and a target of shape (N,), got {shapes}")
+            sizes, of_target = ("R, N", "(R, N)") if self.stacked else ("N", "(N,)")
+            more = S.dim() > 2 and not self.stacked
+            hint = ": further dimensions of samples become rows by S.movedim(1, -1).flatten(0, -2)" if more else ""
+            raise ValueError(
+                f"expected a prediction of shape ({sizes}, classes), a target of shape {of_target}, got {shapes}{hint}"
+            )
         if t.numel() and not 0 <= t.min() <= t.max() < S.shape[-1]:
             low, high = t.min().item(), t.max().item()
             raise ValueError(f"the target must hold indices from 0 to {S.shape[-1] - 1}, got {low} to {high}")
@@ -1901,7 +1906,8 @@ def _explained(error: Exception, layer: Module, letter: str, values: Mapping[str
 def _check_images(X: Tensor, channels: int | None, like: Tensor | None) -> None:
     _check_floating("input", X)
     if X.dim() != 4 or channels not in (None, X.shape[1]):
-        raise ValueError(f"expected an input of shape (N, {channels or 'C'}, H, W), got {tuple(X.shape)}")
+        hint = ": a single image becomes a batch by image[None]" if X.dim() == 3 else ""
+        raise ValueError(f"expected an input of shape (N, {channels or 'C'}, H, W), got {tuple(X.shape)}{hint}")
     if like is not None and X.dtype != like.dtype:
         raise TypeError(f"the input is {X.dtype}, the weights are {like.dtype}: convert one with .to()")
 
@@ -1939,7 +1945,8 @@ def _only_default(owner: object, **arguments: tuple[Any, ...]) -> None:
         simple = value is None or isinstance(value, (bool, str, tuple, list, numbers.Number))
         if not simple or all(value is not one and value != one for one in supported):
             got = f"{value!r}" if simple else f"a {_kind(value)}"
-            hint = f"; {name} is created first, and then called on a tensor" if isinstance(value, Tensor) else ""
+            got = "a tensor" if isinstance(value, Tensor) else got
+            hint = f"; to call it, {name} is created first" if isinstance(value, Tensor) else ""
             values = " or ".join(map(repr, supported))
             raise ValueError(f"{name} supports PyTorch's argument {argument} with {values} only, got {got}{hint}")
 

@@ -129,7 +129,7 @@ def test_arguments_that_are_not_supported_are_refused(diy):
         (lambda: diy.SGD([torch.zeros(1)], lr=0.1, maximize=True), "maximize with False only, got True"),
         (lambda: diy.MSELoss(size_average=False), "size_average with None only, got False"),
         (lambda: diy.CrossEntropyLoss(label_smoothing=0.1), r"label_smoothing with 0\.0 only, got 0\.1"),
-        (lambda: diy.ReLU(torch.zeros(2)), "inplace with False only, got a torch.float32; ReLU is created first"),
+        (lambda: diy.ReLU(torch.zeros(2)), "inplace with False only, got a tensor; to call it, ReLU is created first"),
     ):
         with pytest.raises(ValueError, match=f"supports PyTorch's argument {argument}"):
             call()
