@@ -12,7 +12,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 
@@ -293,6 +293,82 @@ def numpy_by_hand(task: Task) -> Run:
     return run
 
 
+def numpy_classes(task: Task, dtype: str) -> Run:
+    """The same mathematics in classes, as a framework written to learn from has them."""
+    import numpy as np
+
+    from benchmarks import numpy_classes as library
+
+    points, targets = (array.astype(dtype) for array in task.data())
+    parameters = [array.astype(dtype) for array in task.parameters()]
+    layers: list[library.Layer] = []
+    for w, b in zip(parameters[::2], parameters[1::2]):
+        layers += [library.Linear(np.ascontiguousarray(w.T), b), library.ReLU()]
+    layers[-1] = library.Tanh()
+    network, criterion = library.Network(layers), library.MeanSquaredError()
+    optimizer, batches = library.SGD(task.lr), library.Batches(task.batch_size, seed=2)
+
+    def run(epochs: int) -> list[float]:
+        losses = []
+        for _ in range(epochs):
+            total = 0.0
+            for x, target in batches(points, targets):
+                prediction = network.forward(x)
+                total += criterion.loss(prediction, target)
+                network.backward(criterion.gradient(prediction, target))
+                optimizer.step(network)
+            losses.append(total / task.steps)
+        return losses
+
+    return run
+
+
+def micrograd(task: Task) -> Run:
+    """A graph of single numbers, with micrograd's own network and backward pass; it has no tanh, so that is added."""
+    import math
+
+    import numpy as np
+    from micrograd.engine import Value
+    from micrograd.nn import MLP
+
+    points, targets = (array.tolist() for array in task.data())
+    network, generator = MLP(task.sizes[0], list(task.sizes[1:])), np.random.default_rng(2)
+    arrays = task.parameters()
+    for layer, weights, biases in zip(network.layers, arrays[::2], arrays[1::2]):
+        for neuron, row, bias in zip(layer.neurons, weights.tolist(), biases.tolist()):
+            neuron.b.data = bias
+            for value, number in zip(neuron.w, row):
+                value.data = number
+
+    def tanh(s: Value) -> Value:
+        x = Value(math.tanh(s.data), (s,), "tanh")
+
+        def backward() -> None:
+            s.grad += (1 - x.data**2) * x.grad
+
+        x._backward = backward
+        return x
+
+    def step(rows: list[int]) -> float:
+        errors = [(tanh(s) - t) ** 2 for row in rows for s, t in zip(network(points[row]), targets[row])]
+        loss = sum(errors) / len(errors)
+        network.zero_grad()
+        loss.backward()
+        for parameter in network.parameters():
+            parameter.data -= task.lr * parameter.grad
+        return loss.data
+
+    def run(epochs: int) -> list[float]:
+        losses = []
+        for _ in range(epochs):
+            order = generator.permutation(task.samples).tolist()
+            starts = range(0, task.samples, task.batch_size)
+            losses.append(sum(step(order[start : start + task.batch_size]) for start in starts) / task.steps)
+        return losses
+
+    return run
+
+
 def _jax_step(task: Task):
     import jax
     import jax.numpy as jnp
@@ -403,6 +479,7 @@ class Contender:
         tools: programs of which one must be installed.
         networks: how many networks one step trains; times are given per network.
         epochs: how many a turn takes.
+        slow: whether a step takes seconds: then a turn is one step, and there are three, beside the baseline's.
         one_call: whether a whole run is one call, so that its first result is its last.
         cpu: whether the row runs on the CPU only.
     """
@@ -414,8 +491,13 @@ class Contender:
     tools: tuple[str, ...] = ()
     networks: int = 1
     epochs: int = 10
+    slow: bool = False
     one_call: bool = False
     cpu: bool = False
+
+    def own(self, task: Task) -> Task:
+        """Return the task, or the first batch of it for a slow row."""
+        return replace(task, samples=min(task.batch_size, task.samples)) if self.slow else task
 
     def missing(self, device: str = "cpu") -> str | None:
         """Return why this row cannot run here, or None."""
@@ -443,6 +525,15 @@ CONTENDERS = {
     "diy-stack": Contender("diy, ten networks at once, per network", partial(stack, networks=10), networks=10),
     "torch-compile": Contender("PyTorch, torch.compile", compiled, tools=COMPILERS),
     "numpy": Contender("NumPy by hand", numpy_by_hand, imports=("numpy",), cpu=True),
+    "numpy-classes": Contender(
+        "NumPy, a framework of classes", partial(numpy_classes, dtype="float32"), imports=("numpy",), cpu=True
+    ),
+    "numpy-classes-64": Contender(
+        "the same in float64", partial(numpy_classes, dtype="float64"), imports=("numpy",), cpu=True
+    ),
+    "micrograd": Contender(
+        "micrograd, number by number", micrograd, imports=("numpy", "micrograd"), epochs=1, slow=True, cpu=True
+    ),
     "jax-step": Contender("JAX, one jitted step", jax_step, imports=("jax",), cpu=True),
     "jax-scan": Contender(
         "JAX, the whole run in one scan", jax_scan, imports=("jax",), epochs=100, one_call=True, cpu=True

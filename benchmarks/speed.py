@@ -184,21 +184,26 @@ def training(
             skipped[row] = reason
         else:
             say(f"preparing {row}")
-            runs[row] = (CONTENDERS[row].build(task), CONTENDERS[row].epochs)
+            runs[row] = (CONTENDERS[row].build(CONTENDERS[row].own(task)), CONTENDERS[row].epochs)
     say(f"{len(runs)} rows, {rounds} rounds")
-    times = take_turns(runs, rounds)
+    times = take_turns({row: run for row, run in runs.items() if not CONTENDERS[row].slow}, rounds)
     table = []
     for row in rows:
         contender = CONTENDERS[row]
         entry = {"row": row, "title": contender.title, "baseline": contender.baseline, "skipped": skipped.get(row)}
-        if row in times:
-            share = 1 / contender.networks
-            entry["microseconds"] = spread(1e6 * share * value / task.steps for value in times[row])
-            if contender.baseline in times:
-                entry["ratio"] = ratio(times, row, contender.baseline, share)
+        if row in runs:
+            own, together = contender.own(task), times
+            if contender.slow:
+                together = take_turns({name: runs[name] for name in (contender.baseline, row) if name in runs}, 3)
+            share = task.steps / own.steps / contender.networks
+            entry["microseconds"] = spread(1e6 * share * value / task.steps for value in together[row])
+            if contender.baseline in together:
+                entry["ratio"] = ratio(together, row, contender.baseline, share)
             if repeats:
                 say(f"{row} in a process of its own")
-                measured = [in_a_process(row, task, epochs) for _ in range(1 if row == "torch-compile" else repeats)]
+                once = contender.slow or row == "torch-compile"
+                length = 1 if contender.slow else epochs
+                measured = [in_a_process(row, own, length) for _ in range(1 if once else repeats)]
                 entry |= {key: statistics.median(one[key] for one in measured) for key in measured[0]}
         table.append(entry)
     return table, times
@@ -291,7 +296,11 @@ def show(report: dict) -> str:
         return ["", f"| {' | '.join(columns)} |", "|---" + "|---:" * (len(columns) - 1) + "|"]
 
     about = report["environment"]
-    versions = [f"{name} {about[name]}" for name in ("python", "torch", "numpy", "jax", "tinygrad") if about[name]]
+    versions = [
+        f"{name} {about[name]}"
+        for name in ("python", "torch", "numpy", "jax", "tinygrad", "micrograd")
+        if about.get(name)
+    ]
     lines = [
         f"{about['processor']}, {about['cores']} cores, {about['system']}, {about['device']}; {', '.join(versions)}"
     ]
@@ -383,7 +392,7 @@ def machine(device: str) -> dict:
     from experiments import results
 
     versions = {}
-    for package in ("numpy", "jax", "tinygrad"):
+    for package in ("numpy", "jax", "tinygrad", "micrograd"):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -30,12 +30,38 @@ def build(row, task):
 
 
 # torch-compile and tinygrad take seconds to compile, and are compared in the run of the benchmark alone.
-@pytest.mark.parametrize("row", ["diy-sgd", "diy-stack", "torch-by-hand", "numpy", "jax-step", "jax-scan"])
+ROWS = ["diy-sgd", "diy-stack", "torch-by-hand", "numpy", "numpy-classes", "numpy-classes-64", "jax-step", "jax-scan"]
+
+
+@pytest.mark.parametrize("row", ROWS)
 def test_contenders_compute_the_same_losses_as_pytorch(row):
     losses, expected = build(row, FULL_BATCH)(20), build("torch-sgd", FULL_BATCH)(20)
     assert expected[-1] < 0.6 * expected[0], "the comparison is of networks that learn"
     # 20 steps in float32, summed in different orders, let rounding grow to some 1e-6
     assert losses == pytest.approx(expected, rel=1e-4)
+
+
+def test_micrograd_computes_the_same_losses_as_pytorch():
+    task = contenders.Task((2, 4, 3, 2), batch_size=20, samples=20)  # a number at a time is slow
+    losses, expected = build("micrograd", task)(20), build("torch-sgd", task)(20)
+    assert expected[-1] < 0.8 * expected[0]
+    assert losses == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_slow_row_takes_one_step_three_times_beside_its_baseline(monkeypatch):
+    monkeypatch.setitem(contenders.CONTENDERS, "numpy", replace(contenders.CONTENDERS["numpy"], slow=True))
+    turns = []
+
+    def take_turns(runs, rounds):
+        turns.append((*runs, rounds))
+        return {row: [float(len(row))] * rounds for row in runs}  # seconds per epoch
+
+    monkeypatch.setattr(speed, "take_turns", take_turns)
+    table, _ = speed.training(["torch-sgd", "numpy"], 5, 0, task=contenders.Task(), say=silent)
+    assert turns == [("torch-sgd", 5), ("torch-sgd", "numpy", 3)]
+    assert contenders.CONTENDERS["numpy"].own(contenders.Task()).steps == 1
+    assert [entry["microseconds"]["median"] for entry in table] == pytest.approx([9e5, 5e6])  # of ten steps, of one
+    assert table[1]["ratio"]["median"] == pytest.approx(5 * 10 / 9)
 
 
 @pytest.mark.parametrize("kind", ["sgd", "dropout", "adam", "lenet"])
