@@ -88,7 +88,7 @@ class Function(ABC):
         if run is None or not run.trusted:
             run = _recall(self, run, gradient)
         owner, values, inner = entry = run.entries.pop() if run.entries else (None, (), None)
-        if owner is not self or inner is not None:  # a learner's backward need not go straight back
+        if owner is not self or inner is not None:
             run.entries.append(entry)
             values = run.take(self, inner=False)[1]
         return *gradient, *values
@@ -216,8 +216,8 @@ class Linear(Module):
         (F5) ∂ℓ/∂X = G W     by index: ∂ℓ/∂Xₙᵢ = Σₖ Gₙₖ Wₖᵢ, summed over the outputs k because xᵢ feeds all of them
         """
         G, X, W = self.recall(G)
-        rows = _rows(G)
-        self.accumulate(W, rows.mT @ _rows(X))  # (out, N) (N, in) -> (out, in)
+        rows, inputs = _rows(G, X)
+        self.accumulate(W, rows.mT @ inputs)  # (out, N) (N, in) -> (out, in)
         if self.bias is not None:
             self.accumulate(self.bias, rows.sum(0))  # (N, out) -> (out,)
         return G @ W if self.needs_input_grad else None  # (N, out) (out, in) -> (N, in)
@@ -1470,6 +1470,15 @@ class Parameter(Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # results are plain tensors
     frozen = False
 
+    @property
+    def data(self) -> Tensor:
+        return Tensor.data.__get__(self)  # type: ignore[attr-defined, no-any-return]
+
+    @data.setter
+    def data(self, values: Tensor) -> None:
+        Tensor.data.__set__(self, values)  # type: ignore[attr-defined]
+        self.copy_(self)  # a change in place, which a backward that needs the values of before notices
+
     @_Switch
     def requires_grad(self, learned: bool) -> None:
         self.frozen = not learned
@@ -1567,8 +1576,11 @@ class _Run:
         return output
 
     def take(self, module: Any, inner: bool) -> tuple[Any, tuple[Any, ...], Any]:
-        """Take out what a module inside this one has left last: its run, or what it has remembered."""
-        for index in range(len(self.entries) - 1, -1, -1):
+        """Take out what a module inside this one has left last: its run, or what it has remembered.
+
+        A learner's backward may take another way than straight back; a Sequential's may not.
+        """
+        for index in range(len(self.entries) - 1, len(self.entries) - 2 if self.trusted else -1, -1):
             owner, _, run = self.entries[index]
             if owner is module and (run is not None) is inner:
                 return self.entries.pop(index)
@@ -1816,6 +1828,8 @@ def _refuse_gradient(run: _Run, G: Any) -> NoReturn:
 
 
 def _refuse_recall(run: _Run, module: Any) -> NoReturn:
+    if run.trusted:
+        raise RuntimeError(f"the layers of this {type(run.module).__name__} were changed after forward: call it again")
     if run.module is not module:
         _refuse_backward(module, run)
     name = type(module).__name__
@@ -1973,8 +1987,8 @@ def _pair(name: str, value: Any, least: int = 1) -> tuple[int, int]:
     return int(pair[0]), int(pair[1])
 
 
-def _rows(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dim() == 2 else tensor.reshape(-1, tensor.shape[-1])
+def _rows(G: Tensor, X: Tensor) -> tuple[Tensor, Tensor]:
+    return (G, X) if G.dim() == 2 else (G.reshape(-1, G.shape[-1]), X.reshape(-1, X.shape[-1]))
 
 
 def _where(X: Tensor, G: Tensor) -> Tensor:

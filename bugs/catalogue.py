@@ -18,7 +18,7 @@ CATALOGUE = [
         ),
         seen_by=(*GRADIENTS, "training"),
         check="test_diy.test_linear_by_hand",
-        edits=(("Linear.backward", "rows.mT @ _rows(X)", "(_rows(X).mT @ rows).reshape(W.shape)"),),
+        edits=(("Linear.backward", "rows.mT @ inputs", "(inputs.mT @ rows).reshape(W.shape)"),),
     ),
     Bug(
         name="bias-not-summed",
@@ -44,7 +44,7 @@ CATALOGUE = [
         ),
         seen_by=GRADIENTS,
         check="test_diy.test_linear_by_hand",
-        edits=(("Linear.backward", "rows.mT @ _rows(X)", "rows.mT @ _rows(X) / max(1, len(rows))"),),
+        edits=(("Linear.backward", "rows.mT @ inputs", "rows.mT @ inputs / max(1, len(rows))"),),
     ),
     Bug(
         name="transposed-way-back",

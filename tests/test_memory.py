@@ -117,6 +117,70 @@ def test_what_backward_needs_must_not_change(change):
         ours.backward(G)
 
 
+def test_new_data_under_a_weight_is_a_change():
+    ours, _ = pair()
+    ours(X)
+    ours[3].weight.data = torch.zeros(2, 3, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match=r"^layer 3, Linear.*was changed in place after forward"):
+        ours.backward(G)
+    assert torch.equal(ours[3].weight.data, torch.zeros(2, 3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda net: net.layers.reverse(),
+        lambda net: net.layers.insert(1, net.layers.pop()),
+        lambda net: net.layers.pop(),
+        lambda net: net.layers.pop(0),
+        lambda net: net.append(net[0]),
+    ],
+    ids=["reversed", "moved", "last gone", "first gone", "more"],
+)
+def test_layers_that_were_rearranged_after_forward_are_noticed(change):
+    layers = [diy.Linear(3, 3).double() for _ in range(3)]
+    net = diy.Sequential(*layers)
+    net(X)
+    change(net)
+    with pytest.raises(RuntimeError, match=r"layers of this Sequential were changed after forward|did not call Linear"):
+        net.backward(OTHER)
+
+
+class Spoiler(diy.Module):
+    """A learner's layer that changes something in place, in forward or in backward."""
+
+    def __init__(self, in_forward=None, in_backward=None):
+        self.in_forward, self.in_backward = in_forward, in_backward
+
+    def forward(self, input):
+        if self.in_forward:
+            self.in_forward(input)
+        output = 2 * input
+        self.remember(output)
+        return output
+
+    def backward(self, gradient):
+        (gradient,) = self.recall(gradient)
+        if self.in_backward:
+            self.in_backward(gradient)
+        return 2 * gradient
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("when", ["in_forward", "in_backward"])
+def test_a_learners_layer_that_spoils_what_a_layer_below_needs_is_noticed(when, nested):
+    below = diy.Linear(3, 3).double()
+    spoilers = [Spoiler(**{when: lambda _: below.weight.mul_(2)})]
+    if when == "in_forward":
+        spoilers.append(Spoiler(in_forward=lambda input: input.mul_(2)))  # the output of Tanh, which it needs itself
+    for spoiler in spoilers:
+        middle = diy.Sequential(spoiler, diy.Linear(3, 3).double()) if nested else spoiler
+        net = diy.Sequential(below, diy.Tanh(), middle, diy.Linear(3, 2).double())
+        net(X)
+        with pytest.raises(RuntimeError, match=r"^layer [012].* was changed in place after forward"):
+            net.backward(G)
+
+
 def test_a_weight_that_is_replaced_gets_no_gradient():
     ours, theirs = pair()
     old = ours[0].weight
