@@ -137,10 +137,12 @@ def check_gradients(
         verbose: whether to print the verdicts.
 
     Raises:
-        ValueError: tolerance is not above 0.
+        ValueError: tolerance is not above 0, or seed is no integer from 0 to 2**62 - 1.
     """
-    if not tolerance > 0:
-        raise ValueError(f"tolerance must be above 0, got {tolerance}")
+    if isinstance(tolerance, (str, type(None))) or not tolerance > 0:
+        raise ValueError(f"tolerance must be a number above 0, got {tolerance!r}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**62:
+        raise ValueError(f"seed must be an integer from 0 to 2**62 - 1, got {seed!r}")
     verdicts: list[Verdict] = []
     with _surroundings():
         try:
@@ -260,6 +262,8 @@ class _Subject:
             if not isinstance(value, Tensor) and (what == "input" or value is not None):
                 wanted = "a floating-point tensor" if what == "input" else "a tensor"
                 raise _SlipError(what, f"the {what} must be {wanted}, got {_kind(value)}: torch.tensor(...) makes one")
+            if isinstance(value, Tensor) and value.is_meta:
+                raise _SlipError(what, f'the {what} is on the device "meta", which holds no numbers')
         if not input.is_floating_point():
             hint = f"the input must be a floating-point tensor, got {input.dtype}: convert it by .float()"
             raise _SlipError("input", hint)
@@ -333,6 +337,8 @@ class _Subject:
         elif not _same(given, self.input):
             reason = "forward changes its input in place: it must change a copy, input.clone()"
         for name, tensor, values in before:
+            if self.names_them and dict(self.parameters()).get(name) is not after.get(name):
+                reason = reason or f"{name} is another tensor each time that it is asked for: set it once, in __init__"
             if (self.names_them and after.get(name) is not tensor) or not _same(tensor, values):
                 reason = reason or f"forward changes {name}: only an optimizer changes parameters"
         if reason:
@@ -595,12 +601,16 @@ def _judge(subject: _Subject, name: str, shape: torch.Size, got: Any, above: Ten
         return replace(verdict, error=0.0, right=True)
     error, reach, got = _infinite(slopes.error @ sizes), slopes.reach @ sizes, got.double().flatten()
     nearest = torch.where(width > 0, got.clamp(middle - width, middle + width), middle)
-    difference, size = (got - nearest).abs(), torch.maximum(got.abs(), nearest.abs())
+    # An infinite gradient is as far from every slope as from any other: it is wrong wherever the slope is known.
+    difference, size = (got - nearest).abs(), torch.maximum(got.abs().where(~got.isinf(), 0.0), nearest.abs())
     still, blind = slopes.still.all(1), int((weights == 0).sum())  # blind: for outputs that are no finite numbers
     floor = 64 * (subject.eps * (slopes.slope.abs() @ sizes) + (slopes.floor @ sizes).where(still, 0.0))
-    bad = error.isfinite() & ~(difference <= subject.tolerance * size + error + floor) & (got.isfinite() | (blind == 0))
+    floor += 1e-150  # squares of less vanish in float64
     zero = still | (got == 0) & (slopes.dead | slopes.still).all(1)
-    unknown = ~bad & ~((error <= 5e-4 * size) | (error <= 1e-6 * reach) | zero)
+    known = (error <= 5e-4 * size) | (error <= 1e-6 * reach) | zero
+    bad = error.isfinite() & ~(difference <= subject.tolerance * size + error + floor) & (got.isfinite() | (blind == 0))
+    bad &= ~got.isinf() | known
+    unknown = ~bad & ~known
     relative = _infinite(difference / torch.where(bad, size, torch.maximum(size, reach)).clamp(min=1e-300))
     if bad.any():
         place = int(relative.where(bad, -1.0).argmax())
@@ -714,7 +724,9 @@ def _kind(value: object) -> str:
 
 def _explain(subject: _Subject, what: str, error: Exception) -> str:
     """Say what was raised in the learner's code, on which line, and what that often means."""
-    message, kind = " ".join(str(error).split()), type(subject.module)
+    message, kind = "", type(subject.module)
+    with contextlib.suppress(Exception):  # an exception of the learner's own may fail to say what it is
+        message = " ".join(str(error).split())
     root = next(c for c in reversed(kind.__mro__) if c.__module__ not in ("builtins", "abc"))
     base, file = (getattr(sys.modules.get(c.__module__), "__file__", None) for c in (root, kind))
     place = _place(

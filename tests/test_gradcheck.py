@@ -1,5 +1,7 @@
 """The gradient checker: it calls right gradients right, wrong ones wrong, and names the well-known mistakes."""
 
+import math
+
 import pytest
 import torch
 
@@ -298,7 +300,7 @@ def test_what_cannot_be_checked_is_said_in_words():
     ):
         check = check_gradients(*arguments, verbose=False)
         assert check.wrong and words in check[place].reason
-    with pytest.raises(ValueError, match="tolerance must be above 0"):
+    with pytest.raises(ValueError, match="tolerance must be a number above 0"):
         check_gradients(diy.Tanh(), numbers(3), tolerance=0)
 
 
@@ -325,3 +327,67 @@ def test_a_parameter_that_is_not_named_is_explained():
 def test_an_input_without_dimensions_is_an_input(value):
     for module in (diy.ReLU(), diy.Tanh(), diy.Sequential(diy.ReLU(), diy.Tanh())):
         assert check_gradients(module, torch.tensor(value), verbose=False)
+
+
+class Function(diy.Module):
+    """A function of one number with any slope."""
+
+    def __init__(self, function, slope):
+        self.function, self.slope = function, slope
+
+    def forward(self, input):
+        output = self.function(input)
+        self.remember(output, input)
+        return output
+
+    def backward(self, gradient):
+        gradient, input = self.recall(gradient)
+        return gradient * self.slope(input)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_an_infinite_gradient_is_wrong_where_the_slope_is_known(value):
+    check = check_gradients(Function(torch.exp, lambda x: x * value), numbers(3), verbose=False)
+    assert check.wrong and not math.isfinite(check["input"].got)
+    # A vertical tangent: no slope can be measured, and infinity may be right.
+    steep = Function(lambda x: x.sign() * x.abs().sqrt(), lambda x: 0.5 / x.abs().sqrt())
+    check = check_gradients(steep, torch.tensor([0.0, 1.0, -2.0]), verbose=False)
+    assert not check.wrong and check["input"].cannot_tell
+
+
+def test_what_vanishes_in_float64_is_not_wrong():
+    square = Function(lambda x: x**2, lambda x: 2 * x)
+    assert check_gradients(square, torch.tensor([1e-200, 1.0], dtype=torch.float64), verbose=False)
+
+
+@pytest.mark.parametrize("arguments", [{"tolerance": "x"}, {"tolerance": math.nan}, {"seed": 1.5}, {"seed": "x"}])
+def test_arguments_of_the_check_itself_are_looked_at(arguments):
+    with pytest.raises(ValueError, match=rf"{next(iter(arguments))} must be"):
+        check_gradients(diy.Tanh(), numbers(3), **arguments)
+
+
+def test_an_input_without_numbers_is_refused():
+    check = check_gradients(diy.Tanh(), torch.ones(3, device="meta"), verbose=False)
+    assert check.wrong and "holds no numbers" in check["input"].reason
+
+
+def test_a_parameter_that_is_made_anew_each_time_is_told():
+    class Anew(diy.Tanh):
+        parameter_names = ("weight",)
+        weight = property(lambda self: torch.ones(3))
+
+    check = check_gradients(Anew(), numbers(3), verbose=False)
+    assert check.wrong and "weight is another tensor each time" in check["forward"].reason
+
+
+def test_an_exception_that_cannot_say_what_it_is_gives_a_verdict():
+    class MuteError(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    class Raises(diy.Tanh):
+        def forward(self, input):
+            raise MuteError
+
+    check = check_gradients(Raises(), numbers(3), verbose=False)
+    assert check.wrong and "forward raised MuteError" in check["forward"].reason
