@@ -39,8 +39,6 @@ __all__ = ["Module", "Sequential", "Linear", "Conv2d", "MaxPool2d", "BatchNorm2d
 __all__ += ["ReLU", "Tanh", "Sigmoid", "Loss", "MSELoss", "LossMSE", "CrossEntropyLoss"]
 __all__ += ["Optimizer", "SGD", "Adam", "CosineAnnealingLR", "kaiming_normal_", "stack", "unstack"]
 
-_ONE = torch.ones(())  # what is taken from a tensor takes half as long as what is taken from a number
-
 # ----------------------------------------------------------------------------------------------------------------------
 # I. A network that learns
 
@@ -87,9 +85,10 @@ class Function(ABC):
         run = _thread.run
         if run is None or not run.trusted:
             run = _recall(self, run, gradient)
-        owner, values, inner = entry = run.entries.pop() if run.entries else (None, (), None)
-        if owner is not self or inner is not None:
-            run.entries.append(entry)
+        owner, values, inner = run.entries[-1] if run.entries else (None, (), None)
+        if owner is self and inner is None:
+            run.entries.pop()
+        else:
             values = run.take(self, inner=False)[1]
         return *gradient, *values
 
@@ -277,7 +276,7 @@ class Tanh(Module):
     def backward(self, G: Tensor) -> Tensor:
         """(F10) ∂ℓ/∂s = G · σ'(s) with σ'(s) = 1 − tanh²(s)."""
         G, X = self.recall(G)
-        return G * (_ONE - X * X)
+        return G * (1 - X * X)
 
 
 class Sequential(Module):
@@ -1580,10 +1579,12 @@ class _Run:
 
         A learner's backward may take another way than straight back; a Sequential's may not.
         """
-        for index in range(len(self.entries) - 1, len(self.entries) - 2 if self.trusted else -1, -1):
+        for index in reversed(range(len(self.entries))):
             owner, _, run = self.entries[index]
             if owner is module and (run is not None) is inner:
                 return self.entries.pop(index)
+            if self.trusted:
+                break
         _refuse_recall(self, module)
 
 
@@ -1608,7 +1609,7 @@ _thread = _Thread()
 _numbers = itertools.count(1)
 _one_at_a_time = threading.RLock()
 _version = operator.attrgetter("_version")
-_PlainTensors = torch._C.DisableTorchFunctionSubclass  # inside, a Parameter costs no more than any tensor
+_PlainTensors = torch._C.DisableTorchFunctionSubclass  # inside, a Parameter costs hardly more than any tensor
 
 
 def _guard(cls: Any) -> None:
