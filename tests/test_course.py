@@ -6,16 +6,31 @@ import re
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from course import Table, agree, code, film, shapes, show
+from course import Table, agree, beside, code, film, shapes, show
 
 import diy
 
 
-def test_agree_names_each_oracle(capsys):
-    agree("(F2) ∂ℓ/∂W", torch.ones(2), finite_differences=torch.ones(2) + 1e-9, diy=torch.ones(2))
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "(F2) ∂ℓ/∂W"
-    assert [line.split("agrees")[0].strip() for line in lines[1:]] == ["finite differences", "diy.py"]
+def test_agree_names_each_oracle_and_its_tolerance_in_one_line(capsys):
+    agree("(F2) ∂ℓ/∂W", torch.ones(2), finite_differences=torch.ones(2) + 1e-9, autograd=torch.ones(2), diy=[1, 1])
+    assert (
+        capsys.readouterr().out == "(F2) ∂ℓ/∂W: within 1e-07 of finite differences; within 1e-12 of autograd, diy.py\n"
+    )
+    agree("a mean", 1.0, tolerance=0.1, expectation=1.05)
+    assert capsys.readouterr().out == "a mean: within 1e-01 of expectation\n"
+
+
+def test_beside_prints_matrices_in_columns(capsys):
+    beside(by_hand=torch.tensor([[1.0, -2.0], [0.0, 3.0]]), measured=torch.tensor([[1.0, -2.0], [-1e-9, 3.00001]]))
+    assert capsys.readouterr().out.splitlines() == [
+        "           by hand             measured",
+        "   1.0000  -2.0000      1.0000  -2.0000",
+        "   0.0000   3.0000      0.0000   3.0000",
+    ]
+    beside(a=torch.ones(1), b=[2.0])
+    assert capsys.readouterr().out.splitlines()[1].split() == ["1.0000", "2.0000"]
+    with pytest.raises(ValueError):
+        beside(a=torch.ones(2, 2), b=torch.ones(3, 2))
 
 
 @pytest.mark.parametrize("other", [torch.ones(2).double() + 1e-9, torch.tensor([1.0, float("nan")]), torch.ones(2, 1)])
@@ -30,6 +45,8 @@ def test_agree_is_strict_with_all_but_finite_differences():
         agree("(F2)", 1.0, finite_differences=1 + 2e-7)
     with pytest.raises(AssertionError, match="diy"):
         agree("(F2)", 1.0, diy=1 + 5e-8)
+    with pytest.raises(AssertionError, match="finite differences"):
+        agree("(F2)", 1.0, measured=1e-9, finite_differences=1 + 5e-8)
 
 
 def test_agree_wants_something_to_compare_with():

@@ -162,30 +162,46 @@ def code(*functions: Callable) -> None:
 # Checks of formulas
 
 
-def agree(formula: str, value, /, *, tolerance: float = 1e-12, **oracles) -> None:
-    """Compare what a formula gives with the same quantity computed in other ways, and print the verdict.
+def beside(**tensors: Tensor) -> None:
+    """Print vectors or matrices of one shape side by side, each below its name, with four decimals."""
+    blocks = []
+    for name, tensor in tensors.items():
+        rows = torch.atleast_2d(torch.as_tensor(tensor, dtype=torch.float64)).tolist()
+        # The zero that is added turns the -0.0 of a small negative number into 0.0.
+        lines = ["".join(f"{round(number, 4) + 0.0:9.4f}" for number in row) for row in rows]
+        width = max(len(name), *map(len, lines))
+        blocks.append([name.replace("_", " ").rjust(width), *(line.rjust(width) for line in lines)])
+    print("\n".join("   ".join(line) for line in zip(*blocks, strict=True)))
+
+
+def agree(formula: str, value, /, *, tolerance: float = 1e-12, measured: float = 1e-7, **oracles) -> None:
+    """Compare what a formula gives with the same quantity computed in other ways, and print one verdict.
 
     Args:
-        formula: the ledger number and what it gives, "F3, ∂ℓ/∂W".
+        formula: the ledger number and what it gives, "(F3) ∂ℓ/∂W".
         value: what the formula gives; a number or a tensor, float64 if the comparison is to mean anything.
-        tolerance: the allowed difference, relative to the largest component where that exceeds 1. For the oracle
-            `finite_differences` it is 1e-7 at least: their own error is about 1e-10 with the step 1e-5.
+        tolerance: the allowed difference, relative to the largest component where that exceeds 1.
+        measured: the same for the oracle `finite_differences`, whose own error is about 1e-10 with the step 1e-5.
         oracles: the same quantity by other ways: finite_differences=..., autograd=..., diy=...
+
+    The verdict names every oracle with its tolerance.
 
     Raises:
         AssertionError: one of them differs, or there is none.
     """
     assert oracles, f"{formula}: nothing to compare with"
     value = torch.as_tensor(value, dtype=torch.float64)
-    print(formula)
+    agreeing: dict[float, list[str]] = {}
     for oracle, other in oracles.items():
         name = {"diy": "diy.py"}.get(oracle, oracle.replace("_", " "))
-        allowed = max(tolerance, 1e-7) if oracle == "finite_differences" else tolerance
+        allowed = measured if oracle == "finite_differences" else tolerance
         other = torch.as_tensor(other, dtype=torch.float64)
         assert other.shape == value.shape, f"{formula}: {name} has shape {tuple(other.shape)}, not {tuple(value.shape)}"
         difference = relative_difference(value, other)
         assert difference <= allowed, f"{formula}: {name} differs by {difference:.1e}, more than {allowed:.0e}"
-        print(f"    {name:<20} agrees within {allowed:.0e}")
+        agreeing.setdefault(allowed, []).append(name)
+    verdict = "; ".join(f"within {allowed:.0e} of {', '.join(names)}" for allowed, names in agreeing.items())
+    print(textwrap.fill(f"{formula}: {verdict}", width=100, subsequent_indent="    "))
 
 
 def relative_difference(a: Tensor, b: Tensor) -> float:
@@ -207,6 +223,7 @@ __all__ = [
     "HTML",
     "Table",
     "agree",
+    "beside",
     "check",
     "code",
     "display",
