@@ -1475,8 +1475,10 @@ class Parameter(Tensor):
 
     @data.setter
     def data(self, values: Tensor) -> None:
+        changes_count = not self.is_inference()
         Tensor.data.__set__(self, values)  # type: ignore[attr-defined]
-        self.copy_(self)  # a change in place, which a backward that needs the values of before notices
+        if changes_count:
+            self.copy_(self)  # a change in place, which a backward that needs the values of before notices
 
     @_Switch
     def requires_grad(self, learned: bool) -> None:
@@ -1534,16 +1536,17 @@ class _Run:
         self.entries: list[tuple[Any, tuple[Any, ...], _Run | None]] = []
         self.versions: list[int | None] = []
         if outer is None and self.recorded is not None:
-            # Even if this forward fails, the one before can't be gone back through: the layers may have changed.
-            memory = module._memory
-            before = memory.enabled if self.recorded else memory.disabled
-            memory.disabled = None
-            if self.recorded:
-                memory.enabled = None
-            if before is not None:
-                self.replaced = before.replaced
-                if before.origin is not None:
-                    self.replaced = {**(before.replaced or {}), before.origin[0]: before.origin[1]}
+            self.take_the_place_of_the_last(module._memory)
+
+    def take_the_place_of_the_last(self, memory: "_Memory") -> None:
+        """Forget it, even if this forward fails: the layers may have changed."""
+        last, memory.disabled = memory.enabled if self.recorded else memory.disabled, None
+        if self.recorded:
+            memory.enabled = None
+        if last is not None:
+            self.replaced = last.replaced
+            if last.origin is not None:
+                self.replaced = {**(last.replaced or {}), last.origin[0]: last.origin[1]}
 
     def note_versions(self) -> None:
         """Note the state of what was remembered: before anything else can change it in place."""
