@@ -1,6 +1,5 @@
 """A bug for company: planted bugs, each with the settings that show it and where its symptom is to be seen."""
 
-from collections.abc import Callable
 from functools import cache
 from types import ModuleType
 from typing import NamedTuple
@@ -63,10 +62,14 @@ def unshuffled(name: str) -> bool:
     return name == "shuffled-without-targets"
 
 
+def settings(name: str) -> dict:
+    """Return what a bug's story sets; nothing for no bug."""
+    return dict(STORIES[name].settings) if name in STORIES else {}
+
+
 def undo(old, defaults) -> dict:
     """Return the settings that a bug's story has set, at their defaults, where nobody has changed them since."""
-    story = STORIES.get(old.bug)
-    changed = story.settings.items() if story else ()
+    changed = settings(old.bug).items()
     return {name: getattr(defaults, name) for name, value in changed if getattr(old, name) == value}
 
 
@@ -83,9 +86,10 @@ def tell(name: str) -> dict:
     return {"name": name, "title": bug.title, "story": bug.story, "symptom": bug.symptom, "look": STORIES[name].look}
 
 
-def ask(check: Callable, name: str) -> list[str]:
-    """Return what one of the bugs' oracles has to say about a framework with this bug."""
-    from bugs import load, load_circle
+def answer(kind: str, name: str) -> dict:
+    """Run one of the bugs' oracles on a framework with this bug, and return whether it sees it and what it says."""
+    from bugs import ORACLES, load, load_circle
 
     diy = load(name)
-    return check(diy, load_circle(diy, name))
+    complaints = ORACLES[kind](diy, load_circle(diy, name))
+    return {"check": kind, "sees": bool(complaints), "words": "".join(complaints[:1])}

@@ -75,7 +75,7 @@ function render({ model, el }) {
   };
   const status = element("p", { class: "status", role: "status", "aria-live": "polite" });
   const controls = {};
-  const plane = part("plane", {
+  const plane = part("plane", recorded ? {} : {
     tabindex: 0, role: "application",
     onpointerdown: takeHold, onpointermove: pull, onpointerup: letGo, onkeydown: keyOnPlane,
     onblur: () => { cursor = taken = null; draw(); },
@@ -121,7 +121,7 @@ function render({ model, el }) {
     const node = element("button", { "data-action": `copy-${what}`, onclick: async () => {
       try {
         await navigator.clipboard.writeText(source.textContent);
-        said.textContent = `Copied, as of epoch ${model.get("frame").epoch}.`;
+        said.textContent = recorded ? "Copied." : `Copied, as of epoch ${model.get("frame").epoch}.`;
       } catch {
         getSelection().selectAllChildren(source);
         said.textContent = "Selected: press Ctrl+C.";
@@ -187,9 +187,9 @@ function render({ model, el }) {
     ...(recorded ? [] : [
       element("div", { class: "row" }, insideButton, codeButton,
         button("save", "Save PNG", "the picture on screen, as a file", "png"),
-        button("save", "Save GIF", "the run so far, as a film", "gif")),
-      element("div", { class: "row line" }, "This line restores it: ", line, ...copier(line, "line")),
-      insidePanel, codePanel]));
+        button("save", "Save GIF", "the run so far, as a film", "gif"))]),
+    element("div", { class: "row line" }, recorded ? "This line trains it in JupyterLab: " : "This line restores it: ", line, ...copier(line, "line")),
+    ...(recorded ? [] : [insidePanel, codePanel]));
   // Keys pressed here are not JupyterLab's shortcuts; it looks for this mark on the focused element itself.
   for (const node of root.querySelectorAll("button, canvas, code, input, pre, select, summary")) {
     node.setAttribute("data-lm-suppress-shortcuts", "true");
@@ -261,7 +261,7 @@ function render({ model, el }) {
   function add(at) { send("add", ...at.map(inside), classes[1].querySelector("input").checked ? 1 : 0); }
 
   function takeHold(event) {
-    if (recorded || event.button) return;
+    if (event.button) return;
     const at = placeOf(event);
     drag = { index: ownAt(at), at, moved: false };
     plane.setPointerCapture(event.pointerId);
@@ -283,7 +283,6 @@ function render({ model, el }) {
   }
 
   function keyOnPlane(event) {
-    if (recorded) return;
     if (MOVES[event.key]) {
       const step = edge() / (event.shiftKey ? 5 : 25);
       cursor = (cursor || [0, 0]).map((value, i) => inside(value + step * MOVES[event.key][i]));
@@ -650,7 +649,7 @@ function render({ model, el }) {
     const text = `train ${trainLoss?.toFixed(4) ?? "none"}, test ${testLoss?.toFixed(4) ?? "none"}`;
     loss.setAttribute("aria-label", `Loss after ${numbers.epoch.textContent} epochs: ${text}`);
     layers.setAttribute("aria-label", frame.layers.map((layer) => layer.words).join(". "));
-    if (recorded) moment.value = frame.moment;
+    if (recorded) Object.assign(moment, { max: frame.moments - 1, value: frame.moment });
     const name = model.get("settings").twin;
     twinText.textContent = frame.distance === null ? ""
       : name === "PyTorch" ? `Its curves and diy's agree within ${frame.distance.toExponential(0)} so far (they round differently, and training amplifies it).`

@@ -88,6 +88,7 @@ class Playground(anywidget.AnyWidget):
     """The laboratory as a widget: the last line of a cell shows it.
 
         Playground(data="spiral", depth=2)
+        Playground(bug="uphill")
 
     Args:
         lab: the `Lab` to show; without one, a new one is made from `arguments`.
@@ -95,7 +96,7 @@ class Playground(anywidget.AnyWidget):
         speed: what lies between two pictures, one of SPEEDS.
         show_test: whether the test points are drawn as well.
         discretize: whether the plane shows decisions only, not how sure they are.
-        arguments: those of `Lab`.
+        arguments: those of `Lab`. With a bug, what is not given is as the bug's story has it, see `company.STORIES`.
 
     A cell may use `lab` while it plays: cells and training take turns. Settings and points that it
     changes are shown at once.
@@ -136,7 +137,7 @@ class Playground(anywidget.AnyWidget):
             raise TypeError(f"give a lab or the arguments of a new one, not both: got a lab and {sorted(arguments)}")
         _check_speed(speed)
         super().__init__()
-        self.lab = lab or Lab(**arguments)
+        self.lab = lab or Lab(**company.settings(arguments.get("bug")) | arguments)
         self.look = {"speed": speed, "show_test": bool(show_test), "discretize": bool(discretize)}
         self.playing = self._suspended = False
         self._goal: tuple[Callable[[], bool], str] | None = None
@@ -289,11 +290,10 @@ class Playground(anywidget.AnyWidget):
             from bugs import ORACLES
 
             name, self._answers = self.lab.settings.bug, []
-            for kind, check in ORACLES.items():
+            for kind in ORACLES:
                 self._say(f"Asking: {kind} …", kind="busy")
                 await self._breathe()
-                complaints = company.ask(check, name)
-                self._answers.append({"check": kind, "sees": bool(complaints), "words": "".join(complaints[:1])})
+                self._answers.append(company.answer(kind, name))
                 self._show_story()
             seen = sum(answer["sees"] for answer in self._answers)
             self._say(f"{seen} of {len(self._answers)} checks see it. Below they say what they found.")
@@ -385,7 +385,7 @@ class Playground(anywidget.AnyWidget):
         old, story = self.lab.settings, company.STORIES.get(name)
         Settings(**{"bug": name})
         self._answers = []
-        self.lab.change(bug=name, **(story.settings if story else company.undo(old, Settings())))
+        self.lab.change(bug=name, **(company.settings(name) or company.undo(old, Settings())))
         self._say(f"bug={name!r}. {story.look}" if story else "No bug: diy as it is.")
 
     def _set(self, name: str, value) -> None:
@@ -612,8 +612,8 @@ class Playground(anywidget.AnyWidget):
                 self._film = [moment for moment in self._film if moment[0] % self._stride == 0]
         self.frame = self._where() | {
             "number": self._sent,
-            "now": [None if math.isnan(value) else value for value in now[1:]],
-            "distance": None if math.isnan(distance) else distance,
+            "now": [value if math.isfinite(value) else None for value in now[1:]],
+            "distance": distance if math.isfinite(distance) else None,
             "surface": _bytes(surface),
             "twin_surface": b"" if lab.twin is None else _bytes(lab.surface(50, twin=True)),
             "size": 50,
@@ -656,8 +656,8 @@ class Playground(anywidget.AnyWidget):
         }
 
     def _restoring_line(self) -> str:
-        lab, defaults = self.lab, asdict(Settings())
-        settings, points, twin = lab.start
+        lab, (settings, points, twin) = self.lab, self.lab.start
+        defaults = asdict(Settings()) | company.settings(settings.bug)
         said = {name: value for name, value in asdict(settings).items() if value != defaults[name]}
         said |= {n: getattr(lab, n) for n in ("train_size", "test_size") if getattr(lab, n) != 1000}
         said |= {"twin": True} if twin else {}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from course.museum import EXHIBITS
 from PIL import Image
 
 import diy
@@ -576,6 +577,25 @@ def test_the_symptom_of_a_bug_shows_beside_its_healthy_twin_and_its_checks_see_i
     seen = {answer["check"] for answer in playground.story["answers"] if answer["sees"]}
     assert seen == set(company.BUGS()[name].seen_by)
     assert playground.story["title"] and f"{len(seen)} of" in playground.status["text"]
+
+
+@pytest.mark.parametrize("arguments", [{}, {"dropout": 0.0}, {"seed": 3, "reduction": "sum"}])
+@pytest.mark.parametrize("name", ["dropout-in-eval", "sum-in-the-gradient", "uphill"])
+def test_one_call_opens_the_exhibit_of_a_bug(name, arguments):
+    playground = view.Playground(bug=name, train_size=100, **arguments)
+    wanted = Settings(bug=name, **company.STORIES[name].settings | arguments)
+    assert playground.lab.settings == wanted
+    assert eval(playground.line, {"Playground": view.Playground}).lab.settings == wanted
+
+
+@pytest.mark.parametrize("exhibit", EXHIBITS.values(), ids=lambda exhibit: exhibit.bug)
+def test_the_playground_shows_an_exhibit_with_the_museums_settings(exhibit):
+    settings = view.Playground(bug=exhibit.bug, train_size=100).lab.settings
+    assert (settings.dropout or None, settings.reduction, settings.lr) == (
+        exhibit.dropout,
+        exhibit.reduction,
+        exhibit.lr,
+    )
 
 
 def test_a_bug_can_be_chosen_while_it_learns_and_brings_its_settings():

@@ -89,13 +89,10 @@ RESTART = f"""async () => {{ {HELPERS}
 
 @contextmanager
 def serve(folder: Path) -> Iterator[str]:
-    """Run a JupyterLab of its own on loopback, with a copy of what the notebook needs, and yield its address."""
+    """Run a JupyterLab of its own on loopback, with a copy of the notebook, and yield its address."""
     work = folder / "work"
     (work / "notebooks").mkdir(parents=True)
-    for path in (*ROOT.glob("*.py"), *ROOT.glob("notebooks/course.*"), ROOT / NOTEBOOK):
-        shutil.copy(path, work / path.relative_to(ROOT))
-    for name in ("playground", "notebooks/checkers", "tests/planted_bugs"):
-        shutil.copytree(ROOT / name, work / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / NOTEBOOK, work / NOTEBOOK)
     overrides = folder / "config" / "labconfig" / "default_setting_overrides.json"
     overrides.parent.mkdir(parents=True)
     overrides.write_text(
@@ -147,8 +144,8 @@ def serve(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def open_notebook(address: str) -> Iterator:
-    """Yield the notebook's page, with a kernel, 1024 px wide; `page.elsewhere` lists what was asked of other hosts."""
+def open_page(own: str) -> Iterator:
+    """Yield an empty page, 1024 px wide; `page.elsewhere` lists what is asked of other places than `own`."""
     assert BROWSER, "where CI is set this test is required, but there is no Chromium: install it"
     from playwright.sync_api import sync_playwright
 
@@ -157,16 +154,23 @@ def open_notebook(address: str) -> Iterator:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=flags)
         page = browser.new_page(viewport={"width": 1024, "height": 900})
         page.set_default_timeout(PATIENCE)
-        own = (address, "data:", "blob:", "about:")
+        allowed = (own, "data:", "blob:", "about:")
         page.elsewhere, page.errors = [], []
-        page.on("request", lambda request: request.url.startswith(own) or page.elsewhere.append(request.url))
+        page.on("request", lambda request: request.url.startswith(allowed) or page.elsewhere.append(request.url))
         page.on("pageerror", lambda error: page.errors.append(error.stack or str(error)))
+        yield page
+        browser.close()
+
+
+@contextmanager
+def open_notebook(address: str) -> Iterator:
+    """Yield the notebook's page, with a kernel."""
+    with open_page(address) as page:
         page.goto(f"{address}/lab/tree/{NOTEBOOK}?token={TOKEN}")
         page.wait_for_function("window.jupyterapp")
         page.evaluate(READY)
         page.wait_for_function(NO_SPLASH)
         yield page
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,116 @@
+"""A page on which recorded runs are played without Python: real runs of diy, written into one HTML file.
+
+    python -m playground.page --out FOLDER     # FOLDER/playground.html, in some minutes
+
+The page needs no server and no network. It shows what the playground shows, by the same view; nothing is trained in it.
+"""
+
+import argparse
+import base64
+import gzip
+import json
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import torch
+
+import bugs
+from playground import company
+from playground.data import DATA_SETS
+from playground.lab import NO_BUG, Lab
+from playground.view import CHOICES, LABELS, Playground
+
+HERE = Path(__file__).parent
+
+EPOCHS = (*range(11), 12, 15, *range(20, 101, 10))
+"""The moments of a run that are recorded. One that ends earlier, in trouble, ends with that moment."""
+
+OFFERED = {"data": list(DATA_SETS), "depth": [3, 1, 0], "reduction": ["sum", "mean"], "lr": [0.001, 0.01, 0.2]}
+"""What the visitor can choose in any combination. The page opens with the first of each, the report's first model; at
+0.2 the mean takes the steps that the sum takes at 0.001."""
+
+
+def labs() -> Iterator[Lab]:
+    """Yield the labs that are recorded: all combinations of OFFERED, and each planted bug with its story's settings."""
+    for values in product(*OFFERED.values()):
+        yield Lab(**dict(zip(OFFERED, values)))
+    for name, story in company.STORIES.items():
+        yield Lab(bug=name, **story.settings)
+
+
+def record(lab: Lab, epochs: tuple[int, ...] = EPOCHS) -> dict:
+    """Train a lab from its start, and return what the view is sent at each moment, and what all of them share."""
+    playground, moments = Playground(lab), []
+    line = playground.line
+    while True:
+        if lab.epoch in epochs or lab.trouble:
+            moments.append(_moment(playground.frame))
+        if lab.trouble or lab.epoch >= epochs[-1]:
+            break
+        playground.epoch()
+    bug = lab.settings.bug
+    answers = [] if bug == NO_BUG else [company.answer(kind, bug) for kind in bugs.ORACLES]
+    return {
+        "settings": playground.settings,
+        "points": playground.points,
+        "moments": moments,
+        "curve": playground.frame["curve"],
+        "trouble": lab.trouble,
+        "story": playground.story,
+        "answers": answers,
+        "line": line,
+    }
+
+
+def html(runs: list[dict]) -> str:
+    """Return the page with these runs in it."""
+    choices = {
+        name: [value for value in CHOICES[name] if any(run["settings"][name] == value for run in runs)]
+        for name in (*OFFERED, "bug")
+    }
+    recording = json.dumps({"choices": choices, "labels": LABELS, "runs": runs}, default=_base64, allow_nan=False)
+    parts = {name: (HERE / name).read_text(encoding="utf-8") for name in ("view.css", "view.js", "player.js")}
+    parts["runs"] = str(len(runs))
+    parts["recording"] = base64.b64encode(gzip.compress(recording.encode(), mtime=0)).decode()
+    page = (HERE / "page.html").read_text(encoding="utf-8")
+    for name, text in parts.items():
+        page = page.replace(f"{{{{{name}}}}}", text)
+    return page
+
+
+def _moment(frame: dict) -> dict:
+    names = ("epoch", "now", "distance", "layers", "size")
+    surfaces = {name: _differences(frame[name]) for name in ("surface", "twin_surface")}
+    return {name: frame[name] for name in names} | surfaces
+
+
+def _differences(surface: bytes) -> list[int]:
+    """Return the values in steps of 1/128, each as the difference from the one before: that is packed most tightly."""
+    values = torch.frombuffer(bytearray(surface), dtype=torch.int16).int() >> 8 if surface else torch.empty(0)
+    return values.diff(prepend=values.new_zeros(1)).int().tolist()
+
+
+def _base64(value: bytes) -> dict:
+    return {"base64": base64.b64encode(value).decode()}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Record runs of the playground and write a page that plays them.")
+    parser.add_argument("--out", type=Path, default=Path(), metavar="FOLDER", help="where playground.html goes")
+    folder = parser.parse_args(arguments).out
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out must be a folder that can be written to: {error}")
+    runs = []
+    for lab in labs():
+        print(lab, flush=True)
+        runs.append(record(lab))
+    path = folder / "playground.html"
+    path.write_text(html(runs), encoding="utf-8")
+    print(f"{path}: {len(runs)} runs, {path.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""The page of recorded runs, in a real browser, from a file: no server, no kernel, no network."""
+
+import re
+
+import pytest
+
+from playground import page as recorder
+from playground.lab import Lab
+from tests.test_playground_browser import Lab as OnScreen
+from tests.test_playground_browser import open_page
+
+EPOCHS = (0, 1, 2, 5, 10)
+SMALL = dict(train_size=100, test_size=50, width=4, batch_size=50)
+RUNS = (
+    {},
+    {"lr": 0.01},
+    {"lr": 0.01, "reduction": "mean"},
+    {"data": "spiral", "depth": 0},
+    {"lr": 10.0},
+    {"bug": "overwritten-gradient"},
+)
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return [recorder.record(Lab(**SMALL, **settings), EPOCHS) for settings in RUNS]
+
+
+@pytest.fixture(scope="module")
+def file(runs, tmp_path_factory):
+    path = tmp_path_factory.mktemp("recorded") / "playground.html"
+    path.write_text(recorder.html(runs), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def page(file):
+    with open_page(file.as_uri()) as page:
+        page.on("console", lambda message: page.errors.append(message.text))
+        page.goto(file.as_uri())
+        page.locator(".diy-lab[data-frames]").wait_for()
+        yield page
+        assert page.errors == [] and page.elsewhere == []
+
+
+@pytest.fixture
+def lab(page):
+    return OnScreen(page)
+
+
+def test_a_recording_is_the_run_of_the_lab(runs):
+    lab = Lab(**SMALL, lr=0.01)
+    for moment in runs[1]["moments"]:
+        while lab.epoch < moment["epoch"]:
+            lab.run_epoch()
+        assert moment["now"][:4] == list(lab.measure()[1:5])
+    assert [moment["epoch"] for moment in runs[1]["moments"]] == list(EPOCHS)
+
+
+def test_a_recording_ends_where_the_run_broke_and_says_why(runs):
+    diverged = runs[4]
+    assert diverged["trouble"].startswith("Diverged") and diverged["moments"][-1]["epoch"] < EPOCHS[-1]
+
+
+def test_the_whole_page_stays_below_5_megabytes():
+    wanted = [lab.settings for lab in recorder.labs()]
+    assert len(set(wanted)) == len(wanted) and wanted[0] == Lab().settings
+    code, one = len(recorder.html([])), len(recorder.html([recorder.record(Lab())]))
+    assert code + len(wanted) * (one - code) < 5_000_000
+
+
+def test_it_says_that_it_shows_recordings(page, lab):
+    assert "plays recordings: nothing is trained" in page.locator("main").inner_text()
+    lab.until("text === 'A recording: press Play, or move the slider.'")
+    assert lab.root.locator(".line code").inner_text().startswith("Playground(")
+
+
+def test_it_plays_to_the_end_and_again(lab):
+    before = {part: lab.picture(part) for part in ("plane", "loss", "layers")}
+    lab.press("play")
+    lab.until("data.playing === 'true'")
+    lab.until("data.playing === 'false' && text === 'The recording ends here, after 10 epochs.' && data.epoch === '10'")
+    for part, old in before.items():
+        assert lab.picture(part) != old
+    lab.press("play")
+    lab.until("data.playing === 'true' && +data.epoch < 10")
+    lab.press("play")
+    lab.until("data.playing === 'false' && text === 'Paused.'")
+
+
+def test_the_numbers_on_screen_are_those_of_the_run(runs, lab):
+    lab.setting("moment").press("End")
+    lab.until("data.epoch === '10'")
+    error = lab.root.locator("[data-number=test]").inner_text()
+    assert error == f"{100 * runs[0]['moments'][-1]['now'][3]:.1f} %"
+
+
+def test_every_control_works_by_keyboard(page, lab):
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.dataset.action") == "play"
+    page.keyboard.press("Enter")
+    lab.until("data.playing === 'true'")
+    page.keyboard.press("Tab")
+    page.keyboard.press("End")
+    lab.until("data.playing === 'false' && data.epoch === '10'")
+    page.keyboard.press("Home")
+    lab.until("data.epoch === '0' && text === 'The recording after 0 epochs.'")
+    lab.setting("lr").press("ArrowRight")
+    lab.until("text === 'lr=0.01.'")
+    assert lab.setting("lr").get_attribute("aria-valuetext") == "0.01"
+    snapshot = lab.root.aria_snapshot()
+    for name in ('combobox "data set', 'slider "hidden layers', 'combobox "loss', 'slider "learning rate', 'img "Loss'):
+        assert name in snapshot, snapshot
+
+
+def test_what_was_not_recorded_together_is_said(lab):
+    lab.setting("reduction").select_option("mean")
+    lab.until("text === \"reduction='mean'. It was recorded with lr=0.01.\"")
+    lab.setting("data").select_option("spiral")
+    lab.until("text.startsWith(\"data='spiral'. It was recorded with depth=0\")")
+
+
+def test_a_run_that_diverged_says_why(lab):
+    lab.setting("lr").press("End")
+    lab.setting("moment").press("End")
+    lab.until("data.kind === 'trouble' && text.startsWith('Diverged')")
+
+
+def test_a_bug_has_its_twin_and_its_checks(runs, lab):
+    lab.setting("bug").select_option("overwritten-gradient")
+    lab.setting("moment").press("End")
+    lab.until("data.epoch === '10'")
+    assert "healthy twin" in lab.root.locator("[data-number=twin]").inner_text()
+    lab.press("ask_checks")
+    lab.root.locator("li[data-check]").first.wait_for()
+    seen = [row.get_attribute("data-sees") == "true" for row in lab.root.locator("li[data-check]").all()]
+    assert seen == [answer["sees"] for answer in runs[5]["answers"]]
+    lab.setting("bug").select_option("none")
+    lab.part("story").wait_for(state="hidden")
+
+
+@pytest.mark.parametrize("width, height", [(1280, 720), (620, 800), (390, 844)])
+def test_it_fits_the_screen(page, lab, width, height):
+    page.set_viewport_size({"width": width, "height": height})
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    lab.root.evaluate("(lab) => lab.scrollIntoView({ block: 'start' })")
+    for node in (lab.root.locator("[data-action=play]"), lab.part("plane"), lab.setting("bug")):
+        box = node.bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] <= height, box
+
+
+def test_it_follows_the_dark_theme(page, lab):
+    colors = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        light = "true" if scheme == "light" else "false"
+        page.wait_for_function(f"document.body.dataset.jpThemeLight === '{light}'")
+        colors.append(lab.root.evaluate("(lab) => getComputedStyle(lab).backgroundColor"))
+    assert colors == ["rgb(255, 255, 255)", "rgb(26, 26, 26)"]
+
+
+def test_nothing_but_numbers_and_words_is_in_the_page(file):
+    text = file.read_text(encoding="utf-8")
+    assert not re.search(r"https?://|\{\{", text)
+
+
+def test_a_folder_that_cannot_be_is_refused_in_a_sentence(tmp_path, capsys):
+    (tmp_path / "taken").touch()
+    with pytest.raises(SystemExit):
+        recorder.main(["--out", str(tmp_path / "taken")])
+    assert "--out must be a folder" in capsys.readouterr().err
