@@ -1,5 +1,6 @@
 """Answers to the exercises: right ones in many styles, wrong ones of many kinds, and what is said about each."""
 
+import copy
 import functools
 import linecache
 import math
@@ -703,6 +704,123 @@ WRONG["backward_pass.5"] = [
     (NeedsMore, "should have a tensor of 3 numbers called factor"),
     (OnSelf, "should have a tensor of 3 numbers called factor"),
     (HalfDefined, "its __init__ should accept features"),
+]
+
+
+def residual(forward, backward):
+    """Return a class like Residual; both functions get what comes in and the inner module."""
+
+    class Answer(Module):
+        def __init__(self, inner):
+            self.inner = inner
+
+        def forward(self, input):
+            return forward(input, self.inner)
+
+        def backward(self, gradient):
+            return backward(gradient, self.inner)
+
+    return Answer
+
+
+class StraightWay(Module):
+    """The sum as a module of its own, and other names."""
+
+    def __init__(self, module):
+        self.branch = diy.Sequential(module)
+
+    def forward(self, x):
+        y = self.branch(x)
+        y = y + x
+        return y
+
+    def backward(self, g):
+        through = self.branch.backward(g)
+        return through + g
+
+
+class Remembers(residual(None, None)):
+    def forward(self, input):
+        output = self.inner(input) + input
+        self.remember(output, input)
+        return output
+
+    def backward(self, gradient):
+        gradient, _ = self.recall(gradient)
+        return sum([gradient, self.inner.backward(gradient)])
+
+
+class Copied(residual(lambda x, f: x + f(x), lambda g, f: g + f.backward(g))):
+    def __init__(self, inner):
+        self.inner = copy.deepcopy(inner)
+
+
+class PlainResidual:
+    def __init__(self, inner):
+        self.inner = inner
+
+    def forward(self, input):
+        return input + self.inner(input)
+
+    def backward(self, gradient):
+        return gradient + self.inner.backward(gradient)
+
+
+def forgetting(g, f):
+    for parameter in f.parameters():
+        parameter.grad = None
+    return g + f.backward(g)
+
+
+def too_late(g, f):
+    back = f.backward(g + g)
+    return g + back / 2
+
+
+def fork(x, f):
+    return x + f(x)
+
+
+def join(g, f):
+    return g + f.backward(g)
+
+
+RIGHT["backward_pass.6"] = [
+    residual(fork, join),
+    residual(lambda x, f: f.forward(x) + x, lambda g, f: f.backward(g).add(g)),
+    residual(lambda x, f: torch.stack([x, f(x)]).sum(0), lambda g, f: torch.stack([g, f.backward(g)]).sum(0)),
+    residual(lambda x, f: f(x) + 1.0 * x, lambda g, f: torch.add(g, f.backward(g))),
+    residual(fork, lambda g, f: 1 * g + f.backward(1 * g)),
+    StraightWay,
+    Remembers,
+]
+WRONG["backward_pass.6"] = [
+    (residual(lambda x, f: f(x), join), "the straight way is missing"),
+    (residual(lambda x, f: x.clone(), join), "what f makes of it is missing"),
+    (residual(lambda x, f: x * f(x), join), "they are added"),
+    (residual(lambda x, f: x - f(x), join), "one way is subtracted"),
+    (residual(lambda x, f: (x + f(x)) / 2, join), "the mean of both ways"),
+    (residual(fork, lambda g, f: f.backward(g)), "through f alone"),
+    (residual(fork, lambda g, f: g), "the gradient must go back through every module"),
+    (residual(fork, lambda g, f: g + 0 * f.backward(g)), "along the straight way alone"),
+    (residual(fork, lambda g, f: g * f.backward(g)), "is multiplied; paths add"),
+    (residual(fork, lambda g, f: 1 + f.backward(g)), "the slope 1 of the straight way"),
+    (residual(fork, lambda g, f: g + 2 * f.backward(g)), "counts twice"),
+    (residual(fork, lambda g, f: g - f.backward(g)), "one path is subtracted"),
+    (residual(fork, lambda g, f: (g + f.backward(g)) / 2), "the mean over the two paths"),
+    (residual(fork, lambda g, f: g + g @ f.weight), "the gradient must go back through every module"),
+    (residual(torch.no_grad()(fork), lambda g, f: g + g @ f.weight), "inner.backward is what gives it to them"),
+    (residual(fork, lambda g, f: f.backward(g).add_(f.backward(g))), "raises RuntimeError in line"),
+    (residual(fork, lambda g, f: g.add_(f.backward(g))), "the gradient from above in place"),
+    (residual(lambda x, f: x.add_(f(x)), join), "changes its argument input in place"),
+    (residual(fork, forgetting), "leave the adding to inner"),
+    (residual(fork, too_late), "2 times the right one"),
+    (residual(fork, lambda g, f: None), "backward returns nothing"),
+    (Copied, "inner itself"),
+    (PlainResidual, "derive Residual from Module"),
+    (residual(fork, join)(diy.Tanh()), "Hand over the class Residual itself"),
+    (OnSelf, "Residual(inner)(x) at [0, 0] should be"),
+    (torch.nn.Identity, "belongs to PyTorch"),
 ]
 
 # The circle

@@ -27,8 +27,11 @@ def test_beside_prints_matrices_in_columns(capsys):
         "   1.0000  -2.0000      1.0000  -2.0000",
         "   0.0000   3.0000      0.0000   3.0000",
     ]
-    beside(a=torch.ones(1), b=[2.0])
-    assert capsys.readouterr().out.splitlines()[1].split() == ["1.0000", "2.0000"]
+    beside(a=torch.ones(2), b=[2.0, 3.0])
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[1:]] == [
+        ["1.0000", "2.0000"],
+        ["1.0000", "3.0000"],
+    ]
     with pytest.raises(ValueError):
         beside(a=torch.ones(2, 2), b=torch.ones(3, 2))
 

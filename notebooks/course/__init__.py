@@ -163,10 +163,11 @@ def code(*functions: Callable) -> None:
 
 
 def beside(**tensors: Tensor) -> None:
-    """Print vectors or matrices of one shape side by side, each below its name, with four decimals."""
+    """Print matrices of one shape, or vectors as columns, side by side, each below its name, with four decimals."""
     blocks = []
     for name, tensor in tensors.items():
-        rows = torch.atleast_2d(torch.as_tensor(tensor, dtype=torch.float64)).tolist()
+        tensor = torch.as_tensor(tensor, dtype=torch.float64)
+        rows = (tensor if tensor.dim() == 2 else tensor.reshape(-1, 1)).tolist()
         # The zero that is added turns the -0.0 of a small negative number into 0.0.
         lines = ["".join(f"{round(number, 4) + 0.0:9.4f}" for number in row) for row in rows]
         width = max(len(name), *map(len, lines))

@@ -1,9 +1,14 @@
 """Drawings of the notebooks that are more drawing than code to learn from."""
 
+from collections.abc import Mapping, Sequence
+
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from course import GRAY, VERMILION, WIDTH, plt
+from course import BLUE, GRAY, ORANGE, VERMILION, WIDTH, plt
+from diy import MSELoss, Sequential
 
 _NODE = {"boxstyle": "circle,pad=0.25", "facecolor": "white", "edgecolor": "0.5", "linewidth": 1}
 
@@ -36,3 +41,153 @@ def _layer(ax: Axes, paths: set[tuple[int, int, int]], label: str, title: str) -
     ax.set_title(title)
     ax.set(xlim=(-0.4, 1.2), ylim=(-0.15, 3.8))
     ax.axis("off")
+
+
+def draw_activations() -> Figure:
+    """Draw ReLU and tanh, each with its slope."""
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.2), sharey=True)
+    s = torch.linspace(-3, 3, 601)
+    for ax, title, values, slopes in (
+        (axes[0], "ReLU", s.relu(), torch.where(s.abs() < 0.005, float("nan"), (s > 0).to(s.dtype))),
+        (axes[1], "tanh", s.tanh(), 1 - s.tanh() ** 2),
+    ):
+        ax.axhline(0, color="0.8", lw=1)
+        ax.plot(s, values, color=BLUE, lw=2.5, label="σ(s)")
+        ax.plot(s, slopes, "--", color=ORANGE, lw=2, label="its slope σ'(s)")
+        ax.set(title=title, xlabel="s", ylim=(-1.2, 2), yticks=[-1, 0, 1, 2], xticks=[-3, 0, 3])
+    axes[0].legend(frameon=False, loc="upper left")
+    return figure
+
+
+def draw_neuron() -> Figure:
+    """Draw a neuron with three inputs and the numbers that pass through it."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 3))
+    graph(
+        ax,
+        nodes={
+            "x1": (0, 2, "$x_1$"),
+            "x2": (0, 1, "$x_2$"),
+            "x3": (0, 0, "$x_3$"),
+            "b": (1.9, 2.2, "$b$"),
+            "s": (1.9, 1, "$\\Sigma$"),
+            "tanh": (3.1, 1, "tanh"),
+        },
+        edges=[
+            ("x1", "s", "× ½", 0.5),
+            ("x2", "s", "× (−1)", -2),
+            ("x3", "s", "× (−2)", 2),
+            ("b", "s", "", None),
+            ("s", "tanh", "$s$", 0.75),
+        ],
+        values={"x1": 1, "x2": 2, "x3": -1, "b": 0.25, "tanh": 0.6351},
+    )
+    ax.set(xlim=(-0.7, 4), ylim=(-0.5, 2.6))
+    return figure
+
+
+def draw_network(network: Sequential, point: Tensor, target: Tensor | None = None) -> Figure:
+    """Draw a network Linear(2, 2), ReLU, Linear(2, 1) with the values that a point gives and, with a target, gradients.
+
+    What stands on the edges comes from the network's own forward and backward.
+    """
+    first, relu, last = network
+    s = first(point[None])
+    h = relu(s)
+    y = last(h)
+    values = {"x1": point[0], "x2": point[1], "s1": s[0, 0], "s2": s[0, 1], "h1": h[0, 0], "h2": h[0, 1], "y": y[0, 0]}
+    V, W = last.weight, first.weight
+    edges = [(f"x{i + 1}", f"s{k + 1}", f"× {_factor(W[k, i])}", W[k, i] * point[i]) for i in (0, 1) for k in (0, 1)]
+    edges += [(f"s{k}", f"h{k}", "", None) for k in (1, 2)]
+    edges += [(f"h{k + 1}", "y", f"× {_factor(V[0, k])}", V[0, k] * h[0, k]) for k in (0, 1)]
+    nodes = {
+        "x1": (0, 2, "$x_1$"),
+        "x2": (0, 0, "$x_2$"),
+        "s1": (2, 2, _with_bias(first.bias[0])),
+        "s2": (2, 0, _with_bias(first.bias[1])),
+        "h1": (3, 2, "ReLU"),
+        "h2": (3, 0, "ReLU"),
+        "y": (4.6, 1, _with_bias(last.bias[0])),
+    }
+    gradients: dict[str, Tensor] = {}
+    back: dict[tuple[str, str], Tensor] = {}
+    if target is not None:
+        criterion = MSELoss(reduction="sum")
+        values["loss"] = criterion(y, target.reshape(1, 1))
+        nodes["loss"] = (5.9, 1, f"$(y-{_digits(target)})^2$")
+        edges.append(("y", "loss", "", None))
+        dy = criterion.backward()
+        dh = last.backward(dy)
+        ds = relu.backward(dh)
+        dx = first.backward(ds)
+        gradients = {"x1": dx[0, 0], "x2": dx[0, 1], "s1": ds[0, 0], "s2": ds[0, 1]}
+        gradients |= {"h1": dh[0, 0], "h2": dh[0, 1], "y": dy[0, 0], "loss": torch.tensor(1.0)}
+        back = {(f"x{i + 1}", f"s{k + 1}"): ds[0, k] * W[k, i] for i in (0, 1) for k in (0, 1)}
+    figure, ax = plt.subplots(figsize=(WIDTH, 4))
+    graph(ax, nodes, edges, values, gradients, back)
+    ax.set(xlim=(-0.5, 6.5 if target is not None else 5.2), ylim=(-0.7, 2.6))
+    return figure
+
+
+def draw_fork() -> Figure:
+    """Draw u → x = 2u, which forks into y = x + x², with values and gradients."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.4))
+    graph(
+        ax,
+        nodes={"u": (0, 0, "$u$"), "x": (1.6, 0, "$x$"), "f": (3.2, 1.1, "$f=x^2$"), "y": (4.8, 0, "$y=x+f$")},
+        edges=[("u", "x", "× 2", None), ("x", "f", "", None), ("f", "y", "", None), ("x", "y", "", None)],
+        values={"u": 1.5, "x": 3, "f": 9, "y": 12},
+        gradients={"u": 28, "x": "2 + 12 = 14", "f": 2, "y": 2},
+        back={("x", "f"): 12, ("x", "y"): 2},
+    )
+    ax.set(xlim=(-0.6, 5.5), ylim=(-0.6, 1.7))
+    return figure
+
+
+def graph(
+    ax: Axes,
+    nodes: Mapping[str, tuple[float, float, str]],
+    edges: Sequence[tuple],
+    values: Mapping[str, object],
+    gradients: Mapping[str, object] | None = None,
+    back: Mapping[tuple[str, str], object] | None = None,
+) -> None:
+    """Draw nodes, {name: (x, y, label)}, and edges, (from, to, what happens on it, what comes out of that or None).
+
+    Values stand above a node or an edge in blue, gradients below in vermilion; `back` holds those of the edges.
+    """
+    gradients, back, boxes = gradients or {}, back or {}, {}
+    for name, (x, y, label) in nodes.items():
+        node = ax.text(x, y, label, ha="center", va="center", fontsize=13, bbox=_NODE | {"boxstyle": "round,pad=0.35"})
+        boxes[name] = node.get_bbox_patch()
+        if name in values:
+            ax.text(x, y + 0.27, _digits(values[name]), ha="center", va="bottom", fontsize=13, color=BLUE)
+        if name in gradients:
+            words = _digits(gradients[name])
+            ax.text(x, y - 0.27, words, ha="center", va="top", fontsize=13, color=VERMILION, weight="bold")
+    for start, end, label, value in edges:
+        (x0, y0, _), (x1, y1, _) = nodes[start], nodes[end]
+        ends = {"patchA": boxes[start], "patchB": boxes[end], "shrinkA": 2, "shrinkB": 2}
+        ax.annotate("", (x1, y1), (x0, y0), arrowprops={"arrowstyle": "-|>", "color": "0.55", "lw": 1.2} | ends)
+        at = 0.27 if abs(y1 - y0) > 1.5 else 0.5  # beside the place where two edges cross
+        x, y = x0 + at * (x1 - x0), y0 + at * (y1 - y0)
+        result = "" if value is None else f" = {_digits(value)}"
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+        if label:
+            ax.text(x, y + 0.1, label + result, ha="center", va="bottom", fontsize=11, color=BLUE, bbox=box)
+        if (start, end) in back:
+            words = _digits(back[start, end])
+            ax.text(x, y - 0.06, words, ha="center", va="top", fontsize=12, color=VERMILION, bbox=box)
+    ax.axis("off")
+
+
+def _digits(number: object) -> str:
+    return number if isinstance(number, str) else f"{float(number) + 0.0:.4g}".replace("-", "−")
+
+
+def _factor(weight: Tensor) -> str:
+    return f"({_digits(weight)})" if weight < 0 else _digits(weight)
+
+
+def _with_bias(bias: Tensor) -> str:
+    sign = "−" if bias < 0 else "+"
+    return f"Σ {sign} {_digits(abs(bias))}" if bias else "Σ"

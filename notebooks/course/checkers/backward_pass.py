@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from diy import Linear, Module, Tanh
+
 from .answers import AnswerError, NoAnswerError, expect, tensor
 from .running import Passes, any_precision, normal, run
 
@@ -244,6 +246,74 @@ def exercise_5(scale) -> str:
         }
         expect("The gradient of factor after two backwards", factor.grad, 3 * expected, twice)
     return "The factor's gradient sums over the samples, the input's does not."
+
+
+@any_precision
+def exercise_6(residual) -> str:
+    for N, size in (4, 3), (3, 3), (1, 2):
+        inner = Linear(size, size)
+        W, b, X, G = normal(size, size, seed=2), normal(size, seed=3), normal(N, size), normal(N, size, seed=1)
+        inner.load_state_dict({"weight": W, "bias": b})
+        passes = Passes("Residual", residual, inner=inner)
+        f, through = X @ W.T + b, G @ W
+        mistakes = {
+            "that is f(x) alone: the straight way is missing.": f,
+            "that is x alone: what f makes of it is missing.": X,
+            "the two ways are multiplied; where they meet, they are added.": X * f,
+            "one way is subtracted; where they meet, they are added.": f - X,
+            "one way is subtracted; where they meet, they are added. ": X - f,
+            "x is added twice.": f + 2 * X,
+            "that is the mean of both ways, and their sum is wanted.": (X + f) / 2,
+            "f is applied twice.": X + f @ W.T + b,
+        }
+        expect("Residual(inner)(x)", passes.forward(input=X), X + f, mistakes)
+        _check_found(passes.module, inner)
+        backward = {
+            "that is what comes back through f alone: the straight way brings the gradient from above, too.": through,
+            "that is what comes back along the straight way alone: what comes through f is missing.": G,
+            "what comes back along the two paths is multiplied; paths add.": G * through,
+            "the slope 1 of the straight way is added itself: multiply it by the gradient from above.": 1 + through,
+            "the input is added; the straight way brings back the gradient from above.": X + through,
+            "the straight way counts twice.": 2 * G + through,
+            "what comes through f counts twice.": G + 2 * through,
+            "one path is subtracted; paths add.": through - G,
+            "one path is subtracted; paths add. ": G - through,
+            "that is the mean over the two paths; paths add.": (G + through) / 2,
+            "what has come through f goes on to f once more; it is done there.": (G + through) @ W,
+            "it is all zero.": 0 * G,
+        }
+        expect("The gradient of the input", passes.backward(G), G + through, backward)
+        if inner.weight.grad is None:
+            raise AnswerError("The parameters of inner have no gradient: inner.backward is what gives it to them.")
+        expected = G.T @ X
+        parameter = {
+            "inner gets what comes from its own backward, too; it should get the gradient from above alone.": (
+                (G + through).T @ X
+            ),
+            "the sign is wrong.": -expected,
+            "it is all zero.": 0 * expected,
+        }
+        expect("The gradient of inner.weight", inner.weight.grad, expected, parameter)
+        passes.forward(input=X)
+        passes.backward(2 * G)
+        twice = {"a second backward replaces the gradient of the first: leave the adding to inner.": 2 * expected}
+        expect("The gradient of inner.weight after two backwards", inner.weight.grad, 3 * expected, twice)
+    X, G = normal(4, 3), normal(4, 3, seed=1)
+    passes, y = Passes("Residual", residual, inner=Tanh()), X.tanh()
+    linear = "it is right for a linear inner and wrong for Tanh(): inner may be any module."
+    expect("Residual(Tanh())(x)", passes.forward(input=X), X + y)
+    expect("The gradient of the input", passes.backward(G), G * (2 - y * y), {linear: G + G * y})
+    return "Along the straight way the gradient comes back undiminished."
+
+
+def _check_found(module, inner: Module) -> None:
+    named = getattr(module, "parameters", None)
+    found = list(named()) if callable(named) else []
+    if all(parameter is not inner.weight for parameter in found):
+        raise AnswerError(
+            "The parameters of inner are not among those of the block, so that no optimizer would change them: "
+            "derive Residual from Module and keep the module that it gets, inner itself, as an attribute."
+        )
 
 
 def _factor(module, features: int) -> Tensor:
