@@ -51,7 +51,8 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, Protocol]:
     try:
         torch.zeros(1, device=options.device).item()
     except (RuntimeError, AssertionError, NotImplementedError):
-        parser.error(f"argument --device: PyTorch cannot use {options.device!r} on this machine; choose cpu or cuda")
+        others = "cpu or cuda" if torch.cuda.is_available() else "cpu"
+        parser.error(f"argument --device: PyTorch cannot use {options.device!r} on this machine; choose {others}")
     return options, parser.protocol(options, Protocol())
 
 

@@ -12,6 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+# Libraries read these from the environment, and fail where one is no number.
+os.environ.pop("SOURCE_DATE_EPOCH", None)
+try:
+    import tqdm  # noqa: F401
+except ValueError:
+    for name in [name for name in os.environ if name.startswith("TQDM_")]:
+        del os.environ[name]
+
 if TYPE_CHECKING:
     from experiments.circle import Protocol
 
@@ -140,6 +148,6 @@ def run_command(prog: str, main: Callable[..., int]) -> None:
         sys.exit(141)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        sys.exit(f"{prog}: {error.strerror or error}{where}; finished rounds are kept, --resume goes on with them")
+        sys.exit(f"{prog}: {error.strerror or error}{where}; rounds that were saved before are kept, for --resume")
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said and written: let the interpreter end in peace

@@ -136,6 +136,8 @@ def digest(content: bytes) -> str:
 def reading(path: Path) -> Iterator[None]:
     """Turn whatever goes wrong inside, except that a file is missing, into a ResultsError that names `path`."""
     try:
+        if path.exists() and not path.is_file():  # reading a pipe or a device may never end
+            raise OSError("it is a folder, a pipe or a device")
         yield
     except (FileNotFoundError, ResultsError):
         raise

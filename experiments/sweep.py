@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import diy
 from experiments import circle
-from experiments.circle import Protocol, build_network, data_sets, one_hot, one_thread, seeds
+from experiments.circle import MOST, Protocol, build_network, data_sets, one_hot, one_thread, seeds
 from experiments.parallel import compute
 from experiments.results import Record, Store, environment, read, reading
 from experiments.words import counted, spread
@@ -59,6 +59,8 @@ class Grid:
         object.__setattr__(self, "reductions", tuple(self.reductions))
         if not self.rates or not all(math.isfinite(rate) and rate >= 0 for rate in self.rates):
             raise ValueError(f"rates must be finite numbers of at least 0, at least one, got {list(self.rates)}")
+        if max(self.rates) > torch.finfo(torch.float32).max:
+            raise ValueError(f"rates must be numbers that float32 can hold, at most 3.4e38, got {max(self.rates)}")
         if not self.reductions or not set(self.reductions) <= {"mean", "sum"}:
             raise ValueError(f'reductions must be "mean" or "sum", got {list(self.reductions)}')
 
@@ -223,11 +225,13 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, Grid]:
     group.add_argument("--reductions", nargs="+", choices=["mean", "sum"], default=["mean", "sum"], help="(both)")
     group.add_argument("--no-figures", action="store_true", help="do not draw test error against learning rate")
     options = parser.parse_args(arguments)
-    if options.rates < 1:
-        parser.error(f"argument --rates: must be at least 1, got {options.rates}")
+    if not 1 <= options.rates <= MOST:
+        parser.error(f"argument --rates: must be from 1 to {MOST:,}, got {options.rates:,}")
     if not 0 < options.lowest <= options.highest < math.inf:
         parser.error(f"0 < lowest <= highest is needed, got {options.lowest} and {options.highest}")
     ratio = options.highest / options.lowest
+    if ratio == math.inf:
+        parser.error(f"highest / lowest is too large a number, got {options.highest} and {options.lowest}")
     rates = [options.lowest * ratio ** (index / max(1, options.rates - 1)) for index in range(options.rates)]
     protocol = parser.protocol(options, default.protocol)
     try:

@@ -26,6 +26,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 os.environ["MPLBACKEND"] = "agg"  # figures go to files, whatever else is asked for
+os.environ.pop("SOURCE_DATE_EPOCH", None)  # libraries read it, and fail where it is no number; nothing here has a date
 
 import matplotlib
 import numpy as np
@@ -237,6 +238,8 @@ def main(arguments: list[str] | None = None) -> None:
     choice.add_argument("--rerun", action="store_true", help="run evaluation, oracles and sweep anew first")
     choice.add_argument("--check", action="store_true", help="exit with 1 where the text of report.pdf is out of date")
     options = parser.parse_args(arguments)
+    if sys.flags.optimize > 1:
+        raise BuildError("figure 1 is made of diy.py's docstrings, which python -OO leaves out: build without it")
     if options.rerun:
         rerun()
     with tempfile.TemporaryDirectory() as name:
@@ -260,8 +263,13 @@ if __name__ == "__main__":
         main()
     except BuildError as error:
         sys.exit(f"build.py: {error}")
+    except BrokenPipeError:
+        # The reader has gone; without this, the exit would try to flush to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except OSError as error:
-        sys.exit(f"build.py: {error.strerror or error}: {error.filename}; nothing else was changed")
+        where = f": {error.filename}" if error.filename else ""
+        sys.exit(f"build.py: {error.strerror or error}{where}; nothing else was changed")
     except KeyboardInterrupt:
         print("\nbuild.py: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments.circle import Recipe
+from experiments.results import ResultsError, read
 
 ROOT = Path(__file__).parent.parent
 SMALL = "--rounds 1 --epochs 2 --train-size 40 --test-size 20 --models diy-sgd"
@@ -48,11 +49,11 @@ def test_a_closed_stderr_does_not_matter(tmp_path):
 @pytest.mark.parametrize(
     "environment",
     [
-        {"MPLBACKEND": "nonsense"},
+        {"MPLBACKEND": "nonsense", "TQDM_MININTERVAL": "x", "SOURCE_DATE_EPOCH": "x"},
         {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"},
         {"RANK": "x", "WORLD_SIZE": "y", "MASTER_ADDR": "", "MASTER_PORT": ""},
     ],
-    ids=["backend", "stale ranks", "strange ranks"],
+    ids=["libraries", "stale ranks", "strange ranks"],
 )
 def test_a_strange_environment_does_not_matter(tmp_path, environment):
     done = run(tmp_path, SMALL, **environment)
@@ -80,3 +81,31 @@ def test_a_seventh_model_can_be_drawn():
     code += "assert {'more'} <= figures.COLOURS.keys() & figures.DASHES.keys() & figures.MARKERS.keys()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "arguments", "code", "words"),
+    [
+        ({"SOURCE_DATE_EPOCH": "x"}, ["--help"], 0, ""),
+        ({"PYTHONOPTIMIZE": "2"}, ["--check"], 1, "build.py: figure 1 is made of diy.py's docstrings"),
+    ],
+    ids=["a date that is none", "no docstrings"],
+)
+def test_a_strange_environment_of_a_build_is_told_or_does_not_matter(environment, arguments, code, words):
+    command = [sys.executable, "-m", "report.build", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+    assert done.returncode == code and done.stderr.startswith(words) and "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes and devices of POSIX")
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_results_that_are_no_file_are_not_read(kind, tmp_path):
+    results = tmp_path / "results.json"
+    if kind == "pipe":
+        os.mkfifo(results)
+    elif kind == "device":
+        results.symlink_to("/dev/zero")  # which never ends
+    else:
+        results.mkdir()
+    with pytest.raises(ResultsError, match="it is a folder, a pipe or a device"):
+        read(results)

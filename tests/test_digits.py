@@ -94,6 +94,8 @@ def test_libraries_that_disagree_end_with_1(tmp_path, monkeypatch, capsys):
         ["--rounds", "0"],
         ["--epochs", "-1"],
         ["--lr", "nan"],
+        ["--lr", "1e39"],
+        ["--batch-size", "999999999999999999999"],
         ["--weight-decay", "-1"],
         ["--channels", "many"],
         ["--seed", "-3"],

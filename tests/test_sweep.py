@@ -126,6 +126,9 @@ def test_the_command_writes_results_and_figure(launcher, tmp_path):
     "arguments",
     [
         ["--rates", "0"],
+        ["--rates", "99999999999999"],
+        ["--lowest", "1e-320"],
+        ["--highest", "1e39"],
         ["--lowest", "2", "--highest", "1"],
         ["--lowest", "0"],
         ["--highest", "inf"],

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import diy
-from experiments.circle import DivergenceError, one_thread
+from experiments.circle import MOST, DivergenceError, one_thread
 from experiments.commandline import Parser
 from experiments.digits.data import DataError, Images, digits_images, hold_out, mnist_images
 from experiments.parallel import compute
@@ -70,11 +70,13 @@ class DigitsProtocol:
 
     def __post_init__(self):
         for name in ("rounds", "epochs", "batch_size", "channels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            if not 1 <= getattr(self, name) <= MOST:
+                raise ValueError(f"{name} must be from 1 to {MOST:,}, got {getattr(self, name):,}")
         for name in ("lr", "momentum", "weight_decay", "seed"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}")
+            if getattr(self, name) > torch.finfo(torch.float32).max:
+                raise ValueError(f"{name} must be a number that float32 can hold, got {getattr(self, name)}")
         if self.seed >= 2**32:
             raise ValueError(f"seed must be below 2**32, got {self.seed}")
 
