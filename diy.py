@@ -1999,7 +1999,8 @@ def _where(X: Tensor, G: Tensor) -> Tensor:
     # G where X > 0, and 0 where X = 0, even if G is infinite there. A product is up to ten times as fast as a choice,
     # and equal to it unless ∞ or NaN play a part. Then X · G is NaN somewhere, which alone does not equal itself.
     product = X * G
-    return X.sign().mul_(G) if product.equal(product) else torch.where(X.bool(), G, 0)
+    finite = product.is_meta or product.equal(product)  # tensors on "meta" have no numbers
+    return X.sign().mul_(G) if finite else torch.where(X.bool(), G, 0)
 
 
 def _wide(tensor: Tensor) -> Tensor:
