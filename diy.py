@@ -971,9 +971,8 @@ class Conv2d(_Sliding):
             return None
         collected = torch.zeros_like(framed)
         targets = self.windows(collected)
-        sent_back = (W.flatten(1).mT @ G).view(targets.shape)
-        for i, j in self._offsets:
-            targets[:, i, j] += sent_back[:, i, j]
+        for i, j in self._offsets:  # the rows of W̃ᵀ G̃ that belong to one place of the kernel: (C, O) (O, H·W·N)
+            targets[:, i, j] += (W[:, :, i, j].mT @ G).view(targets[:, i, j].shape)
         return self.inside(collected, X.shape)
 
     def _check(self, X: Tensor) -> None:

@@ -417,8 +417,8 @@ CATALOGUE = [
         edits=(
             (
                 "Conv2d.backward",
-                "targets[:, i, j] += sent_back[:, i, j]",
-                "targets[:, -1 - i, -1 - j] += sent_back[:, i, j]",
+                "W[:, :, i, j].mT",
+                "W[:, :, -1 - i, -1 - j].mT",
             ),
         ),
     ),
