@@ -1,0 +1,182 @@
+"""Make the student edition: diy.py with gaps, a check of one's own, and the statement.
+
+What is left out follows from the numbers of the formulas: a function that states one of a handed-out stage loses its
+body and the text of the formula, and keeps its name, arguments, shapes and refusals. Classes of later stages are left
+out.
+"""
+
+import argparse
+import ast
+import json
+import re
+import shutil
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+from classroom import fresh
+from classroom.items import ITEMS
+from classroom.stages import DEFINITION, STAGES, owners, parse_stages, stage_of
+
+ROOT = Path(__file__).resolve().parent.parent
+ALSO_LEFT_OUT = {"stack", "unstack"}
+"""Many networks at once, whose layers would give away those that are to be written."""
+
+SELFCHECK = ("__init__.py", "stages.py", "items.py", "judge.py", "worker.py", "selfcheck.py")
+
+
+def student_source(source: str, stages: Collection[int], solved: Collection[int] = ()) -> str:
+    """Return `source` with gaps for `stages`, except those in `solved`; what belongs to no stage here is left out."""
+    wanted = {*stages, *solved}
+    lines, tree, found = source.splitlines(keepends=True), ast.parse(source), owners(source)
+    classes = {node.name: node for node in tree.body if isinstance(node, DEFINITION)}
+    kept = {name.split(".")[0] for name, (_, formulas) in found.items() if {*map(stage_of, formulas)} & wanted}
+    for name in list(kept):  # and what these derive from
+        kept |= {base.id for base in getattr(classes[name], "bases", ()) if isinstance(base, ast.Name)}
+    left_out = ({name.split(".")[0] for name in found} - kept) | ALSO_LEFT_OUT
+    edits: list[tuple[int, int, list[str]]] = []
+    for name, (function, formulas) in found.items():
+        numbers = {*map(stage_of, formulas)} - {*solved}
+        if name.split(".")[0] in kept and numbers:
+            edits.append(_gap(function, formulas, min(numbers & wanted or numbers)))
+    edits += [  # other names for what is left out
+        (node.lineno, node.end_lineno, [])
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name) and node.value.id in left_out
+    ]
+    edits += [(_start(classes[name]), classes[name].end_lineno, []) for name in left_out]
+    for first, last, new in sorted(edits, reverse=True):
+        lines[first - 1 : last] = new
+    text = _without_unused("".join(lines))
+    for name in left_out:  # in lists of names, and in loops over classes
+        text = re.sub(rf'(?:, "{name}"|"{name}", )', "", text)
+        text = re.sub(rf"(?:, {name}\b(?=[,:)\]])|\b{name}, )", "", text)
+    text = re.sub(r"^(for \w+ in )([A-Z]\w*):", r"\1[\2]:", text, flags=re.MULTILINE)  # of several, one is left
+    text = re.sub(r"\n{4,}", "\n\n\n", text)
+    return re.sub(r"# -{50,}\n# [IV]+\. [^\n]*\n\s*(?=# -{50,}\n# [IV]+\. )", "", text)  # a part without contents
+
+
+def _start(node: ast.AST) -> int:
+    return min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
+
+
+def _gap(function: ast.FunctionDef, formulas: list[str], stage: int) -> tuple[int, int, list[str]]:
+    indent = " " * (function.col_offset + 4)
+    text = ast.get_docstring(function) or ""
+    before = text.split("(F")[0].strip() if not text.startswith("(F") else ""
+    handout = re.search(r"Handouts? [\d-]+(?:, p\. [\d/]+)?", text)
+    sections = re.search(r"\n\n(Args|Returns|Raises):\n.*", text, flags=re.DOTALL)
+    head = before or ", ".join(f"({formula})" for formula in formulas) + "."
+    if before:
+        head += " " + ", ".join(f"({formula})" for formula in formulas) + "."
+    if handout and handout[0] not in head:
+        head += f" {handout[0]}."
+    body = head + (sections[0].rstrip() if sections else "")
+    doc = f'"""{body}\n"""' if "\n" in body else f'"""{body}"""'
+    what = f"stage {stage}: {', '.join(formulas)}"
+    new = [*doc.splitlines(), f"# S{what[1:]}", f'raise NotImplementedError("{what}")']
+    new = [f"{indent}{line}\n" if line else "\n" for line in new]
+    return function.body[0].lineno, function.body[-1].end_lineno, new
+
+
+def _without_unused(source: str) -> str:
+    """Leave out private functions and classes that nothing mentions any more."""
+    while True:
+        tree = ast.parse(source)
+        named = [
+            n.id if isinstance(n, ast.Name) else n.attr
+            for n in ast.walk(tree)
+            if isinstance(n, (ast.Name, ast.Attribute))
+        ]
+        unused = [n for n in tree.body if isinstance(n, DEFINITION) and n.name[0] == "_" and n.name not in named]
+        unused = [n for n in unused if f'"{n.name}"' not in source]
+        if not unused:
+            return source
+        lines = source.splitlines(keepends=True)
+        del lines[_start(unused[-1]) - 1 : unused[-1].end_lineno]
+        source = "".join(lines)
+
+
+def statement(stages: Collection[int], solved: Collection[int]) -> str:
+    """Return the assignment in words: what to write, for how many points, and how to check it."""
+    rows = []
+    for stage in STAGES:
+        if stage.number in stages and stage.number not in solved:
+            items = [item for item in ITEMS if item.stage == stage.number]
+            points = sum(item.points for item in items)
+            rows.append(f"\n## Stage {stage.number}: {stage.title} ({points} points)\n")
+            rows += [f"- {item.what} ({', '.join(item.formulas)}): {item.points}" for item in items]
+    given = f"Stages {', '.join(map(str, sorted(solved)))} are solved for you.\n" if solved else ""
+    return f"""# Write a deep-learning framework
+
+`diy.py` is a framework with gaps. Each gap names its stage and the numbers of its formulas, which the lecture and
+the notebooks derive; its docstring says what comes in and what goes out. Fill them in, in the order of the stages.
+Keep names and arguments; how you compute is up to you: loops, matrix products or NumPy, with `remember` and `recall`
+or attributes of your own. What PyTorch's automatic differentiation or `torch.nn` computes does not count.
+{given}
+    pip install torch
+    python grade.py diy.py            # checks what you have, stage by stage; as often as you like
+    python grade.py diy.py --stage 2  # one stage
+
+Your teacher's grader asks the same questions with other numbers, and does not let one mistake cost you twice: each
+stage is judged as if the others were right. The last item, a network that learns, needs all of it.
+{chr(10).join(rows)}
+"""
+
+
+def write(
+    out: Path, stages: Collection[int], solved: Collection[int] = (), modules: Collection[str] = ()
+) -> list[Path]:
+    """Write the handout into the new folder `out`; return its files.
+
+    Raises:
+        FileExistsError: there is something in `out` already: a handout is never written over a student's work.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} is not empty: choose a new folder")
+    source = (ROOT / "diy.py").read_text(encoding="utf-8")
+    edition = student_source(source, stages, solved) + fresh.gaps(modules)
+    package = out / "selfcheck"
+    package.mkdir(parents=True)
+    (out / "diy.py").write_text(edition, encoding="utf-8")
+    (out / "README.md").write_text(statement(stages, solved) + fresh.statement(modules), encoding="utf-8")
+    for name in SELFCHECK:
+        text = (Path(__file__).parent / name).read_text(encoding="utf-8")
+        (package / name).write_text(text.replace("from classroom", "from selfcheck"), encoding="utf-8")
+    text = (Path(__file__).parent / "fresh.py").read_text(encoding="utf-8")
+    (package / "fresh.py").write_text(text.replace("from classroom", "from selfcheck"), encoding="utf-8")
+    shutil.copy(ROOT / "gradcheck.py", package / "gradcheck.py")
+    settings = {"stages": sorted(stages), "solved": sorted(solved), "modules": list(modules)}
+    (package / "settings.json").write_text(json.dumps(settings) + "\n", encoding="utf-8")
+    (out / "grade.py").write_text(
+        '"""Check your diy.py, stage by stage: python grade.py diy.py"""\n\n'
+        "from selfcheck.selfcheck import main\n\n"
+        'if __name__ == "__main__":\n    main()\n',
+        encoding="utf-8",
+    )
+    return sorted(path for path in out.rglob("*") if path.is_file())
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m classroom.edition", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--stages", default="1-5", metavar="N-M", help="what students write (%(default)s)")
+    parser.add_argument("--solved", default="", metavar="N-M", help="stages that are handed out solved")
+    parser.add_argument(
+        "--modules", nargs="*", default=[], choices=list(fresh.MODULES), metavar="NAME",
+        help=f"this year's extra exercises, from {', '.join(fresh.MODULES)}",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, default=Path("handout"), metavar="DIR", help="a new folder (%(default)s)")
+    options = parser.parse_args(arguments)
+    try:
+        stages, solved = parse_stages(options.stages), parse_stages(options.solved) if options.solved else []
+        files = write(options.out, stages, solved, options.modules)
+    except (ValueError, OSError) as error:
+        sys.exit(f"{parser.prog}: {error}")
+    gaps = (options.out / "diy.py").read_text(encoding="utf-8").count('raise NotImplementedError("stage')
+    print(f"{options.out}: diy.py with {gaps} gaps, README.md, grade.py and what it needs ({len(files)} files)")
+
+
+if __name__ == "__main__":
+    main()

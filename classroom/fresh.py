@@ -1,0 +1,70 @@
+"""Fresh exercises: solutions of the plain assignment are public, so a teacher adds a module that is not in diy.py.
+
+One line of PyTorch is all that a new module needs here; statement, gap, test and points follow from it.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """A module of this year.
+
+    Attributes:
+        name: of the class that students write.
+        oracle: the same in PyTorch, as an expression of torch.nn.
+        rule: σ(s) in words.
+        points: for forward and for backward, each.
+    """
+
+    name: str
+    oracle: str
+    rule: str
+    points: int = 3
+
+
+MODULES = {
+    module.name: module
+    for module in (
+        Fresh("ELU", "nn.ELU()", "σ(s) = s where s > 0, and eˢ − 1 elsewhere"),
+        Fresh("Softplus", "nn.Softplus()", "σ(s) = log(1 + eˢ), also where eˢ would overflow"),
+        Fresh("LeakyReLU", "nn.LeakyReLU()", "σ(s) = s where s > 0, and 0.01 s elsewhere"),
+        Fresh("Softsign", "nn.Softsign()", "σ(s) = s / (1 + |s|)"),
+        Fresh("SiLU", "nn.SiLU()", "σ(s) = s / (1 + e⁻ˢ)"),
+    )
+}
+
+
+def gaps(names: Collection[str]) -> str:
+    """Return the classes with gaps, to be appended to the edition."""
+    return "".join(
+        f'''
+
+class {name}(Module):
+    """{MODULES[name].rule}, component by component, for inputs of any shape."""
+
+    def forward(self, S: Tensor) -> Tensor:
+        """Return σ(S)."""
+        # This year's module
+        raise NotImplementedError("this year's module: {name}.forward")
+
+    def backward(self, G: Tensor) -> Tensor:
+        """Return ∂ℓ/∂s = G · σ'(s)."""
+        # This year's module
+        raise NotImplementedError("this year's module: {name}.backward")
+'''
+        for name in names
+    )
+
+
+def statement(names: Collection[str]) -> str:
+    """Return this year's part of the statement."""
+    lines = [
+        f"- `{name}`: {MODULES[name].rule}; forward {p} points, backward {p}"
+        for name in names
+        if (p := MODULES[name].points)
+    ]
+    return (
+        "\n## This year's modules\n\nThey stand at the end of `diy.py`.\n\n" + "\n".join(lines) + "\n" if names else ""
+    )

@@ -1,0 +1,272 @@
+"""Grade a folder of submissions: points, reasons, a page for each student and a summary for the teacher.
+
+    python -m classroom.grade submissions --out graded
+    python -m classroom.grade --prove
+
+A submission is a file NAME.py, or a folder NAME with a diy.py in it. An interrupted grading goes on where it stopped.
+"""
+
+import argparse
+import csv
+import dataclasses
+import hashlib
+import html
+import json
+import os
+import queue
+import shutil
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from tqdm import tqdm
+
+from classroom.items import ITEMS, Item, fresh_items
+from classroom.judge import Grade, Outcome, Worker, judge, kind_of
+from classroom.selfcheck import report
+from classroom.stages import STAGES, parse_stages
+from experiments.results import write_atomically
+
+ROOT = Path(__file__).resolve().parent.parent
+SANDBOXES = ("bwrap", "none")
+WARNING = (
+    "**Without a sandbox, what students wrote runs as you, on your files and your network.** Only for what you trust."
+)
+
+
+def submissions(folder: Path) -> dict[str, Path]:
+    """Return the file of each submission by its name.
+
+    Raises:
+        ValueError: there is none, or a folder has several diy.py.
+    """
+    found = {path.stem: path for path in sorted(folder.glob("*.py"))}
+    for directory in sorted(path for path in folder.iterdir() if path.is_dir()):
+        files = [path for path in sorted(directory.rglob("diy.py")) if "selfcheck" not in path.parts]
+        if len(files) > 1:
+            raise ValueError(f"{directory} has {len(files)} files diy.py: leave the one that counts")
+        if files:
+            found[directory.name] = files[0]
+    if not found:
+        raise ValueError(f"{folder} has no submissions: a submission is NAME.py, or a folder NAME with a diy.py in it")
+    return found
+
+
+def grade_all(
+    files: dict[str, Path], items: Sequence[Item], out: Path, sandbox: str, jobs: int, quiet: bool = False
+) -> list[Grade]:
+    """Grade every submission, each kept as soon as it is done; return the grades in the order of `files`."""
+    reference = (ROOT / "diy.py").read_text(encoding="utf-8")
+    kept = out / "kept"
+    kept.mkdir(parents=True, exist_ok=True)
+    code = [
+        path.read_bytes()
+        for path in (ROOT / "diy.py", ROOT / "gradcheck.py", *sorted(Path(__file__).parent.glob("*.py")))
+    ]
+    key = hashlib.sha256(b"\0".join([*code, *(item.what.encode() for item in items)])).hexdigest()
+    workers: queue.Queue[Worker] = queue.Queue()
+    for _ in range(jobs):
+        workers.put(Worker(sandbox))
+
+    def one(name: str, path: Path) -> Grade:
+        try:
+            source = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = f"the file cannot be read: {error}"
+            return Grade(name, [Outcome(i.stage, i.what, i.points, 0, "wrong", reason) for i in items])
+        place = kept / f"{hashlib.sha256(f'{key}{name}{source}'.encode()).hexdigest()[:24]}.json"
+        if place.exists():
+            content = json.loads(place.read_text(encoding="utf-8"))
+            return Grade(**{**content, "outcomes": [Outcome(**outcome) for outcome in content["outcomes"]]})
+        worker = workers.get()
+        try:
+            grade = judge(worker, name, source, items, reference)
+        finally:
+            workers.put(worker)
+        write_atomically(place, json.dumps(dataclasses.asdict(grade)).encode())
+        return grade
+
+    grades: dict[str, Grade] = {}
+    try:
+        with ThreadPoolExecutor(jobs) as pool:
+            running = [pool.submit(one, name, path) for name, path in files.items()]
+            try:
+                silent = quiet or not sys.stderr.isatty()
+                for done in tqdm(as_completed(running), total=len(running), unit=" submissions", disable=silent):
+                    grades[done.result().name] = done.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True, wait=False)
+                raise
+    finally:
+        while not workers.empty():
+            workers.get().stop()
+    return [grades[name] for name in files]
+
+
+# What is written
+
+
+def page(grade: Grade) -> str:
+    """Return a student's page, in Markdown."""
+    lines = [f"# {grade.name}: {grade.points} of {grade.possible} points\n"]
+    titles = {stage.number: f"Stage {stage.number}: {stage.title}" for stage in STAGES} | {0: "This year's modules"}
+    for number in dict.fromkeys(outcome.stage for outcome in grade.outcomes):
+        part = [outcome for outcome in grade.outcomes if outcome.stage == number]
+        lines.append(f"## {titles[number]} ({sum(o.got for o in part)} of {sum(o.points for o in part)})\n")
+        for o in part:
+            lines.append(f"- **{o.got} of {o.points}** {o.what}" + (f". {o.reason}" if o.reason else ""))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def as_html(grade: Grade) -> str:
+    rows = []
+    for o in grade.outcomes:
+        colour = {"right": "#1a7f37", "todo": "#6e7781"}.get(o.state, "#b35900")
+        reason = f"<br><small>{html.escape(o.reason)}</small>" if o.reason else ""
+        rows.append(
+            f'<tr><td>{o.stage or ""}</td><td style="color:{colour}"><b>{o.got} of {o.points}</b></td>'
+            f"<td>{html.escape(o.what)}{reason}</td></tr>"
+        )
+    name = html.escape(grade.name)
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>'
+        "<style>body{font:16px/1.5 system-ui;max-width:50em;margin:2em auto;padding:0 1em}td{vertical-align:top;"
+        "padding:.2em .6em;border-top:1px solid #ccc}</style>"
+        f"<h1>{name}: {grade.points} of {grade.possible} points</h1>"
+        f"<table><tr><th>stage<th>points<th>what</tr>{''.join(rows)}</table></html>"
+    )
+
+
+def gradescope(grade: Grade) -> dict:
+    """Return a grade in the format of Gradescope's results.json."""
+    tests = [
+        {"name": o.what, "number": str(o.stage), "score": o.got, "max_score": o.points, "output": o.reason or "right"}
+        for o in grade.outcomes
+    ]
+    return {"score": grade.points, "execution_time": round(grade.seconds), "tests": tests, "visibility": "visible"}
+
+
+def mistakes(grades: Iterable[Grade]) -> Counter:
+    """Return how often each mistake was made, as pairs (item, reason without numbers)."""
+    found = Counter()
+    for grade in grades:
+        found.update({(o.what, kind_of(o.reason)) for o in grade.outcomes if o.state in ("wrong", "stopped")})
+    return found
+
+
+def write(grades: Sequence[Grade], out: Path) -> list[Path]:
+    """Write grades.csv, the pages, the summary with its picture, and Gradescope's files; return the paths."""
+    stages = list(dict.fromkeys(o.stage for o in grades[0].outcomes))
+    files: dict[Path, bytes] = {}
+    for grade in grades:
+        files[out / "students" / f"{grade.name}.md"] = page(grade).encode()
+        files[out / "students" / f"{grade.name}.html"] = as_html(grade).encode()
+        files[out / "gradescope" / f"{grade.name}.json"] = json.dumps(gradescope(grade), indent=1).encode()
+    rows = [["name", *(f"stage {s}" if s else "this year's" for s in stages), "points", "of", "to look at", "seconds"]]
+    for grade in grades:
+        per_stage = [sum(o.got for o in grade.outcomes if o.stage == s) for s in stages]
+        looks = "; ".join(grade.flags)
+        rows.append([grade.name, *per_stage, grade.points, grade.possible, looks, f"{grade.seconds:.1f}"])
+    table = out / "grades.csv"
+    out.mkdir(parents=True, exist_ok=True)
+    with table.open("w", encoding="utf-8", newline="") as file:
+        # A cell that begins like a formula is one for a spreadsheet, and names are what students chose.
+        csv.writer(file).writerows(
+            [[f"'{c}" if str(c).startswith(("=", "+", "-", "@")) else c for c in row] for row in rows]
+        )
+    common = mistakes(grades).most_common(12)
+    points = [grade.points for grade in grades]
+    lines = [f"# {len(grades)} submissions\n"]
+    lines.append(
+        f"Median {statistics.median(points):g} of {grades[0].possible} points, from {min(points)} to {max(points)}.\n"
+    )
+    lines.append("## The commonest mistakes\n")
+    lines += [f"- {count} of {len(grades)}: {what}: {reason}" for (what, reason), count in common] or ["- none"]
+    flagged = [grade for grade in grades if grade.flags]
+    lines.append("\n## To look at yourself\n")
+    lines += [f"- {grade.name}: {'; '.join(grade.flags)}" for grade in flagged] or ["- nothing"]
+    if common:
+        lines.append("\n![How many submissions made each of the commonest mistakes](mistakes.png)")
+        files[out / "mistakes.png"] = picture(common, len(grades))
+    files[out / "summary.md"] = ("\n".join(lines) + "\n").encode()
+    for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    return [table, *files]
+
+
+def picture(common: Sequence[tuple[tuple[str, str], int]], total: int) -> bytes:
+    """Draw the commonest mistakes as bars."""
+    import io
+    from textwrap import fill
+
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 0.55 * len(common) + 1), layout="constrained")
+    axes = figure.subplots()
+    names = [fill(f"{what.split(':')[0]}: {reason}", 60) for (what, reason), _ in common]
+    axes.barh(range(len(common)), [count for _, count in common], color="#0173b2")
+    axes.set_yticks(range(len(common)), names, fontsize=8)
+    axes.invert_yaxis()
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel(f"submissions, of {total}")
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150, metadata={"Software": None})
+    return content.getvalue()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m classroom.grade", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("submissions", type=Path, nargs="?", help="folder of the submissions")
+    parser.add_argument("--out", type=Path, default=Path("graded"), metavar="DIR", help="made if needed (%(default)s)")
+    parser.add_argument("--stages", default="1-5", metavar="N-M", help="what was handed out (%(default)s)")
+    parser.add_argument("--modules", nargs="*", default=[], metavar="NAME", help="this year's modules")
+    parser.add_argument("--sandbox", choices=SANDBOXES, default="bwrap", help="bwrap (bubblewrap, Linux) or none")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="at a time (%(default)s)")
+    parser.add_argument("--prove", action="store_true", help="grade solutions, mistakes and attacks that are known")
+    options = parser.parse_args(arguments)
+    if options.sandbox == "bwrap" and not shutil.which("bwrap"):
+        parser.error(
+            "bwrap is not there: install bubblewrap (Debian, Ubuntu: apt install bubblewrap), or choose --sandbox none"
+        )
+    if options.jobs < 1:
+        parser.error(f"argument --jobs: must be at least 1, got {options.jobs}")
+    if options.sandbox == "none":
+        print(WARNING, file=sys.stderr)
+    if options.prove:
+        from classroom.prove import prove
+
+        return prove(options.sandbox, options.jobs)
+    try:
+        stages = parse_stages(options.stages)
+        items = [item for item in ITEMS if item.stage in stages] + fresh_items(options.modules)
+        if options.submissions is None:
+            parser.error("which folder? python -m classroom.grade FOLDER")
+        if not options.submissions.is_dir():
+            parser.error(f"{options.submissions} is no folder")
+        files = submissions(options.submissions)
+        grades = grade_all(files, items, options.out, options.sandbox, options.jobs)
+        written = write(grades, options.out)
+    except KeyError as error:
+        parser.error(f"there is no module {error} for this year; see classroom/fresh.py")
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        print("\ninterrupted; what is graded is kept, and the same command goes on", file=sys.stderr)
+        return 130
+    for grade in grades:
+        print(f"{grade.points:>5} of {grade.possible}  {grade.name}" + ("  (to look at)" if grade.flags else ""))
+    print(f"\nwritten: {written[0]}, and beside it summary.md, students/ and gradescope/")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+
+__all__ = ["grade_all", "main", "page", "report", "submissions", "write"]

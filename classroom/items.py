@@ -1,0 +1,507 @@
+"""The items of the assignment: what is asked, for how many points, and the test. PyTorch, in float64, is the oracle.
+
+A test gets `ask`, which has the submission compute something, and a generator for its numbers. It returns a sentence
+about what is wrong, or nothing. None of it knows how the framework under test works inside.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from classroom import fresh
+from classroom.judge import TOLERANCE, WrongError, same, unchanged
+from gradcheck import compare
+
+Ask = Callable[..., dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line of the grade.
+
+    Attributes:
+        stage: 0 for this year's modules.
+        points: all or nothing.
+        formulas: ledger numbers.
+        what: is asked.
+        owners: the classes and functions of diy.py that it tests; all others may come from the reference. None for an
+            item that needs the whole submission.
+        test: see above.
+    """
+
+    stage: int
+    points: int
+    formulas: tuple[str, ...]
+    what: str
+    owners: tuple[str, ...] | None
+    test: Callable[[Ask, torch.Generator], None]
+
+    @property
+    def name(self) -> str:
+        return self.what.split(":")[0]
+
+
+ITEMS: list[Item] = []
+
+
+def item(stage: int, points: int, formulas: str, what: str, owners: str | None):
+    """Enter a test into ITEMS."""
+
+    def register(test):
+        ITEMS.append(Item(stage, points, tuple(formulas.split()), what, owners.split() if owners else None, test))
+        return test
+
+    return register
+
+
+def randn(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def away_from_zero(generator: torch.Generator, *shape: int) -> Tensor:
+    """Numbers between which and the kink of ReLU there is room."""
+    x = randn(generator, *shape)
+    return x.sign() * (x.abs() + 0.1)
+
+
+def linear(generator: torch.Generator, n_in: int, n_out: int, bias: bool = True) -> dict[str, Any]:
+    numbers = {"weight": randn(generator, n_out, n_in), **({"bias": randn(generator, n_out)} if bias else {})}
+    return {"class": "Linear", "args": [n_in, n_out], "kwargs": {} if bias else {"bias": False}, "set": numbers}
+
+
+def twin(spec: dict[str, Any]) -> nn.Module:
+    """The same module in PyTorch."""
+    if "layers" in spec:
+        return nn.Sequential(*map(twin, spec["layers"]))
+    made = getattr(nn, spec["class"])(*spec.get("args", []), **spec.get("kwargs", {})).double()
+    with torch.no_grad():
+        for name, value in spec.get("set", {}).items():
+            getattr(made, name).copy_(value)
+    return made
+
+
+def forward(ask: Ask, spec: dict[str, Any], x: Tensor, **more: Any) -> None:
+    """Compare the output with PyTorch's."""
+    reply = ask("layer", {**spec, "input": x, **more})
+    network = twin(spec)
+    same("the output", reply["output"], (network.eval() if more.get("eval") else network)(x).detach())
+    unchanged("forward", "its input", reply["input_after"], x)
+
+
+def backward(ask: Ask, spec: dict[str, Any], x: Tensor, generator: torch.Generator, only: str, times: int = 1) -> None:
+    """Compare one gradient with autograd's; `only` is "input" or the name of a parameter."""
+    network, own = twin(spec), x.clone().requires_grad_()
+    output = network(own)
+    above = randn(generator, *output.shape)
+    output.backward(above)
+    reply = ask("layer", {**spec, "input": x, "gradient": above, "times": times})
+    sizes = {"samples": len(x), "components": output.numel()}
+    if only == "input":
+        got, expected, words = reply["input_gradient"], own.grad, "∂ℓ/∂(input)"
+    else:
+        got = reply["gradients"].get(only)
+        expected, words = times * dict(network.named_parameters())[only].grad, f"the gradient of {only}"
+    if reply["forward_calls"]:
+        raise WrongError(
+            f"backward calls forward {reply['forward_calls']} times: the formula is asked for, not differences"
+        )
+    same(words, got, expected, sizes)
+    unchanged("backward", "the gradient from above", reply["gradient_after"], above)
+    unchanged("backward", "the input", reply["input_at_the_end"], reply["input_after"])
+
+
+# Stage 1
+
+
+@item(1, 6, "F2", "Linear forward: S = X Wᵀ + b for a batch", "Linear")
+def linear_forward(ask, generator):
+    forward(ask, linear(generator, 4, 3), randn(generator, 5, 4))
+    forward(ask, linear(generator, 3, 3), randn(generator, 3, 3))
+
+
+@item(1, 1, "F2", "Linear without bias", "Linear")
+def linear_without_bias(ask, generator):
+    forward(ask, linear(generator, 4, 2, bias=False), randn(generator, 6, 4))
+
+
+@item(1, 3, "F6", "Linear's first weights: Xavier, every bias 0.01", "Linear")
+def xavier(ask, generator):
+    weights = [ask("initial", {"class": "Linear", "args": [200, 100], "seed": seed}) for seed in (1, 2)]
+    expected = math.sqrt(2 / 300)
+    for reply in weights:
+        w = reply["weight"]
+        if abs(w.std().item() / expected - 1) > 0.03:  # 20,000 numbers: their deviation is known to half a percent
+            raise WrongError(
+                f"weights of a layer of 200 inputs and 100 outputs spread by {w.std():.4f}, expected {expected:.4f}"
+            )
+        if abs(w.mean().item()) > 5 * expected / math.sqrt(w.numel()):
+            raise WrongError(f"the mean of the weights is {w.mean():.4f}, expected 0")
+        # Of numbers drawn from a normal distribution, 4.6 % lie beyond two deviations; from a uniform one, none.
+        if not 0.03 < (w.abs() > 2 * expected).double().mean() < 0.06:
+            raise WrongError("the weights are not normally distributed")
+        same("the bias", reply["bias"], torch.full((100,), 0.01, dtype=torch.float64))
+    if torch.equal(weights[0]["weight"], weights[1]["weight"]):
+        raise WrongError("two layers start with the same weights")
+
+
+@item(1, 3, "F7", "ReLU forward", "ReLU")
+def relu_forward(ask, generator):
+    forward(ask, {"class": "ReLU"}, away_from_zero(generator, 5, 4))
+    forward(ask, {"class": "ReLU"}, 1e3 * away_from_zero(generator, 2, 3, 4))
+
+
+@item(1, 3, "F9", "Tanh forward: for large numbers as well", "Tanh")
+def tanh_forward(ask, generator):
+    forward(ask, {"class": "Tanh"}, randn(generator, 5, 4))
+    forward(ask, {"class": "Tanh"}, torch.tensor([[-1000.0, -30.0, 0.0, 30.0, 1000.0]], dtype=torch.float64))
+
+
+@item(1, 4, "F11", "Sequential forward: every module, in order", "Sequential")
+def sequential_forward(ask, generator):
+    layers = [
+        linear(generator, 3, 4),
+        {"class": "Tanh"},
+        linear(generator, 4, 4),
+        {"class": "ReLU"},
+        linear(generator, 4, 2),
+    ]
+    forward(ask, {"layers": layers}, randn(generator, 5, 3))
+    forward(ask, {"layers": layers[:1]}, randn(generator, 2, 3))
+
+
+# Stage 2
+
+
+def loss(
+    ask: Ask, generator: torch.Generator, kind: str, reduction: str, target: Tensor, prediction: Tensor, back: bool
+):
+    own = prediction.clone().requires_grad_()
+    value = getattr(nn, kind)(reduction=reduction)(own, target)
+    value.backward()
+    spec = {"class": kind, "kwargs": {"reduction": reduction}, "prediction": prediction, "target": target}
+    reply = ask("loss", {**spec, "backward": back})
+    sizes = {"samples": len(prediction), "components": prediction.numel()}
+    if back:
+        same("∂ℓ/∂(prediction)", reply["gradient"], own.grad, sizes)
+        unchanged("the loss", "the prediction", reply["prediction_after"], prediction)
+    else:
+        same("the loss", reply["value"], value.detach(), sizes)
+
+
+def mse(reduction: str, back: bool):
+    def test(ask, generator):
+        for shape in ((5, 3), (1, 4)):
+            loss(ask, generator, "MSELoss", reduction, randn(generator, *shape), randn(generator, *shape), back)
+
+    return test
+
+
+item(2, 4, "F13", "MSELoss: the mean over all components", "MSELoss")(mse("mean", False))
+item(2, 2, "F14", "MSELoss with the sum", "MSELoss")(mse("sum", False))
+item(2, 6, "F15", "MSELoss backward for the mean", "MSELoss")(mse("mean", True))
+item(2, 3, "F16", "MSELoss backward for the sum", "MSELoss")(mse("sum", True))
+
+
+# Stage 3
+
+
+@item(3, 6, "F1", "accumulate: gradients add up, and own their memory", "Module")
+def accumulates(ask, generator):
+    gradients = [randn(generator, 2, 3) for _ in range(3)]
+    reply = ask("accumulate", {**linear(generator, 3, 2), "gradients": gradients})
+    for count in range(1, 4):
+        words = "the gradient after " + ("one backward" if count == 1 else f"{count} backwards")
+        same(words, reply["sums"][count - 1], sum(gradients[:count]))
+    for got, given in zip(reply["gradients_after"], gradients):
+        unchanged("accumulate", "the gradient that it got", got, given)
+
+
+def linear_backward(only: str):
+    def test(ask, generator):
+        backward(ask, linear(generator, 4, 3), randn(generator, 5, 4), generator, only)
+        backward(ask, linear(generator, 3, 3), randn(generator, 3, 3), generator, only)
+        if only != "input":
+            backward(ask, linear(generator, 3, 2), randn(generator, 4, 3), generator, only, times=2)
+
+    return test
+
+
+item(3, 6, "F3", "Linear backward: the gradient of the weights", "Linear")(linear_backward("weight"))
+item(3, 4, "F4", "Linear backward: the gradient of the bias", "Linear")(linear_backward("bias"))
+item(3, 6, "F5", "Linear backward: the gradient of the input", "Linear")(linear_backward("input"))
+
+
+@item(3, 4, "F8", "ReLU backward", "ReLU")
+def relu_backward(ask, generator):
+    backward(ask, {"class": "ReLU"}, away_from_zero(generator, 5, 4), generator, "input")
+    backward(ask, {"class": "ReLU"}, 3 + away_from_zero(generator, 2, 3), generator, "input")
+
+
+@item(3, 4, "F10", "Tanh backward", "Tanh")
+def tanh_backward(ask, generator):
+    backward(ask, {"class": "Tanh"}, randn(generator, 5, 4), generator, "input")
+    backward(ask, {"class": "Tanh"}, 2 * randn(generator, 2, 3, 4), generator, "input")
+
+
+@item(3, 5, "F12", "Sequential backward: from the last module to the first", "Sequential")
+def sequential_backward(ask, generator):
+    layers = [linear(generator, 3, 4), {"class": "Tanh"}, linear(generator, 4, 2)]
+    backward(ask, {"layers": layers}, randn(generator, 5, 3), generator, "input")
+    for name in ("0.weight", "2.weight", "2.bias"):
+        backward(ask, {"layers": layers}, randn(generator, 5, 3), generator, name)
+
+
+# Stage 4
+
+
+def steps(ask: Ask, generator: torch.Generator, kind: str, schedule: dict | None = None, **settings: Any) -> None:
+    parameters = [randn(generator, 3, 2), randn(generator, 4)]
+    gradients = [[randn(generator, *p.shape) for p in parameters] for _ in range(5)]
+    own = [nn.Parameter(p.clone()) for p in parameters]
+    made = getattr(torch.optim, kind)(own, **settings)
+    rates = torch.optim.lr_scheduler.CosineAnnealingLR(made, **schedule) if schedule else None
+    spec = {"class": kind, "kwargs": settings, "parameters": parameters, "steps": gradients}
+    reply = ask("optimizer", {**spec, **({"schedule": schedule} if schedule else {})})
+    for number, grads in enumerate(gradients):
+        for p, g in zip(own, grads):
+            p.grad = g.clone()
+        made.step()
+        if rates:
+            rates.step()
+            same(
+                f"the learning rate after {number + 1} steps",
+                torch.tensor(reply["rates"][number]),
+                torch.tensor(made.param_groups[0]["lr"]),
+                tolerance=1e-6,
+            )
+        for p, got, before in zip(
+            own, reply["steps"][number], parameters if number == 0 else reply["steps"][number - 1]
+        ):
+            if torch.equal(got, before):
+                raise WrongError(f"step {number + 1} changes nothing")
+            same(f"the parameter after {number + 1} step{'s' * (number > 0)}", got, p.detach())
+    for got, given in zip(reply["gradients_after"], gradients[-1]):
+        unchanged("step", "the gradient", got, given)
+
+
+def optimizer(kind: str, schedule: dict | None = None, **settings: Any):
+    return lambda ask, generator: steps(ask, generator, kind, schedule, **settings)
+
+
+item(4, 5, "F17 F18", "SGD: a step against the gradient, in place", "Optimizer SGD")(optimizer("SGD", lr=0.1))
+item(4, 2, "F17", "SGD with weight decay", "Optimizer SGD")(optimizer("SGD", lr=0.1, weight_decay=0.3))
+item(4, 5, "F25", "SGD with momentum", "momentum_direction SGD")(optimizer("SGD", lr=0.1, momentum=0.9))
+item(4, 1, "F25", "SGD with momentum and dampening", "momentum_direction SGD")(
+    optimizer("SGD", lr=0.1, momentum=0.9, dampening=0.4)
+)
+item(4, 2, "F26", "SGD with Nesterov's momentum", "momentum_direction SGD")(
+    optimizer("SGD", lr=0.1, momentum=0.9, nesterov=True)
+)
+
+
+# Stage 5
+
+
+@item(5, 4, "F19", "Dropout forward: which components are zeroed, and what the others become", "Dropout")
+def dropout_forward(ask, generator):
+    x = 1 + randn(generator, 100, 200).abs()
+    masks = []
+    for seed in (1, 2):
+        output = ask("layer", {"class": "Dropout", "args": [0.3], "input": x, "mask_seed": seed})["output"]
+        same("the shape of the output", torch.tensor(output.shape).double(), torch.tensor(x.shape).double())
+        zero = output == 0
+        share = zero.double().mean().item()
+        if abs(share - 0.3) > 0.02:  # 20,000 components: the share is known to 0.003
+            raise WrongError(f"with p = 0.3, {share:.2f} of the components are zero")
+        same("a component that is kept, relative to the input", (output / x)[~zero], torch.full_like(x, 1 / 0.7)[~zero])
+        rows, columns = zero.double().mean(1), zero.double().mean(0)
+        if min(rows.std(), columns.std()) < 1e-3 or max(rows.std(), columns.std()) > 0.2:
+            raise WrongError("components are not dropped one by one: whole samples or columns go together")
+        masks.append(zero)
+    if torch.equal(*masks):
+        raise WrongError("every call drops the same components")
+
+
+@item(5, 2, "F19", "Dropout in evaluation mode: nothing happens", "Dropout")
+def dropout_evaluation(ask, generator):
+    x = randn(generator, 20, 10)
+    reply = ask("layer", {"class": "Dropout", "args": [0.5], "input": x, "eval": True, "gradient": x})
+    same("the output", reply["output"], x)
+    same("∂ℓ/∂(input)", reply["input_gradient"], x)
+
+
+@item(5, 4, "F20", "Dropout backward: the mask of the forward pass", "Dropout")
+def dropout_backward(ask, generator):
+    x, above = 1 + randn(generator, 50, 40).abs(), 1 + randn(generator, 50, 40).abs()
+    reply = ask("layer", {"class": "Dropout", "args": [0.4], "input": x, "gradient": above, "mask_seed": 3})
+    zero = reply["output"] == 0
+    if not torch.equal(zero, reply["input_gradient"] == 0):
+        raise WrongError("backward drops other components than forward did")
+    same("∂ℓ/∂(input)", reply["input_gradient"], torch.where(zero, 0.0, above / 0.6))
+
+
+@item(5, 5, "F1 F2 F12 F16 F17", "a network that learns the circle: all of it together", None)
+def learns(ask, generator):
+    x = 2 * torch.rand(1000, 2, generator=generator, dtype=torch.float64) - 1
+    test = 2 * torch.rand(500, 2, generator=generator, dtype=torch.float64) - 1
+    inside, truth = ((points.square().sum(1) < 2 / math.pi).long() for points in (x, test))
+    spec = {"seed": 1, "sizes": [2, 25, 25, 2], "lr": 0.001, "batch_size": 100, "epochs": 40, "momentum": 0.5}
+    reply = ask(
+        "train", {**spec, "input": x, "target": torch.eye(2, dtype=torch.float64)[inside], "test": test, "dropout": 0.1}
+    )
+    error = (reply["output"].argmax(1) != truth).double().mean().item()
+    first, last = reply["losses"][0], reply["losses"][-1]
+    # Over 20 seeds, the reference errs on 1 to 5 %.
+    if not error < 0.15:
+        raise WrongError(
+            f"after 40 epochs it errs on {error:.0%} of the test points; loss {first:.3f} at first, {last:.3f} at last"
+        )
+
+
+# Stage 6
+
+
+@item(6, 2, "F21", "Sigmoid forward: for large numbers as well", "Sigmoid")
+def sigmoid_forward(ask, generator):
+    forward(ask, {"class": "Sigmoid"}, randn(generator, 5, 4))
+    forward(ask, {"class": "Sigmoid"}, torch.tensor([[-1000.0, -30.0, 0.0, 30.0, 1000.0]], dtype=torch.float64))
+
+
+@item(6, 2, "F22", "Sigmoid backward", "Sigmoid")
+def sigmoid_backward(ask, generator):
+    backward(ask, {"class": "Sigmoid"}, randn(generator, 5, 4), generator, "input")
+
+
+def cross_entropy(back: bool):
+    def test(ask, generator):
+        for reduction, scale in (("mean", 1), ("sum", 1), ("mean", 1000)):
+            target = torch.randint(0, 4, (6,), generator=generator)
+            loss(ask, generator, "CrossEntropyLoss", reduction, target, scale * randn(generator, 6, 4), back)
+
+    return test
+
+
+item(6, 6, "F23", "CrossEntropyLoss: for large scores as well", "CrossEntropyLoss")(cross_entropy(False))
+item(6, 6, "F24", "CrossEntropyLoss backward", "CrossEntropyLoss")(cross_entropy(True))
+item(6, 6, "F27", "Adam", "Adam")(optimizer("Adam", lr=0.1, betas=(0.8, 0.9)))
+item(6, 3, "F28", "CosineAnnealingLR", "CosineAnnealingLR")(optimizer("SGD", {"T_max": 8, "eta_min": 0.01}, lr=0.3))
+
+
+# Stage 7
+
+
+def conv(generator: torch.Generator) -> dict[str, Any]:
+    numbers = {"weight": randn(generator, 4, 3, 3, 2), "bias": randn(generator, 4)}
+    options = {"stride": 2, "padding": 1}
+    return {"class": "Conv2d", "args": [3, 4, [3, 2]], "kwargs": options, "set": numbers}
+
+
+def batch_norm(generator: torch.Generator) -> dict[str, Any]:
+    return {"class": "BatchNorm2d", "args": [3], "set": {"weight": randn(generator, 3), "bias": randn(generator, 3)}}
+
+
+def images(generator: torch.Generator) -> Tensor:
+    return randn(generator, 4, 3, 6, 5)
+
+
+@item(7, 6, "F29", "Conv2d forward", "Conv2d")
+def conv_forward(ask, generator):
+    forward(ask, conv(generator), images(generator))
+
+
+def image_backward(spec: Callable, only: str):
+    return lambda ask, generator: backward(ask, spec(generator), images(generator), generator, only)
+
+
+item(7, 4, "F30", "Conv2d backward: the gradient of the kernels", "Conv2d")(image_backward(conv, "weight"))
+item(7, 2, "F31", "Conv2d backward: the gradient of the bias", "Conv2d")(image_backward(conv, "bias"))
+item(7, 4, "F32", "Conv2d backward: the gradient of the images", "Conv2d")(image_backward(conv, "input"))
+
+
+@item(7, 2, "F33", "kaiming_normal_: He's first weights", "kaiming_normal_")
+def he(ask, generator):
+    reply = ask("initial", {"function": "kaiming_normal_", "shape": [100, 200], "seed": 1})
+    expected = math.sqrt(2 / 200)
+    if not torch.equal(reply["weight"], reply["filled"]):
+        raise WrongError("it must fill the tensor in place, and return it")
+    if abs(reply["weight"].std().item() / expected - 1) > 0.03:
+        raise WrongError(f"weights of 200 inputs spread by {reply['weight'].std():.4f}, expected {expected:.4f}")
+
+
+def pool(generator: torch.Generator) -> dict[str, Any]:
+    return {"class": "MaxPool2d", "args": [2]}
+
+
+@item(7, 3, "F34", "MaxPool2d forward", "MaxPool2d")
+def pool_forward(ask, generator):
+    forward(ask, pool(generator), images(generator))
+
+
+item(7, 3, "F35", "MaxPool2d backward", "MaxPool2d")(image_backward(pool, "input"))
+
+
+@item(7, 4, "F36", "BatchNorm2d forward in training", "BatchNorm2d")
+def norm_forward(ask, generator):
+    forward(ask, batch_norm(generator), 3 + 2 * images(generator))
+
+
+@item(7, 3, "F37", "BatchNorm2d: the running statistics", "BatchNorm2d")
+def norm_statistics(ask, generator):
+    spec, x = batch_norm(generator), 3 + 2 * images(generator)
+    state, module = ask("layer", {**spec, "input": x})["state"], twin(spec)
+    module(x)
+    for name in ("running_mean", "running_var"):
+        same(name, state.get(name), getattr(module, name))
+
+
+item(7, 2, "F38", "BatchNorm2d backward: the gradient of γ", "BatchNorm2d")(image_backward(batch_norm, "weight"))
+item(7, 2, "F39", "BatchNorm2d backward: the gradient of β", "BatchNorm2d")(image_backward(batch_norm, "bias"))
+item(7, 4, "F40", "BatchNorm2d backward: the gradient of the images", "BatchNorm2d")(
+    image_backward(batch_norm, "input")
+)
+
+
+@item(7, 1, "F41", "Flatten forward", "Flatten")
+def flatten_forward(ask, generator):
+    forward(ask, {"class": "Flatten"}, images(generator))
+
+
+@item(7, 1, "F42", "Flatten backward", "Flatten")
+def flatten_backward(ask, generator):
+    backward(ask, {"class": "Flatten"}, images(generator), generator, "input")
+
+
+# This year's modules
+
+
+def fresh_items(names) -> list[Item]:
+    """Return the items of this year's modules."""
+    made = []
+    for module in (fresh.MODULES[name] for name in names):
+        oracle = eval(module.oracle, {"nn": nn})
+
+        def test_forward(ask, generator, module=module, oracle=oracle):
+            for x in (randn(generator, 5, 4), torch.tensor([[-800.0, -3.0, 3.0, 800.0]], dtype=torch.float64)):
+                reply = ask("layer", {"class": module.name, "input": x})
+                same("the output", reply["output"], oracle(x))
+                unchanged("forward", "its input", reply["input_after"], x)
+
+        def test_backward(ask, generator, module=module, oracle=oracle):
+            for x in (away_from_zero(generator, 5, 4), torch.tensor([[-800.0, -3.0, 3.0, 800.0]], dtype=torch.float64)):
+                own, above = x.clone().requires_grad_(), randn(generator, *x.shape)
+                oracle(own).backward(above)
+                reply = ask("layer", {"class": module.name, "input": x, "gradient": above})
+                if reply["forward_calls"]:
+                    raise WrongError("backward calls forward: the formula is asked for, not differences")
+                same("∂ℓ/∂(input)", reply["input_gradient"], own.grad, {"samples": len(x), "components": x.numel()})
+
+        made.append(Item(0, module.points, (), f"{module.name} forward", (module.name,), test_forward))
+        made.append(Item(0, module.points, (), f"{module.name} backward", (module.name,), test_backward))
+    return made
+
+
+__all__ = ["ITEMS", "TOLERANCE", "Item", "compare", "fresh_items"]

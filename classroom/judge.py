@@ -1,0 +1,471 @@
+"""Judge one submission: ask it for numbers, in another process, and compare them with PyTorch's.
+
+The process that runs the submission knows no answers; this one runs none of its code.
+"""
+
+import ast
+import functools
+import hashlib
+import json
+import os
+import re
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from classroom.stages import DEFINITION
+from gradcheck import compare
+
+TOLERANCE = 1e-5
+"""Relative: what float32 inside a submission may cost. Formulas in float64 come to 1e-14."""
+
+ITEM_SECONDS, SUBMISSION_SECONDS, GIGABYTES = 5.0, 60.0, 2.0
+
+
+class WrongError(Exception):
+    """A submission's answer is not right; the message says how."""
+
+
+class TodoError(WrongError):
+    """A gap is still a gap."""
+
+    @property
+    def formulas(self) -> list[str]:
+        return re.findall(r"F\d+", str(self))
+
+
+class StoppedError(WrongError):
+    """The submission gave no answer: it looped, or it took its process with it."""
+
+
+def same(
+    what: str, got: Any, expected: Tensor, sizes: Mapping[str, int] | None = None, tolerance: float = TOLERANCE
+) -> None:
+    """Compare, and say in words how they differ.
+
+    Raises:
+        WrongError: they do.
+    """
+    if isinstance(got, float) and expected.dim() == 0:
+        got = torch.tensor(got, dtype=torch.float64)
+    if isinstance(got, dict):
+        raise WrongError(f"{what} is no tensor but {got.get('kind')}")
+    reasons = compare(got, expected, sizes, tolerance=tolerance)
+    if reasons:
+        raise WrongError(f"{what}: {'; '.join(reasons)}{_beside(got, expected)}")
+
+
+def unchanged(who: str, what: str, after: Tensor, before: Tensor) -> None:
+    if not torch.equal(after, before):
+        raise WrongError(f"{who} overwrites {what}: others still need it")
+
+
+def _beside(got: Any, expected: Tensor) -> str:
+    """Show the component that is farthest off, yours and the expected one."""
+    if not isinstance(got, Tensor) or got.shape != expected.shape or not expected.numel():
+        return ""
+    place = int((got.double() - expected.double()).abs().nan_to_num(torch.inf).argmax())
+    index = [int(n) for n in torch.unravel_index(torch.tensor(place), expected.shape)] if expected.dim() else []
+    yours, right = got.flatten()[place].item(), expected.flatten()[place].item()
+    return f" (yours{index or ''}: {yours:.6g}, expected: {right:.6g})"
+
+
+# The process of the submissions
+
+
+def sandboxed(kind: str) -> list[str]:
+    """Return the command of a worker, in bubblewrap or in nothing.
+
+    In bubblewrap it has no network, another user, its own processes, a read-only view of the interpreter and its
+    packages, and nothing else of this machine.
+    """
+    worker = Path(__file__).with_name("worker.py")
+    if kind == "none":
+        return [sys.executable, "-I", str(worker)]
+    places = {Path(p).resolve() for p in (sys.prefix, sys.base_prefix, *sys.path[1:]) if p and Path(p).is_dir()}
+    places = {
+        p
+        for p in places
+        if not (worker.parent.parent == p or (p.is_relative_to(worker.parent.parent) and ".venv" not in p.parts))
+    }
+    places |= {Path(torch.__file__).resolve().parents[1]}
+    command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--uid", "65534", "--gid", "65534"]
+    command += [
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        "--size",
+        str(2**24),
+        "--tmpfs",
+        "/tmp",
+        "--chdir",
+        "/tmp",
+        "--clearenv",
+    ]
+    for system in ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache"):
+        command += ["--ro-bind-try", system, system]
+    for place in sorted(places):
+        if not place.is_relative_to("/usr"):
+            command += ["--ro-bind", str(place), str(place)]
+    command += [
+        "--ro-bind",
+        str(worker),
+        "/tmp/worker.py",
+        "--setenv",
+        "OMP_NUM_THREADS",
+        "1",
+        "--setenv",
+        "HOME",
+        "/tmp",
+    ]
+    return [*command, sys.executable, "-I", "/tmp/worker.py"]
+
+
+class Worker:
+    """A process in which submissions run, one after the other; it is started again where one has spoilt it."""
+
+    def __init__(self, sandbox: str = "none", gigabytes: float = GIGABYTES):
+        self.sandbox, self.gigabytes, self.process, self.number = sandbox, gigabytes, None, 0
+        self.replies = b""
+
+    def begin(self) -> None:
+        """Get ready for a submission, in a fresh fork."""
+        if self.process is None:
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            self.process = subprocess.Popen(
+                sandboxed(self.sandbox), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                env=environment, start_new_session=True,
+            )  # fmt: skip
+            self.replies = b""
+            self.receive(120, "ready")
+        limits = {"gigabytes": self.gigabytes, "seconds": 2 * int(SUBMISSION_SECONDS), "alone": self.sandbox != "none"}
+        self.send(limits)
+        self.receive(30, "begun")
+
+    def end(self) -> None:
+        if self.process is not None:
+            try:
+                self.send({"end": True})
+                self.receive(30, "ended")
+            except (OSError, StoppedError):
+                self.stop()
+
+    def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """Return the reply to a request.
+
+        Raises:
+            StoppedError: there is none in time, or not the reply to this request.
+        """
+        self.number += 1
+        try:
+            self.send({**request, "number": self.number})
+            reply = self.receive(seconds, "number")
+        except OSError:
+            self.stop()
+            raise StoppedError("your code ended the process that ran it") from None
+        except StoppedError:
+            self.stop()
+            raise
+        if reply["number"] != self.number:
+            self.stop()
+            raise StoppedError("a reply came that nobody had asked for")
+        return reply
+
+    def send(self, message: dict[str, Any]) -> None:
+        self.process.stdin.write(json.dumps(message).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def receive(self, seconds: float, key: str) -> dict[str, Any]:
+        end = time.monotonic() + seconds
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            while b"\n" not in self.replies:
+                if not selector.select(max(0.0, end - time.monotonic())):
+                    raise StoppedError(f"no answer within {seconds:.0f} s: an endless loop?")
+                part = os.read(self.process.stdout.fileno(), 2**16)
+                if not part:
+                    raise StoppedError(
+                        "your code ended the process that ran it, or asked for more memory than there is"
+                    )
+                self.replies += part
+                if len(self.replies) > 2**26:
+                    raise StoppedError("your code answered more than 64 MB")
+        line, _, self.replies = self.replies.partition(b"\n")
+        try:
+            reply = json.loads(line)
+            assert isinstance(reply, dict) and key in reply
+        except (ValueError, AssertionError):
+            raise StoppedError("something else than an answer came back") from None
+        return reply
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+def encode(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return {"tensor": value.double().flatten().tolist(), "shape": list(value.shape), "dtype": str(value.dtype)[6:]}
+    if isinstance(value, dict):
+        return {key: encode(part) for key, part in value.items()}
+    return [encode(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+def decode(value: Any) -> Any:
+    if isinstance(value, dict) and "tensor" in value:
+        return torch.tensor(value["tensor"], dtype=torch.float64).view(value["shape"])
+    if isinstance(value, dict):
+        return {key: decode(part) for key, part in value.items()}
+    return [decode(part) for part in value] if isinstance(value, list) else value
+
+
+# A submission
+
+
+@dataclass
+class Outcome:
+    """What became of one item.
+
+    Attributes:
+        state: "right", "wrong", "todo" or "stopped".
+        rescued: whether it is right with other parts from the reference only.
+    """
+
+    stage: int
+    what: str
+    points: int
+    got: int
+    state: str
+    reason: str = ""
+    rescued: bool = False
+
+
+@dataclass
+class Grade:
+    """Outcomes of all items, what the teacher should look at, and how long it took."""
+
+    name: str
+    outcomes: list[Outcome] = field(default_factory=list)
+    flags: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def points(self) -> int:
+        return sum(outcome.got for outcome in self.outcomes)
+
+    @property
+    def possible(self) -> int:
+        return sum(outcome.points for outcome in self.outcomes)
+
+
+def composite(reference: str, submission: str, owners: Sequence[str]) -> str:
+    """Return the reference with the submission's own `owners`, and with what it defines beside the reference's names.
+
+    Classes come whole: forward and backward of one class belong together, for each keeps what the other needs.
+    """
+    theirs, ours = _parsed(submission).body, _parsed(reference).body
+    lines = submission.splitlines(keepends=True)
+
+    def text(node: ast.stmt) -> str:
+        first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
+        return "".join(lines[first - 1 : node.end_lineno]) + "\n\n"
+
+    names = {name for node in ours for name in _names(node)}
+    chosen: dict[str, str] = {}
+    pending = ""  # what it defines beside, which belongs before the next of its owners
+    for node in theirs:
+        if isinstance(node, DEFINITION) and node.name in owners:
+            chosen[node.name] = pending + text(node)
+            pending = ""
+        elif _names(node) - names or isinstance(node, (ast.Import, ast.ImportFrom)):
+            pending += text(node)
+    result = reference.splitlines(keepends=True)
+    places = {node.name: node for node in ours if isinstance(node, DEFINITION) and node.name in chosen}
+    for name, node in reversed(places.items()):
+        first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+        result[first - 1 : node.end_lineno] = [chosen[name]]
+    return "".join([*result, "\n\n", *(text for name, text in chosen.items() if name not in places), pending])
+
+
+@functools.lru_cache(4)
+def _parsed(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
+def _names(node: ast.stmt) -> set[str]:
+    if isinstance(node, DEFINITION):
+        return {node.name}
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+
+
+SUSPICIOUS = {
+    name: what
+    for what, names in (
+        ("automatic differentiation", "autograd requires_grad_ vjp jvp jacobian enable_grad"),
+        ("torch.nn", "nn functional"),
+        ("PyTorch's inside", "_C _VF ops ctypes"),
+        ("other processes", "subprocess multiprocessing fork system"),
+        ("the network", "socket urllib requests"),
+        ("code as text", "exec eval compile __import__ importlib"),
+        ("files", "open listdir"),
+        ("the grader's memory", "gc __subclasses__ __main__ _getframe modules"),
+    )
+    for name in names.split()
+}
+
+
+def suspicious(source: str, edition: str) -> list[str]:
+    """Return what a submission mentions, and the edition does not, that an assignment of this kind does without."""
+
+    def mentioned(text: str) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for node in ast.walk(_parsed(text)):
+            names = []
+            if isinstance(node, ast.Name):
+                names = [node.id]
+            elif isinstance(node, ast.Attribute):
+                names = (
+                    [node.attr] if node.attr not in ("eval", "compile", "modules") or _of(node, "torch", "sys") else []
+                )
+            elif isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = [part for alias in node.names for part in alias.name.split(".")]
+                names += (getattr(node, "module", None) or "").split(".")
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
+                names = [node.value]
+            for name in names:
+                found.setdefault(name, getattr(node, "lineno", 0))
+        return found
+
+    here, given = mentioned(source), mentioned(edition)
+    return [
+        f"line {line}: {name} ({SUSPICIOUS[name]})"
+        for name, line in here.items()
+        if name in SUSPICIOUS and name not in given
+    ]
+
+
+def _of(node: ast.Attribute, *names: str) -> bool:
+    return isinstance(node.value, ast.Name) and node.value.id in names
+
+
+def judge(
+    worker: Worker, name: str, source: str, items: Sequence, reference: str | None = None, seed: int = 0
+) -> Grade:
+    """Grade a submission.
+
+    Args:
+        source: its text.
+        items: what to ask.
+        reference: a solution; where it is given, an item that fails is tried again with everything but its own classes
+            and functions from there, so that no mistake costs points twice.
+        seed: of the numbers.
+    """
+    worker.begin()  # loading PyTorch is not the submission's time
+    start, grade = time.monotonic(), Grade(name)
+    try:
+        compile(source, "diy.py", "exec")
+    except (SyntaxError, ValueError) as error:
+        reason = f"the file cannot be read: {getattr(error, 'msg', error)}, line {getattr(error, 'lineno', '?')}"
+        grade.outcomes = [Outcome(i.stage, i.what, i.points, 0, "wrong", reason) for i in items]
+        worker.end()
+        return grade
+    grade.flags = suspicious(source, reference or "")
+    session = _Session(worker, source, reference, start + SUBMISSION_SECONDS)
+    for each in items:
+        grade.outcomes.append(session.outcome(each, seed))
+    session.close()
+    grade.flags += [f"used at run time: {what}" for what in dict.fromkeys(session.refused)]
+    grade.seconds = time.monotonic() - start
+    return grade
+
+
+class _Session:
+    def __init__(self, worker: Worker, source: str, reference: str | None, end: float):
+        self.worker, self.source, self.reference, self.end = worker, source, reference, end
+        self.loaded: dict[str, str | None] = {}
+        self.open, self.skip, self.refused = True, set(), []
+        # What is not in the submission is not its own, and earns nothing when it comes from the reference.
+        self.defined = {name for node in _parsed(source).body for name in _names(node)}
+
+    def close(self) -> None:
+        if self.open:
+            self.worker.end()
+
+    def outcome(self, item: Any, seed: int) -> Outcome:
+        owners = set(item.owners or ["whole"])
+        if owners & self.skip:
+            reason = "skipped, after an endless loop or a crash there"
+            return Outcome(item.stage, item.what, item.points, 0, "stopped", reason)
+        wrong = self.attempt(item, seed, "whole", self.source)
+        own_gap = isinstance(wrong, TodoError) and bool({*wrong.formulas} & {*item.formulas})
+        rescued = False
+        if wrong and self.reference and item.owners and not own_gap and {*item.owners} <= self.defined:
+            mixed = composite(self.reference, self.source, tuple(item.owners))
+            wrong = self.attempt(item, seed, " ".join(item.owners), mixed)
+            rescued = wrong is None
+        if wrong is None:
+            return Outcome(item.stage, item.what, item.points, item.points, "right", rescued=rescued)
+        if isinstance(wrong, StoppedError):
+            self.skip |= owners
+        state = "todo" if isinstance(wrong, TodoError) else "stopped" if isinstance(wrong, StoppedError) else "wrong"
+        return Outcome(item.stage, item.what, item.points, 0, state, str(wrong))
+
+    def attempt(self, item: Any, seed: int, name: str, source: str) -> WrongError | None:
+        numbers = int(hashlib.sha256(item.what.encode()).hexdigest()[:6], 16) + 1000 * seed
+        generator = torch.Generator().manual_seed(numbers)
+        try:
+            item.test(lambda operation, spec: self.ask(name, source, operation, spec), generator)
+        except WrongError as wrong:
+            return wrong
+        except Exception as error:
+            # An answer that a test can't even work with, such as None where a tensor is expected, is no right one.
+            return WrongError(f"the answer is of no use: {type(error).__name__}: {error}")
+        return None
+
+    def ask(self, name: str, source: str, operation: str, spec: dict[str, Any]) -> dict[str, Any]:
+        if time.monotonic() > self.end:
+            raise StoppedError(f"the {SUBMISSION_SECONDS:.0f} s for one submission are over")
+        if not self.open:
+            self.worker.begin()
+            self.open, self.loaded = True, {}
+        try:
+            if name not in self.loaded:
+                reply = self.worker.ask({"name": name, "source": source}, 2 * ITEM_SECONDS)
+                self.loaded[name] = None if "loaded" in reply else self._reason(reply)
+            if self.loaded[name]:
+                raise WrongError(f"the file does not load: {self.loaded[name]}")
+            request = {"name": name, "operation": operation, "spec": encode(spec)}
+            seconds = ITEM_SECONDS if operation != "train" else 4 * ITEM_SECONDS
+            reply = self.worker.ask(request, seconds)
+        except StoppedError:
+            self.open = False
+            raise
+        if "reply" in reply:
+            return decode(reply["reply"])
+        raise (TodoError if "todo" in reply else WrongError)(self._reason(reply))
+
+    def _reason(self, reply: dict[str, Any]) -> str:
+        if "refused" in reply:
+            self.refused.append(reply["refused"])
+            return f"it uses {reply['refused']}: gradients and layers are to be written by hand"
+        if "todo" in reply:
+            return f"not written yet ({reply['todo']})" if reply["todo"] else "not written yet"
+        return str(reply.get("error", "no answer"))
+
+
+def kind_of(reason: str) -> str:
+    """Return a reason without its numbers, to count the same mistake of several submissions as one."""
+    reason = re.sub(r" \((yours|line).*", "", reason)
+    return re.sub(r"-?\d[\d.e+-]*", "…", reason)[:90]

@@ -1,0 +1,582 @@
+"""The proof of the grader: solutions in other styles, mistakes and attacks that are known, and what each must get.
+
+python -m classroom.grade --prove
+"""
+
+import ast
+import textwrap
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from bugs import BUGS
+from classroom.edition import student_source
+from classroom.items import ITEMS
+from classroom.judge import Grade, Worker, judge
+from classroom.stages import owners, stage_of
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = (ROOT / "diy.py").read_text(encoding="utf-8")
+SCOPE = [item for item in ITEMS if item.stage <= 5]
+
+
+def rewritten(functions: dict[str, str], before: str = "", source: str = REFERENCE) -> str:
+    """Return the reference with some functions written anew, "Linear.forward" -> its text; `before` precedes Linear."""
+    tree, lines = ast.parse(source), source.splitlines(keepends=True)
+    edits = []
+    for name, text in functions.items():
+        *owner, function = name.split(".")
+        body = next(n.body for n in tree.body if getattr(n, "name", None) == owner[0]) if owner else tree.body
+        node = next(n for n in body if isinstance(n, ast.FunctionDef) and n.name == function)
+        new = textwrap.indent(textwrap.dedent(text).strip("\n"), "    " * len(owner)) + "\n"
+        first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+        edits.append((first, node.end_lineno, new))
+    if before:
+        place = next(n.lineno for n in tree.body if getattr(n, "name", None) == "Linear")
+        edits.append((place, place - 1, textwrap.dedent(before).strip("\n") + "\n\n\n"))
+    for first, last, new in sorted(edits, reverse=True):
+        lines[first - 1 : last] = [new]
+    return "".join(lines)
+
+
+def plain(source: str = REFERENCE) -> str:
+    """Return the reference without docstrings and comments, and with other names for what functions compute."""
+    tree = ast.parse(source)
+
+    class Other(ast.NodeTransformer):
+        def visit_FunctionDef(self, node):
+            if node.body and isinstance(node.body[0], ast.Expr) and isinstance(node.body[0].value, ast.Constant):
+                node.body = node.body[1:] or [ast.Pass()]
+            own = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+            outer = {name for n in ast.walk(node) if isinstance(n, (ast.Global, ast.Nonlocal)) for name in n.names}
+            inner = any(
+                isinstance(n, (ast.FunctionDef, ast.Lambda, ast.ClassDef)) for n in ast.walk(node) if n is not node
+            )
+            names = (
+                {} if inner or node.args.args[:0] else {name: f"my_{name}" for name in own - outer - _arguments(node)}
+            )
+            for n in ast.walk(node):
+                if isinstance(n, ast.Name) and n.id in names:
+                    n.id = names[n.id]
+            return node
+
+    return ast.unparse(ast.fix_missing_locations(Other().visit(tree)))
+
+
+def _arguments(node: ast.FunctionDef) -> set[str]:
+    arguments = node.args
+    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+    return {a.arg for a in every if a}
+
+
+LOOPS = (
+    """
+def forward(self, X):
+    rows = []
+    for x in X:
+        s = self.weight @ x
+        rows.append(s if self.bias is None else s + self.bias)
+    S = torch.stack(rows)
+    self.remember(S, X)
+    return S
+""",
+    """
+def backward(self, G):
+    G, X = self.recall(G)
+    dW, db, dX = torch.zeros_like(self.weight), torch.zeros(self.out_features, dtype=G.dtype), torch.zeros_like(X)
+    for n in range(len(X)):
+        db += G[n]
+        dW += torch.outer(G[n], X[n])
+        dX[n] = self.weight.T @ G[n]
+    self.accumulate(self.weight, dW)
+    if self.bias is not None:
+        self.accumulate(self.bias, db)
+    return dX
+""",
+)
+
+
+def linear(forward: str, backward: str) -> str:
+    """A Linear of two expressions: of X, W and b; and the three gradients of G, X and W."""
+    return rewritten(
+        {
+            "Linear.forward": f"""
+                def forward(self, X):
+                    W, b = self.weight, self.bias if self.bias is not None else torch.zeros(self.out_features, dtype=X.dtype)
+                    S = {forward}
+                    self.remember(S, X)
+                    return S
+            """,
+            "Linear.backward": f"""
+                def backward(self, G):
+                    G, X = self.recall(G)
+                    W = self.weight
+                    dW, db, dX = {backward}
+                    self.accumulate(W, dW)
+                    if self.bias is not None:
+                        self.accumulate(self.bias, db)
+                    return dX
+            """,
+        }
+    )
+
+
+def activation(name: str, forward: str, backward: str) -> str:
+    """An activation of two expressions: of S; and of G, S and X, its input and its output."""
+    return rewritten(
+        {
+            f"{name}.forward": f"""
+                def forward(self, S):
+                    X = {forward}
+                    self.remember(X, S, X)
+                    return X
+            """,
+            f"{name}.backward": f"""
+                def backward(self, G):
+                    G, S, X = self.recall(G)
+                    return {backward}
+            """,
+        }
+    )
+
+
+def mse(value: str, gradient: str) -> str:
+    return rewritten(
+        {
+            "MSELoss.forward": f"""
+                def forward(self, P, T):
+                    D = P - T
+                    loss = {value}
+                    self.remember(loss, D)
+                    return loss
+            """,
+            "MSELoss.backward": f"""
+                def backward(self):
+                    (D,) = self.recall()
+                    return {gradient}
+            """,
+        }
+    )
+
+
+def dropout(forward: str, backward: str = "G * m") -> str:
+    return rewritten(
+        {
+            "Dropout.forward": f"""
+                def forward(self, X):
+                    p = self.p
+                    if self.training:
+                        m = {forward}
+                    else:
+                        m = torch.ones_like(X)
+                    output = X * m
+                    self.remember(output, m)
+                    return output
+            """,
+            "Dropout.backward": f"""
+                def backward(self, G):
+                    G, m = self.recall(G)
+                    p = self.p
+                    return {backward}
+            """,
+        }
+    )
+
+
+OWN = {
+    "Linear.forward": """
+        def forward(self, X):
+            self.x = X.clone()
+            out = X.matmul(self.weight.t())
+            return out + self.bias if self.bias is not None else out
+    """,
+    "Linear.backward": """
+        def backward(self, G):
+            self.accumulate(self.weight, G.t().mm(self.x))
+            if self.bias is not None:
+                self.accumulate(self.bias, G.sum(dim=0))
+            return G.mm(self.weight)
+    """,
+    "ReLU.forward": """
+        def forward(self, S):
+            self.positive = S > 0
+            return S * self.positive
+    """,
+    "ReLU.backward": """
+        def backward(self, G):
+            return G * self.positive
+    """,
+    "Tanh.forward": """
+        def forward(self, S):
+            self.out = torch.tanh(S)
+            return self.out.clone()
+    """,
+    "Tanh.backward": """
+        def backward(self, G):
+            return G * (1 - self.out ** 2)
+    """,
+    "MSELoss.forward": """
+        def forward(self, P, T):
+            self.difference = P - T
+            total = (self.difference ** 2).sum()
+            return total / P.numel() if self.reduction == "mean" else total
+    """,
+    "MSELoss.backward": """
+        def backward(self):
+            g = 2 * self.difference
+            return g / g.numel() if self.reduction == "mean" else g
+    """,
+}
+
+NUMPY = {
+    "Linear.forward": """
+        def forward(self, X):
+            S = np.asarray(X) @ np.asarray(self.weight.data).T
+            if self.bias is not None:
+                S = S + np.asarray(self.bias.data)
+            S = torch.from_numpy(S)
+            self.remember(S, X)
+            return S
+    """,
+    "Linear.backward": """
+        def backward(self, G):
+            G, X = self.recall(G)
+            g, x, w = (np.asarray(t.data) for t in (G, X, self.weight))
+            self.accumulate(self.weight, torch.from_numpy(g.T @ x))
+            if self.bias is not None:
+                self.accumulate(self.bias, torch.from_numpy(g.sum(0)))
+            return torch.from_numpy(g @ w)
+    """,
+}
+
+SGD_OWN = {
+    "Optimizer.step": """
+        def step(self, closure=None):
+            for w in self.parameters:
+                if w.grad is not None:
+                    g = w.grad + self.weight_decay * w
+                    w.data.sub_(self.lr * self.direction(g, w))
+    """,
+    "momentum_direction": """
+        def momentum_direction(g, state, momentum, dampening, nesterov):
+            v = state.get("momentum_buffer")
+            v = g.clone() if v is None else momentum * v + (1 - dampening) * g
+            state["momentum_buffer"] = v
+            return g + momentum * v if nesterov else v
+    """,
+}
+
+RIGHT: dict[str, str] = {
+    "the reference": REFERENCE,
+    "without docstrings, other names": plain(),
+    "loops": rewritten(dict(zip(("Linear.forward", "Linear.backward"), LOOPS))),
+    "einsum": linear(
+        "torch.einsum('ni,ki->nk', X, W) + b",
+        "torch.einsum('nk,ni->ki', G, X), torch.einsum('nk->k', G), torch.einsum('nk,ki->ni', G, W)",
+    ),
+    "NumPy inside": rewritten(NUMPY, "import numpy as np"),
+    "columns": linear("(W @ X.T + b.view(-1, 1)).T", "G.T @ X, G.T.sum(1), (W.T @ G.T).T"),
+    "outer products": linear(
+        "torch.addmm(b, X, W.T)", "(G.unsqueeze(2) * X.unsqueeze(1)).sum(0), G.sum(0), G.matmul(W)"
+    ),
+    "ones times G": linear("X.mm(W.t()) + b", "G.t().mm(X), torch.ones(len(G), dtype=G.dtype) @ G, G.mm(W)"),
+    "attributes of one's own": rewritten(OWN),
+    "float32 inside": linear(
+        "(X.float() @ W.float().T + b).to(X.dtype)", "(G.float().T @ X.float()).to(G.dtype), G.sum(0), G @ W"
+    ),
+    "ReLU by clamp and where": activation("ReLU", "S.clamp(min=0)", "torch.where(S > 0, G, torch.zeros_like(G))"),
+    "ReLU with one half at the kink": activation("ReLU", "(S + S.abs()) / 2", "G * (S.sign() + 1) / 2"),
+    "ReLU by an index": activation("ReLU", "torch.maximum(S, torch.zeros_like(S))", "G * (X > 0).to(G.dtype)"),
+    "Tanh from exp, safely": activation("Tanh", "2 / (1 + (-2 * S).exp()) - 1", "G - G * X ** 2"),
+    "Tanh from cosh": activation("Tanh", "S.tanh()", "G * (1 - S.tanh().pow(2))"),
+    "the loss by loops": mse(
+        "sum(d * d for d in D.flatten()) / (D.numel() if self.reduction == 'mean' else 1)",
+        "torch.stack([2 * d for d in D.flatten()]).view_as(D) / (D.numel() if self.reduction == 'mean' else 1)",
+    ),
+    "the loss from norms": mse(
+        "D.norm() ** 2 / (D.numel() if self.reduction == 'mean' else 1)",
+        "D.mul(2).div(D.numel() if self.reduction == 'mean' else 1)",
+    ),
+    "Sequential by calls": rewritten(
+        {
+            "Sequential.forward": """
+                def forward(self, X):
+                    for index in range(len(self.layers)):
+                        X = self.layers[index](X)
+                    return X
+            """,
+            "Sequential.backward": """
+                def backward(self, G):
+                    for layer in self.layers[::-1]:
+                        G = layer.backward(G)
+                    return G
+            """,
+        }
+    ),
+    "an optimizer of one's own": rewritten(SGD_OWN),
+    "gradients added in place": rewritten(
+        {
+            "Module.accumulate": """
+                @staticmethod
+                def accumulate(parameter, gradient):
+                    if parameter.grad is None:
+                        parameter.grad = torch.zeros_like(parameter)
+                    parameter.grad += gradient
+            """
+        }
+    ),
+    "a helper and a base class": rewritten(
+        {
+            "ReLU.forward": """
+                def forward(self, S):
+                    return both(self, S, S > 0)
+            """,
+            "ReLU.backward": """
+                def backward(self, G):
+                    G, positive = self.recall(G)
+                    return G * positive
+            """,
+        },
+        """
+        def both(module, S, positive):
+            X = S * positive
+            module.remember(X, positive)
+            return X
+        """,
+    ),
+    "Xavier from randn": rewritten(
+        {
+            "Linear.reset_parameters": """
+                def reset_parameters(self):
+                    std = (2 / (self.in_features + self.out_features)) ** 0.5
+                    self.weight.copy_(std * torch.randn(self.out_features, self.in_features))
+                    if self.bias is not None:
+                        self.bias.zero_().add_(0.01)
+            """
+        }
+    ),
+    "dropout from rand": dropout("(torch.rand(X.shape) >= p).to(X.dtype) / (1 - p)"),
+    "dropout from bernoulli": dropout("torch.bernoulli(torch.full_like(X, 1 - p)).div(1 - p)"),
+}
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A submission with one mistake: the stages of which it costs one points, and words of the reason, if any."""
+
+    source: str
+    stage: int
+    words: str = ""
+    more: tuple[int, ...] = ()
+
+
+def replaced(old: str, new: str) -> str:
+    assert REFERENCE.count(old) == 1, old
+    return REFERENCE.replace(old, new)
+
+
+MISTAKES: dict[str, Mistake] = {
+    "mean reported, gradient divided by N": Mistake(mse("D.square().mean()", "2 * D / len(D)"), 2, "M/N"),
+    "mean reported, gradient not divided": Mistake(
+        mse("D.square().mean()", "2 * D"), 2, "summed where it should be averaged"
+    ),
+    "no factor 2": Mistake(mse("self.reduce(D.square())", "D * self.share(D)"), 2, "the factor 2 is missing"),
+    "sum/N reported": Mistake(mse("D.square().sum() / len(D)", "D * 2 * self.share(D)"), 2),
+    "weights' gradient averaged": Mistake(linear("X @ W.T + b", "G.T @ X / len(X), G.sum(0), G @ W"), 3, "averaged"),
+    "bias' gradient averaged": Mistake(linear("X @ W.T + b", "G.T @ X, G.mean(0), G @ W"), 3, "averaged"),
+    "bias' gradient one number": Mistake(linear("X @ W.T + b", "G.T @ X, G.mean(), G @ W"), 3),
+    "bias never added": Mistake(linear("X @ W.T", "G.T @ X, G.sum(0), G @ W"), 1),
+    "weights transposed": Mistake(
+        linear("X @ W.T + b", "G.T @ X, G.sum(0), G @ (W.T if W.shape[0] == W.shape[1] else W)"), 3
+    ),
+    "input gradient loses the batch": Mistake(linear("X @ W.T + b", "G.T @ X, G.sum(0), (G @ W).mean(0)"), 3, "shape"),
+    "gradients replaced": Mistake(replaced("gradient if before is None else before + gradient", "gradient"), 3),
+    "ReLU's slope is 1": Mistake(activation("ReLU", "S.relu()", "G"), 3),
+    "ReLU's slope is its input": Mistake(activation("ReLU", "S.relu()", "G * S.relu()"), 3),
+    "ReLU ignores what comes from above": Mistake(activation("ReLU", "S.relu()", "(S > 0).to(G.dtype)"), 3),
+    "Tanh taken twice": Mistake(activation("Tanh", "S.tanh()", "G * (1 - X.tanh() ** 2)"), 3),
+    "Tanh's slope at the input": Mistake(activation("Tanh", "S.tanh()", "G * (1 - S ** 2)"), 3),
+    "Tanh by precedence": Mistake(activation("Tanh", "S.tanh()", "G * 1 - X ** 2"), 3),
+    "Tanh ignores what comes from above": Mistake(activation("Tanh", "S.tanh()", "1 - X ** 2"), 3),
+    "ReLU overwrites its input": Mistake(
+        activation("ReLU", "S.clamp_(min=0)", "G * (X > 0)"), 1, "overwrites its input"
+    ),
+    "Tanh overwrites its input": Mistake(activation("Tanh", "S.tanh_()", "G * (1 - X * X)"), 1, "overwrites its input"),
+    "ReLU overwrites the gradient": Mistake(
+        rewritten(
+            {"ReLU.backward": "def backward(self, G):\n    (H, X) = self.recall(G)\n    G[X <= 0] = 0\n    return G"}
+        ),
+        3,
+        "overwrites the gradient from above",
+    ),
+    "Tanh overflows": Mistake(
+        activation("Tanh", "(S.exp() - (-S).exp()) / (S.exp() + (-S).exp())", "G * (1 - X * X)"), 1, "NaN"
+    ),
+    "Sequential skips the first layer": Mistake(
+        rewritten(
+            {
+                "Sequential.forward": "def forward(self, X):\n    for layer in self.layers[1:]:\n        X = layer.forward(X)\n    return X"
+            }
+        ),
+        1,
+    ),
+    "Sequential goes back in the same order": Mistake(
+        replaced("for layer in reversed(self.layers):", "for layer in self.layers:"), 3
+    ),
+    "SGD goes uphill": Mistake(
+        replaced(
+            "torch._foreach_add_(parameters, steps, alpha=-lr)", "torch._foreach_add_(parameters, steps, alpha=lr)"
+        ),
+        4,
+    ),
+    "momentum in the gradient's memory": Mistake(replaced("v: Tensor = g.clone()", "v: Tensor = g"), 4),
+    "momentum forgets the factor": Mistake(replaced(".mul_(momentum).add_(g", ".add_(g"), 4),
+    "dropout without the factor": Mistake(dropout("(torch.rand(X.shape) >= p).to(X.dtype)"), 5),
+    "dropout keeps p": Mistake(dropout("(torch.rand(X.shape) < p).to(X.dtype) / p"), 5),
+    "dropout draws another mask for backward": Mistake(
+        dropout("(torch.rand(X.shape) >= p).to(X.dtype) / (1 - p)", "G * (torch.rand(G.shape) >= p) / (1 - p)"),
+        5,
+        "other components",
+    ),
+    "dropout in evaluation, too": Mistake(
+        replaced("m = self.mask(X) if self.training else 1.0", "m = self.mask(X)"), 5
+    ),
+    "weights from a uniform distribution": Mistake(
+        replaced(
+            "self.weight.normal_(0, math.sqrt(2 / (self.in_features + self.out_features)))",
+            "self.weight.uniform_(-1, 1).mul_(math.sqrt(6 / (self.in_features + self.out_features)))",
+        ),
+        1,
+    ),
+}
+
+
+def planted() -> dict[str, Mistake]:
+    """Return the planted bugs of diy.py that lie in a formula of the plain assignment.
+
+    "relu-kink" is none: no item asks at the kink, where the slope is a convention.
+    """
+    found = {}
+    for name, bug in BUGS.items():
+        classes = {edit[0].split(".")[0] for edit in bug.edits}
+        formulas = [
+            f for owner, (_, numbers) in owners(REFERENCE).items() if owner.split(".")[0] in classes for f in numbers
+        ]
+        stages = sorted({stage_of(formula) for formula in formulas})
+        if bug.file == "diy.py" and stages and stages[-1] <= 5 and name != "relu-kink":
+            found[name] = Mistake(bug.apply(REFERENCE), stages[0], more=tuple(stages[1:]))
+    return found
+
+
+def hostile(statement: str, where: str = "ReLU.forward") -> str:
+    name = where.split(".")[1]
+    argument = "S" if name == "forward" else "G"
+    return rewritten(
+        {where: f"def {name}(self, {argument}):\n" + textwrap.indent(textwrap.dedent(statement).strip(), "    ")}
+    )
+
+
+ATTACKS: dict[str, str] = {
+    "an endless loop": hostile("while True: pass"),
+    "exit": hostile("raise SystemExit(0)"),
+    "exit at once": hostile("import os\nos._exit(0)"),
+    "40 GB": hostile("return torch.ones(5_000_000_000, dtype=torch.float64)"),
+    "a reply of its own": hostile(
+        "import os\nfor fd in range(3, 20):\n    try:\n        os.write(fd, b'{\"number\": 1, \"reply\": {}}\\n')\n"
+        "    except OSError:\n        pass\nreturn S"
+    ),
+    "patched PyTorch": hostile("torch.equal = torch.allclose = lambda *a, **k: True\ntorch.Tensor.__eq__ = lambda a, b: True\nreturn S"),
+    "files": hostile("import os\nreturn S + sum(len(os.listdir(d)) for d in ('/home', '/root', '/work', '/etc/ssl'))"),
+    "network": hostile("import socket\nsocket.create_connection(('1.1.1.1', 80), 2)\nreturn S.relu()"),
+    "processes": hostile("import multiprocessing\nfor _ in range(1000):\n    multiprocessing.Process(target=print).start()\nreturn S.relu()"),
+    "autograd": hostile(
+        "S = self.recall(G)[1]\nS = S.clone().requires_grad_()\nwith torch.enable_grad():\n    S.relu().backward(G)\nreturn S.grad", "ReLU.backward"
+    ),
+    "autograd.grad": hostile(
+        "S = self.recall(G)[1]\nS = S.clone().requires_grad_()\nwith torch.enable_grad():\n    y = S.relu()\nreturn torch.autograd.grad(y, S, G)[0]",
+        "ReLU.backward",
+    ),
+    "vjp": hostile("S = self.recall(G)[1]\nreturn torch.func.vjp(torch.relu, S)[1](G)[0]", "ReLU.backward"),
+    "torch.nn": hostile("import torch.nn.functional as F\nX = F.relu(S)\nself.remember(X, X)\nreturn X"),
+    "PyTorch's own backward": hostile(
+        "G, X = self.recall(G)\nreturn torch.ops.aten.threshold_backward(G, X, 0)", "ReLU.backward"
+    ),
+    "finite differences": hostile(
+        "G, X = self.recall(G)\nh = 1e-6\nreturn G * (self.forward(X + h) - self.forward(X - h)) / (2 * h)", "ReLU.backward"
+    ),
+}  # fmt: skip
+"""Submissions that must not get the points of the function that they do not write; the next one must be unharmed."""
+
+
+def check_right(name: str, grade: Grade) -> str:
+    lost = [f"{o.what}: {o.reason}" for o in grade.outcomes if o.state != "right"]
+    return f"a right solution lost points: {name}: {'; '.join(lost)}" if lost else ""
+
+
+def check_mistake(name: str, mistake: Mistake, grade: Grade) -> str:
+    # Forward and backward of one class stay together, and the network that learns needs everything.
+    failed = [o for o in grade.outcomes if o.state != "right"]
+    lost = [o for o in failed if o.stage in (mistake.stage, *mistake.more)]
+    owners_hit = {_owner(o.what) for o in lost} | {_owner(SCOPE[-1].what)}
+    elsewhere = [o.what for o in failed if _owner(o.what) not in owners_hit]
+    if not lost:
+        return f"a mistake cost nothing in stage {mistake.stage}: {name}"
+    if elsewhere:
+        return f"a mistake of stage {mistake.stage} cost points elsewhere: {name}: {', '.join(elsewhere)}"
+    if not any(mistake.words in o.reason for o in lost):
+        return f"a mistake is not named: {name}: {'; '.join(o.reason for o in lost)}"
+    return ""
+
+
+def _owner(what: str) -> str:
+    return what.split()[0].rstrip(":,")
+
+
+def check_attack(name: str, grade: Grade) -> str:
+    stage = 3 if "backward" in name or name in ("autograd", "autograd.grad", "vjp", "finite differences") else 1
+    own = [o for o in grade.outcomes if o.what.startswith("ReLU") and o.stage == stage]
+    others = [
+        o.what for o in grade.outcomes if o.state != "right" and o.stage in (1, 2, 4) and not o.what.startswith("ReLU")
+    ]
+    others = [what for what in others if not what.startswith("Sequential")]
+    if any(o.got for o in own):
+        return f"an attack got points: {name}"
+    return f"an attack harmed other items: {name}: {', '.join(others)}" if others else ""
+
+
+def prove(sandbox: str, jobs: int, short: bool = False) -> int:
+    """Grade everything that is known, print what came out, and return 1 if anything is not as it must be."""
+    cases: list[tuple[str, str, Callable[[Grade], str]]] = []
+    for name, source in RIGHT.items():
+        cases.append((name, source, lambda grade, name=name: check_right(name, grade)))
+    for name, mistake in {**MISTAKES, **planted()}.items():
+        cases.append((name, mistake.source, lambda grade, name=name, m=mistake: check_mistake(name, m, grade)))
+    attacks = [(name, source, lambda grade, name=name: check_attack(name, grade)) for name, source in ATTACKS.items()]
+    empty = student_source(REFERENCE, range(1, 6))
+    cases.append(("empty", empty, lambda grade: "the empty edition got points" if grade.points else ""))
+    after = ("after an attack", REFERENCE, lambda grade: check_right("after an attack", grade))
+    for attack in attacks:  # on one worker, one right after the other
+        cases += [attack, after]
+
+    def run(part: list) -> list[tuple[str, float]]:
+        worker, found = Worker(sandbox), []
+        for name, source, check in part:
+            grade = judge(worker, name, source, SCOPE, REFERENCE)
+            found.append((check(grade), grade.seconds))
+        worker.stop()
+        return found
+
+    half = len(cases) - 2 * len(attacks)
+    parts = [cases[k:half:jobs] for k in range(jobs)]
+    parts[-1] = parts[-1] + cases[half:]
+    with ThreadPoolExecutor(jobs) as pool:
+        results = [result for part in pool.map(run, parts) for result in part]
+    problems = [problem for problem, _ in results if problem]
+    seconds = sorted(seconds for _, seconds in results)
+    print("\n".join(problems) or "no problem found")
+    print(
+        f"{len(RIGHT)} right solutions, {len(MISTAKES)} mistakes of students, {len(planted())} planted bugs, "
+        f"{len(ATTACKS)} attacks: {len(problems)} problems; {seconds[len(seconds) // 2]:.1f} s a submission in the median"
+    )
+    return 1 if problems else 0

@@ -1,0 +1,251 @@
+"""The classroom: an edition that gives nothing away, and a grader that is fair, says why, and cannot be fooled."""
+
+import ast
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from classroom import fresh, prove
+from classroom.edition import student_source, write
+from classroom.grade import main
+from classroom.items import ITEMS, fresh_items
+from classroom.judge import Worker, judge
+from classroom.stages import STAGES, owners, parse_stages, stage_of
+
+ROOT = Path(__file__).parent.parent
+SOURCE = (ROOT / "diy.py").read_text(encoding="utf-8")
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="submissions run in forks")
+
+
+@pytest.fixture(scope="module")
+def worker():
+    worker = Worker("bwrap" if shutil.which("bwrap") else "none")
+    yield worker
+    worker.stop()
+
+
+# The table of stages and items
+
+
+def test_every_formula_has_a_stage_and_every_stage_of_the_plain_assignment_asks_for_each():
+    stated = {number for _, numbers in owners(SOURCE).values() for number in numbers}
+    assert stated == {number for stage in STAGES for number in stage.formulas}
+    asked = {number for item in ITEMS for number in item.formulas}
+    assert asked == stated
+    for item in ITEMS:
+        assert item.owners is None or all(stage_of(number) == item.stage for number in item.formulas), item.what
+
+
+def test_the_plain_assignment_has_100_points():
+    assert sum(item.points for item in ITEMS if item.stage <= 5) == 100
+
+
+def test_items_have_different_names():
+    assert len({item.what for item in ITEMS}) == len(ITEMS)
+
+
+@pytest.mark.parametrize("text", ["", "0", "8", "3-2", "1-9", "a", "1..3"])
+def test_stages_that_are_none_are_refused(text):
+    with pytest.raises(ValueError, match="stages are 1 to 7"):
+        parse_stages(text)
+
+
+# The edition
+
+CHOICES = [
+    ([1], []),
+    ([2], [1]),
+    ([1, 2, 3], []),
+    (range(1, 6), []),
+    (range(1, 6), [2]),
+    (range(1, 8), []),
+    ([6], range(1, 6)),
+]
+
+
+@pytest.mark.parametrize("stages, solved", CHOICES, ids=str)
+def test_an_edition_can_be_imported_and_its_gaps_say_their_stage(stages, solved):
+    edition = student_source(SOURCE, stages, solved)
+    module = type(sys)("edition")
+    sys.modules["edition"] = module  # as an import does
+    exec(compile(edition, "edition.py", "exec"), module.__dict__)
+    gaps = {name for name, (node, _) in owners(edition).items() if "raise NotImplementedError(" in ast.unparse(node)}
+    for name, (_, numbers) in owners(SOURCE).items():
+        numbers = {*map(stage_of, numbers)}
+        if numbers & {*stages} - {*solved}:
+            assert name in gaps, name
+        elif numbers <= {*solved}:
+            assert name not in gaps and name in owners(edition), name
+
+
+def test_an_edition_holds_no_formula_and_no_line_of_what_is_to_be_written():
+    edition = student_source(SOURCE, range(1, 8))
+    code = ast.unparse(ast.parse(edition))
+    for name, (node, _) in owners(SOURCE).items():
+        for statement in node.body[1:]:
+            line = ast.unparse(statement)
+            told = (
+                isinstance(statement, (ast.Assign, ast.Return, ast.AugAssign))
+                and len(line) > 20
+                and "recall" not in line
+            )
+            assert not told or line not in code, f"{name}: {line}"
+    for formula in ("Gᵀ X", "X Wᵀ", "(2/M)", "1 − tanh", "√(2 / (in + out))", "m̂"):
+        stated = [ast.get_docstring(node) or "" for node, _ in owners(edition).values()]
+        assert not any(formula in text for text in stated), formula
+
+
+def test_a_handout_is_not_written_over_a_students_work(tmp_path):
+    (tmp_path / "diy.py").write_text("my work", encoding="utf-8")
+    with pytest.raises(FileExistsError, match="choose a new folder"):
+        write(tmp_path, range(1, 6))
+    assert (tmp_path / "diy.py").read_text(encoding="utf-8") == "my work"
+
+
+def test_the_handout_checks_itself_in_a_fresh_process(tmp_path):
+    write(tmp_path / "handout", [1, 2], [2], ["ELU"])
+    command = [sys.executable, "grade.py", "diy.py"]
+    done = subprocess.run(command, cwd=tmp_path / "handout", capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "0 of 26 points" in done.stdout and "not written yet (stage 1: F2)" in done.stdout
+    assert "stage 2" not in done.stdout, "what is solved is not asked for"
+    (tmp_path / "handout" / "diy.py").write_text(SOURCE, encoding="utf-8")
+    done = subprocess.run(
+        [*command, "--stage", "1"], cwd=tmp_path / "handout", capture_output=True, text=True, timeout=300
+    )
+    assert "20 of 20 points" in done.stdout
+
+
+# The grader; `python -m classroom.grade --prove` asks all that is known
+
+
+def grade(worker, source, stages=range(1, 6)):
+    return judge(worker, "a student", source, [item for item in ITEMS if item.stage in stages], SOURCE)
+
+
+def test_the_reference_gets_everything_and_the_empty_edition_nothing(worker):
+    full = grade(worker, SOURCE, range(1, 8))
+    assert [o.reason for o in full.outcomes if o.state != "right"] == [] and full.flags == []
+    assert grade(worker, student_source(SOURCE, range(1, 8)), range(1, 8)).points == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["without docstrings, other names", "attributes of one's own", "NumPy inside", "an optimizer of one's own"]
+)
+def test_other_styles_lose_nothing(worker, name):
+    assert prove.check_right(name, grade(worker, prove.RIGHT[name])) == ""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mean reported, gradient divided by N",
+        "weights' gradient averaged",
+        "ReLU overwrites its input",
+        "momentum in the gradient's memory",
+    ],
+)
+def test_a_mistake_costs_points_in_its_own_stage_and_is_named(worker, name):
+    mistake = prove.MISTAKES[name]
+    assert prove.check_mistake(name, mistake, grade(worker, mistake.source)) == ""
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["an endless loop", "exit at once", "40 GB", "a reply of its own", "patched PyTorch", "autograd", "torch.nn"],
+)
+def test_an_attack_gets_nothing_and_harms_nobody(worker, name):
+    items = [item for item in ITEMS if item.what.startswith(("ReLU", "Linear forward"))]
+    assert prove.check_attack(name, judge(worker, name, prove.ATTACKS[name], items, SOURCE)) == ""
+    after = judge(worker, "the next submission", SOURCE, items, SOURCE)
+    assert after.points == after.possible
+
+
+def test_a_missing_initialization_costs_nothing_else(worker):
+    gap = '        raise NotImplementedError("stage 1: F6")'
+    source = prove.rewritten({"Linear.reset_parameters": "def reset_parameters(self):\n" + gap[4:]})
+    lost = [o.what for o in grade(worker, source, [1, 3]).outcomes if not o.got]
+    assert lost == ["Linear's first weights: Xavier, every bias 0.01"]
+
+
+def test_what_is_left_out_earns_nothing_from_the_reference(worker):
+    tree, gone = ast.parse(SOURCE), {"momentum_direction", "ReLU"}
+    without = ast.Module([node for node in tree.body if getattr(node, "name", None) not in gone], [])
+    found = grade(worker, ast.unparse(without), [1, 3, 4])
+    assert [o.what for o in found.outcomes if o.got and ("momentum" in o.what or "ReLU" in o.what)] == []
+
+
+@pytest.mark.parametrize("source", ["def f(:", "\0", "import nothing_like_this", "raise ValueError('no')", "1 / 0"])
+def test_a_file_that_does_not_load_gets_nothing_and_the_reason(worker, source):
+    found = grade(worker, source, [1])
+    assert found.points == 0 and all(o.reason for o in found.outcomes)
+
+
+def test_finite_differences_and_forbidden_words_are_told_to_the_teacher(worker):
+    source = SOURCE + "\n\nimport torch.autograd as helper\n"
+    assert any("automatic differentiation" in flag for flag in grade(worker, source, [2]).flags)
+
+
+@pytest.mark.parametrize("name", list(fresh.MODULES))
+def test_a_fresh_module_is_asked_for_by_its_oracle(worker, name):
+    items = fresh_items([name])
+    written = SOURCE + fresh.gaps([name])
+    assert judge(worker, "gaps", written, items, SOURCE).points == 0
+    if name == "LeakyReLU":
+        bodies = "self.remember(S, S)", "return torch.where(S > 0, S, 0.01 * S)"
+        written = _filled(written, "LeakyReLU.forward", *bodies)
+        written = _filled(
+            written, "LeakyReLU.backward", "G, S = self.recall(G)", "return torch.where(S > 0, G, 0.01 * G)"
+        )
+        found = judge(worker, "right", written, items, SOURCE)
+        assert found.points == found.possible, [o.reason for o in found.outcomes]
+
+
+def _filled(source, name, *lines):
+    gap = f'raise NotImplementedError("this year\'s module: {name}")'
+    assert source.count(gap) == 1
+    return source.replace(gap, "\n        ".join(lines))
+
+
+# The command
+
+
+def test_a_folder_is_graded_into_tables_and_pages_and_goes_on(tmp_path, capsys):
+    folder, out = tmp_path / "submissions", tmp_path / "graded"
+    (folder / "bob").mkdir(parents=True)
+    (folder / "ada.py").write_text(SOURCE, encoding="utf-8")
+    (folder / "bob" / "diy.py").write_text(prove.MISTAKES["bias never added"].source, encoding="utf-8")
+    (folder / "=evil.py").write_text("1 / 0", encoding="utf-8")
+    command = [str(folder), "--out", str(out), "--stages", "1,2", "--jobs", "1", "--sandbox", "none"]
+    assert main(command) == 0
+    with (out / "grades.csv").open(encoding="utf-8") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert rows["ada"]["points"] == "35" and rows["'=evil"]["points"] == "0" and 0 < int(rows["bob"]["points"]) < 35
+    page = (out / "students" / "bob.md").read_text(encoding="utf-8")
+    assert "yours" in page and "expected" in page and "Linear forward" in page
+    assert "<script" not in (out / "students" / "bob.html").read_text(encoding="utf-8")
+    assert json.loads((out / "gradescope" / "ada.json").read_text(encoding="utf-8"))["score"] == 35
+    assert "commonest mistakes" in (out / "summary.md").read_text(encoding="utf-8") and (out / "mistakes.png").exists()
+    before = {path.name: path.stat().st_mtime_ns for path in (out / "kept").iterdir()}
+    capsys.readouterr()
+    assert main(command) == 0
+    assert {path.name: path.stat().st_mtime_ns for path in (out / "kept").iterdir()} == before, (
+        "nothing is graded twice"
+    )
+    assert "Without a sandbox" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nowhere"], ["--stages", "9"], ["--jobs", "0"], [], ["EMPTY"], ["--modules", "GELU2"]]
+)
+def test_what_cannot_be_graded_is_told_in_one_line(tmp_path, arguments, capsys):
+    arguments = [str(tmp_path) if argument == "EMPTY" else argument for argument in arguments]
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, "--sandbox", "none", "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    assert "error:" in capsys.readouterr().err.strip().splitlines()[-1]
