@@ -4,6 +4,7 @@ That they give the same outputs again is nbval's part, see notebooks/README.md.
 """
 
 import ast
+import copy
 import re
 import sys
 
@@ -11,7 +12,7 @@ import matplotlib
 import nbformat
 import pytest
 import torch
-from course.execute import FOLDER, PICTURES, notebooks, picture, pictures
+from course.execute import FOLDER, PICTURES, execute, notebooks, picture, pictures
 
 SKELETON = ["The question", "The algebra", "The code", "The check", "A picture", "Exercises"]
 LONGEST_CELL = 30
@@ -186,3 +187,45 @@ def test_the_solution_solves_the_exercise(path, exercise, as_in_a_kernel, capsys
     for source in [*(c.source for c in code_cells(read(path), "setup")), *blocks, call]:
         exec(compile(source, path.name, "exec"), namespace)
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"Exercise {number}: right.")
+
+
+@pytest.mark.parametrize("path", notebooks()[:2], ids=lambda path: path.stem)  # those after train for minutes
+def test_after_run_all_every_cell_can_be_run_again(path):
+    """From the last to the first: where a name stands for two things, a cell then meets the wrong one and fails."""
+    notebook = read(path)
+    cells = [copy.deepcopy(cell) for cell in code_cells(notebook)]
+    notebook.cells = cells + [copy.deepcopy(cell) for cell in reversed(cells)]
+    execute(notebook)
+
+
+def names_after(start):
+    """Return the names that a notebook has defined at its end; figures and exercises are left out."""
+    path = next(path for path in notebooks() if path.name.startswith(start))
+    namespace = {"__name__": "__main__"}
+    for cell in code_cells(read(path)):
+        if not any(word in cell.source for word in ("show(", "check(", "code(")):
+            exec(compile(cell.source, path.name, "exec"), namespace)
+    return namespace
+
+
+def test_what_notebook_1_says_about_the_first_weights(as_in_a_kernel):
+    names = names_after("01")
+    small, xavier, large = names["curves"].values()
+    assert min(small[:200]) > 0.24 and xavier[200] < 0.1 and large[0] > 1.5 * xavier[0]
+    for _, _, forward, measured_forward, backward, measured_backward in names["measurements"]:
+        assert abs(float(measured_forward) / float(forward) - 1) < 0.02
+        assert abs(float(measured_backward) / float(backward) - 1) < 0.02
+
+
+def test_what_notebook_2_says_about_measured_slopes(as_in_a_kernel):
+    best = {
+        name: (steps[values.argmin()].item(), values.min().item())
+        for name, (steps, values) in names_after("02")["curves"].items()
+    }
+    limits = {
+        "float64": (1e-6, 1e-4, 1e-8),
+        "float32": (1e-3, 1e-1, 1e-3),
+        "float64, from one side only": (1e-9, 1e-7, 1e-6),
+    }
+    for name, (low, high, error) in limits.items():
+        assert low < best[name][0] < high and best[name][1] < error
