@@ -671,10 +671,12 @@ def test_points_are_moved_removed_and_brought_back():
 def test_history_and_film_are_bounded(monkeypatch):
     monkeypatch.setattr("playground.lab.RECORDS", 20)
     monkeypatch.setattr(view, "FILM", 8)
+    monkeypatch.setattr(still, "CURVE_POINTS", 10)
     playground = view.Playground(small())
     for epoch in range(1, 150):
         playground.epoch()
         assert len(playground.lab.history) <= 21 and len(playground._film) <= 8
+        assert len(playground.frame["curve"]) <= 12 * 5 * 4  # rows of five numbers of four bytes
         assert playground.lab.history[0].epoch == 0 and playground.lab.history[-1].epoch == epoch
     assert [r.epoch for r in playground.lab.history[:3]] == [0, 16, 32]
 
