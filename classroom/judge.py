@@ -447,7 +447,7 @@ class _Session:
             if self.loaded[name]:
                 raise WrongError(f"the file does not load: {self.loaded[name]}")
             request = {"name": name, "operation": operation, "spec": encode(spec)}
-            seconds = ITEM_SECONDS if operation != "train" else 4 * ITEM_SECONDS
+            seconds = ITEM_SECONDS if operation != "train" else 6 * ITEM_SECONDS
             reply = self.worker.ask(request, seconds)
         except StoppedError:
             self.open = False
