@@ -307,7 +307,8 @@ def main(arguments: list[str] | None = None, rank: int = 0) -> int:
     if records is None:  # another rank prints and writes
         return 0
     rounds = list(records.values())
-    content = {"data": data.name, "protocol": asdict(protocol), "environment": environment(), "rounds": rounds}
+    sizes = {"train_size": len(data.train_labels), "test_size": len(data.test_labels)}
+    content = {"data": data.name, **sizes, "protocol": asdict(protocol), "environment": environment(), "rounds": rounds}
     written = place.finish(names, content)
     print(table(rounds, protocol))
     if not options.no_figures:
