@@ -16,6 +16,7 @@ import os
 import queue
 import shutil
 import statistics
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -235,6 +236,13 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(
             "bwrap is not there: install bubblewrap (Debian, Ubuntu: apt install bubblewrap), or choose --sandbox none"
         )
+    if options.sandbox == "bwrap":
+        trial = subprocess.run(
+            ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"], capture_output=True, text=True
+        )
+        if trial.returncode:
+            why = trial.stderr.strip() or f"exit code {trial.returncode}"
+            parser.error(f"bwrap cannot make a sandbox here ({why}): allow user namespaces, or choose --sandbox none")
     if options.jobs < 1:
         parser.error(f"argument --jobs: must be at least 1, got {options.jobs}")
     if options.sandbox == "none":

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import selectors
+import signal
 import subprocess
 import sys
 import time
@@ -209,6 +210,8 @@ class Worker:
 
     def stop(self) -> None:
         if self.process is not None:
+            if hasattr(os, "killpg"):
+                os.killpg(self.process.pid, signal.SIGKILL)  # with the fork in which a submission may loop
             self.process.kill()
             self.process.wait()
             self.process = None
@@ -386,6 +389,8 @@ def judge(
     for each in items:
         grade.outcomes.append(session.outcome(each, seed))
     session.close()
+    if worker.sandbox != "none":
+        worker.stop()  # the next one gets a sandbox of its own, in which nothing was left
     grade.flags += [f"used at run time: {what}" for what in dict.fromkeys(session.refused)]
     grade.seconds = time.monotonic() - start
     return grade
@@ -413,7 +418,9 @@ class _Session:
         rescued = False
         if wrong and self.reference and item.owners and not own_gap and {*item.owners} <= self.defined:
             mixed = composite(self.reference, self.source, tuple(item.owners))
+            self.restart()  # in a fork of its own, or the submission could keep the reference for later
             wrong = self.attempt(item, seed, " ".join(item.owners), mixed)
+            self.restart()
             rescued = wrong is None
         if wrong is None:
             return Outcome(item.stage, item.what, item.points, item.points, "right", rescued=rescued)
@@ -421,6 +428,11 @@ class _Session:
             self.skip |= owners
         state = "todo" if isinstance(wrong, TodoError) else "stopped" if isinstance(wrong, StoppedError) else "wrong"
         return Outcome(item.stage, item.what, item.points, 0, state, str(wrong))
+
+    def restart(self) -> None:
+        """Go on in a fresh fork."""
+        self.close()
+        self.open = False
 
     def attempt(self, item: Any, seed: int, name: str, source: str) -> WrongError | None:
         numbers = int(hashlib.sha256(item.what.encode()).hexdigest()[:6], 16) + 1000 * seed

@@ -273,7 +273,7 @@ def limit(gigabytes: float, seconds: int) -> None:
         used = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     memory = int(used + gigabytes * GIGABYTE)
     for what, value in (
-        (resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_FSIZE, 2**20),
+        (resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_NPROC, 0), (resource.RLIMIT_CORE, 0),
     ):  # fmt: skip
         with contextlib.suppress(ValueError, OSError):

@@ -166,6 +166,23 @@ def test_an_attack_gets_nothing_and_harms_nobody(worker, name):
     assert after.points == after.possible
 
 
+def test_the_reference_cannot_be_kept_for_later(worker):
+    thief = "class Thief:\n    pass\n\n\ntorch.kept = getattr(torch, 'kept', None) or globals().get('Tanh')\n"
+    source = student_source(SOURCE, range(1, 8)).replace("class ReLU(Module):", thief + "\n\nclass ReLU(Module):")
+    source += "\nif getattr(torch, 'kept', None) is not None and torch.kept is not Tanh:\n    Tanh = torch.kept\n"
+    assert grade(worker, source, [1, 3]).points == 0
+
+
+def test_a_submission_can_leave_nothing_for_the_next(worker):
+    if worker.sandbox == "none":
+        pytest.skip("without a sandbox it can")
+    statement = "for place in ('/tmp', '/', '/dev', '/dev/shm'):\n    try:\n"
+    statement += "        with open(place + '/left', 'w') as file:\n            file.write('x')\n"
+    statement += "    except OSError:\n        continue\n    return S * 0\nX = S.relu()\nself.remember(X, X)\nreturn X"
+    items = [item for item in ITEMS if item.what == "ReLU forward"]
+    assert judge(worker, "writes", prove.hostile(statement), items).points == items[0].points
+
+
 def test_a_missing_initialization_costs_nothing_else(worker):
     gap = '        raise NotImplementedError("stage 1: F6")'
     source = prove.rewritten({"Linear.reset_parameters": "def reset_parameters(self):\n" + gap[4:]})

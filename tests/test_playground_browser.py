@@ -511,14 +511,24 @@ def test_out_of_sight_nothing_is_drawn_or_trained(page, lab):
 @pytest.mark.parametrize("width, height", [(1280, 720), (620, 800)])
 def test_play_each_setting_and_the_picture_are_on_one_screen_beside_the_file_browser(page, lab, width, height):
     page.set_viewport_size({"width": width, "height": height})
-    lab.root.evaluate("(lab) => lab.scrollIntoView({ block: 'start' })")
-    screen = page.locator(".jp-WindowedPanel-outer").first.bounding_box()
-    for name in ("data", "noise", "width", "lr", "weight_decay", "bug"):
+
+    def outside(name):
+        """What does not stand wholly on the screen once the setting is scrolled to."""
+        lab.root.evaluate("(lab) => lab.scrollIntoView({ block: 'start' })")
         lab.setting(name).evaluate("(setting) => setting.scrollIntoView({ block: 'nearest' })")
+        screen, found = page.locator(".jp-WindowedPanel-outer").first.bounding_box(), []
         for node in (lab.root.locator("[data-action=play]"), lab.part("plane"), lab.setting(name)):
             box = node.bounding_box()
-            assert screen["y"] - 1 <= box["y"] and box["width"] > 40, (width, name, box)
-            assert box["y"] + box["height"] <= screen["y"] + screen["height"] + 1, (width, name, box)
+            above = box["y"] < screen["y"] - 1 or box["width"] <= 40
+            if above or box["y"] + box["height"] > screen["y"] + screen["height"] + 1:
+                found.append(box)
+        return found
+
+    for name in ("data", "noise", "width", "lr", "weight_decay", "bug"):
+        end = time.monotonic() + 20  # JupyterLab lays itself out anew some time after its window has changed
+        while (left := outside(name)) and time.monotonic() < end:
+            page.wait_for_timeout(200)
+        assert not left, (width, name, left)
     assert lab.root.evaluate("(lab) => lab.scrollWidth <= lab.clientWidth")
     page.set_viewport_size({"width": 1024, "height": 900})
     lab.root.scroll_into_view_if_needed()
