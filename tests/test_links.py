@@ -25,7 +25,7 @@ def test_files_that_are_named_exist(page):
 
 def test_commands_that_are_named_exist():
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
-    rooms = "benchmarks|bugs|classroom|course|experiments|playground|report|tests"
+    rooms = "benchmarks|bugs|classroom|course|docs|experiments|playground|report|tests"
     modules = set(re.findall(rf"(?:python|nproc-per-node \d) -m ((?:{rooms})[\w.]*)", text))
     assert {"report.build", "experiments.sweep"} <= modules
     for module in modules:

@@ -1,0 +1,43 @@
+"""Build the book from the committed notebooks and pages, without executing anything and without a network.
+
+python -m docs.book           to results/book, where index.html is its first page
+python -m docs.book DIR       to another folder
+"""
+
+import argparse
+import shutil
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from docs.book import assemble
+
+HERE = Path(__file__).parent
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m docs.book", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", nargs="?", type=Path, default=assemble.ROOT / "results" / "book")
+    folder = parser.parse_args(arguments).folder
+    try:
+        from sphinx.cmd.build import main as sphinx
+    except ModuleNotFoundError:
+        print("the book needs Sphinx and more: pip install -r docs/requirements.txt", file=sys.stderr)
+        return 1
+    start = time.perf_counter()
+    with TemporaryDirectory() as source:
+        assemble.assemble(Path(source))
+        # A warning is an error: a link that leads nowhere, a docstring that cannot be read.
+        options = ["--quiet", "--fail-on-warning", "--keep-going", "--conf-dir", str(HERE)]
+        failed = sphinx([*options, "--doctree-dir", f"{source}/.doctrees", source, str(folder)])
+    if not failed:
+        shutil.copytree(assemble.ROOT / "docs" / "playground", folder / "docs" / "playground", dirs_exist_ok=True)
+        print(f"{folder / 'index.html'}, {time.perf_counter() - start:.0f} s")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
