@@ -80,15 +80,15 @@ def take_turns(runs: dict[str, tuple[Run, int]], rounds: int, seconds: float = f
     return times
 
 
-def spread(values: Iterable[float]) -> dict[str, float]:
+def quartiles(values: Iterable[float]) -> dict[str, float]:
     """Return median and quartiles."""
     q1, median, q3 = statistics.quantiles(values, n=4, method="inclusive")
     return {"median": median, "q1": q1, "q3": q3}
 
 
 def ratio(times: dict[str, list[float]], name: str, baseline: str, factor: float = 1.0) -> dict[str, float]:
-    """Return the spread of `name`'s time over `baseline`'s, round by round."""
-    return spread(factor * own / other for own, other in zip(times[name], times[baseline]))
+    """Return the quartiles of `name`'s time over `baseline`'s, round by round."""
+    return quartiles(factor * own / other for own, other in zip(times[name], times[baseline]))
 
 
 # Processes of their own: memory, and the time to the first result
@@ -196,7 +196,7 @@ def training(
             if contender.slow:
                 together = take_turns({name: runs[name] for name in (contender.baseline, row) if name in runs}, 3)
             share = task.steps / own.steps / contender.networks
-            entry["microseconds"] = spread(1e6 * share * value / task.steps for value in together[row])
+            entry["microseconds"] = quartiles(1e6 * share * value / task.steps for value in together[row])
             if contender.baseline in together:
                 entry["ratio"] = ratio(together, row, contender.baseline, share)
             if repeats:
@@ -239,8 +239,8 @@ def side_by_side(
                 "name": name,
                 "threads": threads,
                 "rounds": len(times["diy"]),
-                "torch_microseconds": spread(1e6 * value / task.steps for value in times["torch"]),
-                "diy_microseconds": spread(1e6 * value / task.steps for value in times["diy"]),
+                "torch_microseconds": quartiles(1e6 * value / task.steps for value in times["torch"]),
+                "diy_microseconds": quartiles(1e6 * value / task.steps for value in times["diy"]),
                 "ratio": ratio(times, "diy", "torch"),
             }
             if memory:
@@ -289,7 +289,7 @@ def goals(table: list[dict], times: dict[str, list[float]], large: list[dict], m
 def show(report: dict) -> str:
     """Return the tables of a report in Markdown."""
 
-    def spreads(value: dict | None, digits: int) -> str:
+    def worded(value: dict | None, digits: int) -> str:
         return f"{value['median']:.{digits}f} [{value['q1']:.{digits}f}, {value['q3']:.{digits}f}]" if value else ""
 
     def table(*columns: str) -> list[str]:
@@ -312,11 +312,11 @@ def show(report: dict) -> str:
             if entry["skipped"]:
                 lines.append(f"| {title} | skipped: {entry['skipped']} | | | |")
                 continue
-            share = "" if entry["row"] == entry["baseline"] else f"{spreads(entry.get('ratio'), 2)} of {kind}"
+            share = "" if entry["row"] == entry["baseline"] else f"{worded(entry.get('ratio'), 2)} of {kind}"
             own = [
                 f"{entry[key]:.{n}f}" for key, n in (("peak_memory_mb", 0), ("first_result_seconds", 1)) if key in entry
             ]
-            lines.append(f"| {title} | {spreads(entry['microseconds'], 0)} | {share} | {' | '.join(own or ['', ''])} |")
+            lines.append(f"| {title} | {worded(entry['microseconds'], 0)} | {share} | {' | '.join(own or ['', ''])} |")
     if rows := [*report.get("large", []), *report.get("inference", []), *report.get("scaling", [])]:
         lines += table("diy over PyTorch", "threads", "time", "peak memory", "PyTorch's, MB")
         for entry in rows:
@@ -324,7 +324,7 @@ def show(report: dict) -> str:
             if "torch_peak_memory_mb" in entry:
                 own, other = entry["diy_peak_memory_mb"], entry["torch_peak_memory_mb"]
                 memory = f"{own / other:.2f} | {other:.1f}" if other >= VISIBLE else f" | {other:.1f}"
-            lines.append(f"| {entry['name']} | {entry['threads']} | {spreads(entry['ratio'], 2)} | {memory} |")
+            lines.append(f"| {entry['name']} | {entry['threads']} | {worded(entry['ratio'], 2)} | {memory} |")
     if "goals" in report:
         lines += table("goal", "at most", "measured", "")
         for goal in report["goals"]:

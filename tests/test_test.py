@@ -106,7 +106,9 @@ def test_interrupt_ends_with_130_and_one_line(launcher, command, tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_interrupt_while_libraries_load_ends_with_130_and_one_line(command, tmp_path):
-    (tmp_path / "torch.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n", encoding="utf-8")
+    # Short sleeps: a signal that comes just before a long one begins would be noticed only when it is over.
+    loading = "import time\nprint('loading', flush=True)\nwhile True:\n    time.sleep(0.01)\n"
+    (tmp_path / "torch.py").write_text(loading, encoding="utf-8")
     process = subprocess.Popen(
         [sys.executable, *command],
         stdout=subprocess.PIPE,
