@@ -310,7 +310,7 @@ class _Subject:
         try:
             with _Watch(self.narrow):
                 return function(*arguments)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _SlipError(what, _explain(self, what, error)) from error
 
     def run(self, input: Tensor) -> Any:
@@ -347,7 +347,7 @@ class _Subject:
 
     def change(self, base: Tensor) -> Tensor:
         """Run forward once more, on moved numbers; return what was added to `base`, NaN where it refuses them."""
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception, SystemExit):
             output = self.run(self.input.clone()).detach().double().flatten()
             self.fits = [dtype for dtype in self.fits if torch.equal(output.to(dtype).double(), output)]
             return torch.sub(output, base).view(base.shape)
@@ -722,7 +722,7 @@ def _kind(value: object) -> str:
     return f"a {type(value).__name__}" if module == "builtins" else f"a {module}.{type(value).__name__}"
 
 
-def _explain(subject: _Subject, what: str, error: Exception) -> str:
+def _explain(subject: _Subject, what: str, error: BaseException) -> str:
     """Say what was raised in the learner's code, on which line, and what that often means."""
     message, kind = "", type(subject.module)
     with contextlib.suppress(Exception):  # an exception of the learner's own may fail to say what it is
@@ -750,6 +750,8 @@ def _explain(subject: _Subject, what: str, error: Exception) -> str:
         "maximum recursion": "does it call itself?",
     }
     hint = next((f": {hint}" for words, hint in hints.items() if words in message), "")
+    if isinstance(error, SystemExit):
+        hint = ", which ends the program: it must return"
     return f"{what} raised {type(error).__name__}{': ' if message else ''}{message}{hint}{place}"
 
 

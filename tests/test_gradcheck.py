@@ -238,6 +238,11 @@ def test_a_backward_that_raises_is_reported():
     assert check.wrong and "backward raised ZeroDivisionError: division by zero (line " in check["backward"].reason
 
 
+def test_a_backward_that_ends_the_program_is_reported():
+    check = check_gradients(type("Ending", (diy.Tanh,), {"backward": lambda self, gradient: exit()})(), numbers(3))
+    assert check.wrong and "backward raised SystemExit" in check["backward"].reason
+
+
 def test_a_forward_that_is_no_function_is_reported():
     class Counting(diy.Tanh):
         calls = 0
