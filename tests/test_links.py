@@ -31,3 +31,18 @@ def test_commands_that_are_named_exist():
     for module in modules:
         path = ROOT / ("notebooks" if module.startswith("course") else "") / Path(*module.split("."))
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+
+
+def test_the_public_address_is_the_same_everywhere():
+    settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    owner, name = re.search(r'^Repository = "https://github\.com/([\w-]+)/([\w-]+)"$', settings, re.MULTILINE).groups()
+    hosts = r"(?:github\.com|colab\.research\.google\.com/github|mybinder\.org/v2/gh)"
+    rooms = [path for path in ROOT.iterdir() if path.name not in {".git", ".venv", "mutants", "results"}]
+    spelled = {}
+    for path in [path for room in rooms for path in ([room] if room.is_file() else room.rglob("*.*"))]:
+        if path.suffix in {".cff", ".html", ".ipynb", ".js", ".md", ".py", ".toml", ".typ", ".yml"}:
+            text = path.read_text(encoding="utf-8")
+            for groups in re.findall(rf"{hosts}/([\w-]+)/{name}\b|//([\w-]+)\.github\.io/{name}\b", text):
+                spelled.setdefault(path.relative_to(ROOT).as_posix(), set()).update(filter(None, groups))
+    assert {"README.md", "notebooks/README.md", "CITATION.cff"} <= set(spelled)
+    assert {place: owners for place, owners in spelled.items() if owners != {owner}} == {}
