@@ -9,12 +9,12 @@ import argparse
 import ast
 import json
 import re
-import shutil
 import sys
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
-from classroom import fresh
+from classroom import free, fresh
 from classroom.items import ITEMS
 from classroom.stages import DEFINITION, STAGES, owners, parse_stages, stage_of
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ALSO_LEFT_OUT = {"stack", "unstack"}
 """Many networks at once, whose layers would give away those that are to be written."""
 
-SELFCHECK = ("__init__.py", "stages.py", "items.py", "judge.py", "worker.py", "selfcheck.py")
+SELFCHECK = ("__init__.py", "stages.py", "items.py", "free.py", "fresh.py", "judge.py", "worker.py", "selfcheck.py")
 
 
 def student_source(source: str, stages: Collection[int], solved: Collection[int] = ()) -> str:
@@ -132,28 +132,40 @@ def write(
     Raises:
         FileExistsError: there is something in `out` already: a handout is never written over a student's work.
     """
+    source = (ROOT / "diy.py").read_text(encoding="utf-8")
+    return _write(
+        out,
+        {
+            "diy.py": student_source(source, stages, solved) + fresh.gaps(modules),
+            "README.md": statement(stages, solved) + fresh.statement(modules),
+        },
+        {"stages": sorted(stages), "solved": sorted(solved), "modules": list(modules)},
+    )
+
+
+def write_free(out: Path) -> list[Path]:
+    """Write the handout for frameworks of the students' own; see `write`."""
+    return _write(out, {"adapters.py": free.ADAPTERS, "README.md": free.statement()}, {"free": True})
+
+
+def _write(out: Path, files: dict[str, str], settings: dict[str, Any]) -> list[Path]:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is not empty: choose a new folder")
-    source = (ROOT / "diy.py").read_text(encoding="utf-8")
-    edition = student_source(source, stages, solved) + fresh.gaps(modules)
-    package = out / "selfcheck"
-    package.mkdir(parents=True)
-    (out / "diy.py").write_text(edition, encoding="utf-8")
-    (out / "README.md").write_text(statement(stages, solved) + fresh.statement(modules), encoding="utf-8")
+    files["grade.py"] = (
+        '"""Check what you have written, stage by stage: python grade.py"""\n\n'
+        "from selfcheck.selfcheck import main\n\n"
+        'if __name__ == "__main__":\n    main()\n'
+    )
     for name in SELFCHECK:
         text = (Path(__file__).parent / name).read_text(encoding="utf-8")
-        (package / name).write_text(text.replace("from classroom", "from selfcheck"), encoding="utf-8")
-    text = (Path(__file__).parent / "fresh.py").read_text(encoding="utf-8")
-    (package / "fresh.py").write_text(text.replace("from classroom", "from selfcheck"), encoding="utf-8")
-    shutil.copy(ROOT / "gradcheck.py", package / "gradcheck.py")
-    settings = {"stages": sorted(stages), "solved": sorted(solved), "modules": list(modules)}
-    (package / "settings.json").write_text(json.dumps(settings) + "\n", encoding="utf-8")
-    (out / "grade.py").write_text(
-        '"""Check your diy.py, stage by stage: python grade.py diy.py"""\n\n'
-        "from selfcheck.selfcheck import main\n\n"
-        'if __name__ == "__main__":\n    main()\n',
-        encoding="utf-8",
-    )
+        files[f"selfcheck/{name}"] = text.replace("from classroom", "from selfcheck").replace(
+            "from gradcheck", "from selfcheck.gradcheck"
+        )
+    files["selfcheck/gradcheck.py"] = (ROOT / "gradcheck.py").read_text(encoding="utf-8")
+    files["selfcheck/settings.json"] = json.dumps(settings) + "\n"
+    for name, text in files.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(text, encoding="utf-8")
     return sorted(path for path in out.rglob("*") if path.is_file())
 
 
@@ -168,8 +180,15 @@ def main(arguments: list[str] | None = None) -> None:
         help=f"this year's extra exercises, from {', '.join(fresh.MODULES)}",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("handout"), metavar="DIR", help="a new folder (%(default)s)")
+    parser.add_argument(
+        "--free", action="store_true", help="students design a framework of their own, as in 2019, and an adapters.py"
+    )
     options = parser.parse_args(arguments)
     try:
+        if options.free:
+            files = write_free(options.out)
+            print(f"{options.out}: README.md, adapters.py, grade.py and what it needs ({len(files)} files)")
+            return
         stages, solved = parse_stages(options.stages), parse_stages(options.solved) if options.solved else []
         files = write(options.out, stages, solved, options.modules)
     except (ValueError, OSError) as error:

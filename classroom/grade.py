@@ -3,7 +3,8 @@
     python -m classroom.grade submissions --out graded
     python -m classroom.grade --prove
 
-A submission is a file NAME.py, or a folder NAME with a diy.py in it. An interrupted grading goes on where it stopped.
+A submission is a file NAME.py, or a folder NAME with a diy.py in it; with --free, a folder NAME with an adapters.py. An
+interrupted grading goes on where it stopped.
 """
 
 import argparse
@@ -25,10 +26,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from classroom.free import FREE
 from classroom.items import ITEMS, Item, fresh_items
 from classroom.judge import Grade, Outcome, Worker, judge, kind_of
-from classroom.selfcheck import report
-from classroom.stages import STAGES, parse_stages
+from classroom.selfcheck import own_files, report
+from classroom.stages import parse_stages, title
 from experiments.results import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,21 +40,23 @@ WARNING = (
 )
 
 
-def submissions(folder: Path) -> dict[str, Path]:
+def submissions(folder: Path, free: bool = False) -> dict[str, Path]:
     """Return the file of each submission by its name.
 
     Raises:
-        ValueError: there is none, or a folder has several diy.py.
+        ValueError: there is none, or a folder has several diy.py or adapters.py.
     """
-    found = {path.stem: path for path in sorted(folder.glob("*.py"))}
+    wanted = "adapters.py" if free else "diy.py"
+    found = {} if free else {path.stem: path for path in sorted(folder.glob("*.py"))}
     for directory in sorted(path for path in folder.iterdir() if path.is_dir()):
-        files = [path for path in sorted(directory.rglob("diy.py")) if "selfcheck" not in path.parts]
+        files = [path for path in sorted(directory.rglob(wanted)) if "selfcheck" not in path.parts]
         if len(files) > 1:
-            raise ValueError(f"{directory} has {len(files)} files diy.py: leave the one that counts")
+            raise ValueError(f"{directory} has {len(files)} files {wanted}: leave the one that counts")
         if files:
             found[directory.name] = files[0]
     if not found:
-        raise ValueError(f"{folder} has no submissions: a submission is NAME.py, or a folder NAME with a diy.py in it")
+        what = "a folder NAME with an adapters.py" if free else "NAME.py, or a folder NAME with a diy.py"
+        raise ValueError(f"{folder} has no submissions: a submission is {what} in it")
     return found
 
 
@@ -74,7 +78,7 @@ def grade_all(
 
     def one(name: str, path: Path) -> Grade:
         try:
-            source = path.read_text(encoding="utf-8")
+            source = own_files(path) if path.name == "adapters.py" else path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = f"the file cannot be read: {error}"
             return Grade(name, [Outcome(i.stage, i.what, i.points, 0, "wrong", reason) for i in items])
@@ -113,10 +117,9 @@ def grade_all(
 def page(grade: Grade) -> str:
     """Return a student's page, in Markdown."""
     lines = [f"# {grade.name}: {grade.points} of {grade.possible} points\n"]
-    titles = {stage.number: f"Stage {stage.number}: {stage.title}" for stage in STAGES} | {0: "This year's modules"}
     for number in dict.fromkeys(outcome.stage for outcome in grade.outcomes):
         part = [outcome for outcome in grade.outcomes if outcome.stage == number]
-        lines.append(f"## {titles[number]} ({sum(o.got for o in part)} of {sum(o.points for o in part)})\n")
+        lines.append(f"## {title(number)} ({sum(o.got for o in part)} of {sum(o.points for o in part)})\n")
         for o in part:
             lines.append(f"- **{o.got} of {o.points}** {o.what}" + (f". {o.reason}" if o.reason else ""))
         lines.append("")
@@ -129,7 +132,7 @@ def as_html(grade: Grade) -> str:
         colour = {"right": "#1a7f37", "todo": "#6e7781"}.get(o.state, "#b35900")
         reason = f"<br><small>{html.escape(o.reason)}</small>" if o.reason else ""
         rows.append(
-            f'<tr><td>{o.stage or ""}</td><td style="color:{colour}"><b>{o.got} of {o.points}</b></td>'
+            f'<tr><td>{o.stage if o.stage > 0 else ""}</td><td style="color:{colour}"><b>{o.got} of {o.points}</b></td>'
             f"<td>{html.escape(o.what)}{reason}</td></tr>"
         )
     name = html.escape(grade.name)
@@ -167,7 +170,7 @@ def write(grades: Sequence[Grade], out: Path) -> list[Path]:
         files[out / "students" / f"{grade.name}.md"] = page(grade).encode()
         files[out / "students" / f"{grade.name}.html"] = as_html(grade).encode()
         files[out / "gradescope" / f"{grade.name}.json"] = json.dumps(gradescope(grade), indent=1).encode()
-    rows = [["name", *(f"stage {s}" if s else "this year's" for s in stages), "points", "of", "to look at", "seconds"]]
+    rows = [["name", *(title(s).split(":")[0] for s in stages), "points", "of", "to look at", "seconds"]]
     for grade in grades:
         per_stage = [sum(o.got for o in grade.outcomes if o.stage == s) for s in stages]
         looks = "; ".join(grade.flags)
@@ -228,6 +231,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("graded"), metavar="DIR", help="made if needed (%(default)s)")
     parser.add_argument("--stages", default="1-5", metavar="N-M", help="what was handed out (%(default)s)")
     parser.add_argument("--modules", nargs="*", default=[], metavar="NAME", help="this year's modules")
+    parser.add_argument("--free", action="store_true", help="frameworks of the students' own, with an adapters.py")
     parser.add_argument("--sandbox", choices=SANDBOXES, default="bwrap", help="bwrap (bubblewrap, Linux) or none")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="at a time (%(default)s)")
     parser.add_argument("--prove", action="store_true", help="grade solutions, mistakes and attacks that are known")
@@ -254,11 +258,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         stages = parse_stages(options.stages)
         items = [item for item in ITEMS if item.stage in stages] + fresh_items(options.modules)
+        items = FREE if options.free else items
         if options.submissions is None:
             parser.error("which folder? python -m classroom.grade FOLDER")
         if not options.submissions.is_dir():
             parser.error(f"{options.submissions} is no folder")
-        files = submissions(options.submissions)
+        files = submissions(options.submissions, options.free)
         grades = grade_all(files, items, options.out, options.sandbox, options.jobs)
         written = write(grades, options.out)
     except KeyError as error:

@@ -4,6 +4,8 @@ A test gets `ask`, which has the submission compute something, and a generator f
 about what is wrong, or nothing. None of it knows how the framework under test works inside.
 """
 
+import contextlib
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -88,30 +90,133 @@ def forward(ask: Ask, spec: dict[str, Any], x: Tensor, **more: Any) -> None:
     """Compare the output with PyTorch's."""
     reply = ask("layer", {**spec, "input": x, **more})
     network = twin(spec)
-    same("the output", reply["output"], (network.eval() if more.get("eval") else network)(x).detach())
+    network = network.eval() if more.get("eval") else network
+    with torch.no_grad():
+        expected = network(x)
+        same("the output", reply["output"], expected, alternatives=lambda: other_outputs(spec, network, x))
     unchanged("forward", "its input", reply["input_after"], x)
+
+
+@torch.no_grad()
+def other_outputs(spec: dict[str, Any], network: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """What comes out of a module that does nothing or the same twice, of a layer without its bias, and of a network
+    whose modules are not called as they should be."""
+    found = {"it is the input, unchanged": x}
+    with contextlib.suppress(RuntimeError):  # sizes that do not fit
+        found[f"as if {spec.get('class', 'the network')} had been applied twice"] = network(network(x))
+    if isinstance(network, nn.Sequential):
+        for words, other in {
+            "the first module is left out": network[1:],
+            "the last module is left out": network[:-1],
+            "the modules are called from the last to the first": nn.Sequential(*list(network)[::-1]),
+        }.items():
+            with contextlib.suppress(RuntimeError):
+                found[words] = other(x)
+    elif getattr(network, "bias", None) is not None:
+        without, output = copy.deepcopy(network), network(x)
+        without.bias.zero_()
+        found["the bias is not added"] = without(x)
+        found["the bias is added twice"] = 2 * output - without(x)
+        found["the bias is subtracted"] = 2 * without(x) - output
+    return found
 
 
 def backward(ask: Ask, spec: dict[str, Any], x: Tensor, generator: torch.Generator, only: str, times: int = 1) -> None:
     """Compare one gradient with autograd's; `only` is "input" or the name of a parameter."""
-    network, own = twin(spec), x.clone().requires_grad_()
-    output = network(own)
+    network = twin(spec)
+
+    def gradient(above: Tensor) -> Tensor:
+        own = x.clone().requires_grad_()
+        wanted = own if only == "input" else dict(network.named_parameters())[only]
+        return torch.autograd.grad(network(own), wanted, above)[0]
+
+    output = network(x).detach()
     above = randn(generator, *output.shape)
-    output.backward(above)
     reply = ask("layer", {**spec, "input": x, "gradient": above, "times": times})
     sizes = {"samples": len(x), "components": output.numel()}
-    if only == "input":
-        got, expected, words = reply["input_gradient"], own.grad, "∂ℓ/∂(input)"
-    else:
-        got = reply["gradients"].get(only)
-        expected, words = times * dict(network.named_parameters())[only].grad, f"the gradient of {only}"
+    got = reply["input_gradient"] if only == "input" else reply["gradients"].get(only)
+    count = 1 if only == "input" else times
+    words = "∂ℓ/∂(input)" if only == "input" else f"the gradient of {only}"
     if reply["forward_calls"]:
         raise WrongError(
             f"backward calls forward {reply['forward_calls']} times: the formula is asked for, not differences"
         )
-    same(words, got, expected, sizes)
+
+    def others() -> dict[str, Tensor]:
+        first, last = torch.zeros_like(above), torch.zeros_like(above)
+        first[0], last[-1] = above[0], above[-1]
+        found = {"it is the gradient from above, unchanged": above}
+        found["the gradient from above does not enter"] = count * gradient(torch.ones_like(above))
+        found["only the first sample counts: the sum over the batch is missing"] = count * gradient(first)
+        found["only the last sample counts: the sum over the batch is missing"] = count * gradient(last)
+        if times > 1:
+            found["only the last backward counts, where gradients should add up"] = gradient(above)
+        if "args" not in spec and "layers" not in spec and output.shape == x.shape:
+            found |= slopes(spec["class"], x, above)
+        if isinstance(network, nn.Linear) and only == "input" and network.in_features == network.out_features:
+            found["the weights are transposed"] = above @ network.weight.T
+        if isinstance(network, nn.Linear) and only == "weight":
+            turned = count * (x.T @ above).reshape_as(network.weight)
+            found["the factors are transposed: Xᵀ G in the shape of Gᵀ X"] = turned
+        if isinstance(network, nn.Sequential) and only == "input":
+            found |= other_ways(network, x, above)
+        return found
+
+    same(words, got, count * gradient(above), sizes, alternatives=others)
     unchanged("backward", "the gradient from above", reply["gradient_after"], above)
     unchanged("backward", "the input", reply["input_at_the_end"], reply["input_after"])
+
+
+def other_ways(network: nn.Sequential, x: Tensor, above: Tensor) -> dict[str, Tensor]:
+    """What comes back through the modules of a network in another order than the right one."""
+    ways = []
+    for module in network:
+        own = x.clone().requires_grad_()
+        output = module(own)
+        ways.append(lambda g, own=own, output=output: torch.autograd.grad(output, own, g, retain_graph=True)[0])
+        x = output.detach()
+    found = {}
+    for words, order in (
+        ("backward goes from the first module to the last", ways),
+        ("the first module is left out on the way back", ways[:0:-1]),
+        ("the last module is left out on the way back", ways[-2::-1]),
+    ):
+        with contextlib.suppress(RuntimeError):
+            g = above
+            for way in order:
+                g = way(g)
+            found[words] = g
+    return found
+
+
+FROM_OUTPUT = {"Tanh": lambda x: 1 - x * x, "Sigmoid": lambda x: x * (1 - x)}
+"""Slopes, computed from the output."""
+
+
+def slopes(name: str, s: Tensor, above: Tensor) -> dict[str, Tensor]:
+    """What comes back through an activation whose slope is confused with something else."""
+    oracle = getattr(nn, name)()
+
+    def slope(at: Tensor) -> Tensor:
+        own = at.clone().requires_grad_()
+        return torch.autograd.grad(oracle(own).sum(), own)[0]
+
+    right, x = slope(s), oracle(s)
+    found = {
+        "the slope is 1 everywhere": above,
+        "it is the slope alone, not multiplied by the gradient from above": right,
+        f"the slope is taken at the output, as if {name} had been applied twice": above * slope(x),
+        "in place of the slope stands the input": above * s,
+        "in place of the slope stands the output": above * x,
+        "brackets are missing: G · 1 − … is not G · (1 − …)": above - (1 - right),
+        "the slope is added, not multiplied": above + right,
+        "the slope is multiplied twice": above * right.square(),
+        "the slope looks at the sign of the gradient from above, not of the input": above * slope(above),
+    }
+    if name in FROM_OUTPUT:
+        words = "the slope is taken at the input, by the formula that is meant for the output"
+        found[words] = above * FROM_OUTPUT[name](s)
+    return found
 
 
 # Stage 1
@@ -134,10 +239,7 @@ def xavier(ask, generator):
     expected = math.sqrt(2 / 300)
     for reply in weights:
         w = reply["weight"]
-        if abs(w.std().item() / expected - 1) > 0.03:  # 20,000 numbers: their deviation is known to half a percent
-            raise WrongError(
-                f"weights of a layer of 200 inputs and 100 outputs spread by {w.std():.4f}, expected {expected:.4f}"
-            )
+        spread("weights of a layer of 200 inputs and 100 outputs", w, expected, 200, 100)
         if abs(w.mean().item()) > 5 * expected / math.sqrt(w.numel()):
             raise WrongError(f"the mean of the weights is {w.mean():.4f}, expected 0")
         # Of numbers drawn from a normal distribution, 4.6 % lie beyond two deviations; from a uniform one, none.
@@ -162,15 +264,34 @@ def tanh_forward(ask, generator):
 
 @item(1, 4, "F11", "Sequential forward: every module, in order", "Sequential")
 def sequential_forward(ask, generator):
-    layers = [
-        linear(generator, 3, 4),
-        {"class": "Tanh"},
-        linear(generator, 4, 4),
-        {"class": "ReLU"},
-        linear(generator, 4, 2),
-    ]
+    layers = [linear(generator, 3, 3), {"class": "Tanh"}, linear(generator, 3, 3)]
+    forward(ask, {"layers": layers}, randn(generator, 5, 3))  # in any order, the shapes fit
+    layers += [linear(generator, 3, 4), {"class": "ReLU"}, linear(generator, 4, 2)]
     forward(ask, {"layers": layers}, randn(generator, 5, 3))
     forward(ask, {"layers": layers[:1]}, randn(generator, 2, 3))
+
+
+def spread(what: str, w: Tensor, expected: float, n_in: int, n_out: int) -> None:
+    """Compare a standard deviation; of 20,000 numbers it is known to half a percent."""
+    std = w.std().item()
+    if abs(std / expected - 1) < 0.03:
+        return
+    others = {
+        "all are the same number": 0.0,
+        "the variance was taken for the standard deviation": expected**2,
+        "as if it were √(1 / in)": n_in**-0.5,
+        "as if it were √(2 / in)": (2 / n_in) ** 0.5,
+        "as if it were √(1 / out)": n_out**-0.5,
+        "as if it were √(2 / out)": (2 / n_out) ** 0.5,
+        "as if it were √(1 / (in + out))": (n_in + n_out) ** -0.5,
+        "as if it were √(6 / (in + out)), the bound of a uniform distribution": (6 / (n_in + n_out)) ** 0.5,
+        "they are not scaled at all": 1.0,
+        "as if they were uniform between 0 and 1": 12**-0.5,
+        "as if they were uniform between ±1/√in": (3 * n_in) ** -0.5,
+    }
+    names = [words for words, value in others.items() if abs(std - value) < 0.03 * value + 1e-9]
+    hint = f": {names[0]}" if names else ""
+    raise WrongError(f"{what} spread by {std:.4f}, expected {expected:.4f}{hint}")
 
 
 # Stage 2
@@ -189,7 +310,23 @@ def loss(
         same("∂ℓ/∂(prediction)", reply["gradient"], own.grad, sizes)
         unchanged("the loss", "the prediction", reply["prediction_after"], prediction)
     else:
-        same("the loss", reply["value"], value.detach(), sizes)
+        same(
+            "the loss",
+            reply["value"],
+            value.detach(),
+            sizes,
+            alternatives=lambda: losses(prediction, target, value.detach()),
+        )
+
+
+def losses(prediction: Tensor, target: Tensor, value: Tensor) -> dict[str, Tensor]:
+    found = {"it is the square root of the right one": value.sqrt()}
+    if prediction.shape == target.shape:
+        difference = prediction - target
+        for how, fold in (("mean", Tensor.mean), ("sum", Tensor.sum)):
+            found[f"it is the {how} of the differences, not of their squares"] = fold(difference)
+            found[f"it is the {how} of their absolute values, not of their squares"] = fold(difference.abs())
+    return found
 
 
 def mse(reduction: str, back: bool):
@@ -215,7 +352,9 @@ def accumulates(ask, generator):
     reply = ask("accumulate", {**linear(generator, 3, 2), "gradients": gradients})
     for count in range(1, 4):
         words = "the gradient after " + ("one backward" if count == 1 else f"{count} backwards")
-        same(words, reply["sums"][count - 1], sum(gradients[:count]))
+        others = {"only the last one counts, where they should add up": gradients[count - 1]}
+        others |= {"only the first one counts, where they should add up": gradients[0]} if count > 1 else {}
+        same(words, reply["sums"][count - 1], sum(gradients[:count]), alternatives=lambda others=others: others)
     for got, given in zip(reply["gradients_after"], gradients):
         unchanged("accumulate", "the gradient that it got", got, given)
 
@@ -249,6 +388,13 @@ def tanh_backward(ask, generator):
 
 @item(3, 5, "F12", "Sequential backward: from the last module to the first", "Sequential")
 def sequential_backward(ask, generator):
+    layers = [linear(generator, 3, 3), {"class": "Tanh"}, linear(generator, 3, 3)]
+    try:
+        backward(ask, {"layers": layers}, randn(generator, 5, 3), generator, "input")  # in any order, the shapes fit
+    except WrongError as wrong:
+        if "were changed after forward" in str(wrong):  # so it seems to modules that remember one after another
+            raise WrongError("backward does not go from the last module to the first") from None
+        raise
     layers = [linear(generator, 3, 4), {"class": "Tanh"}, linear(generator, 4, 2)]
     backward(ask, {"layers": layers}, randn(generator, 5, 3), generator, "input")
     for name in ("0.weight", "2.weight", "2.bias"):
@@ -258,38 +404,75 @@ def sequential_backward(ask, generator):
 # Stage 4
 
 
-def steps(ask: Ask, generator: torch.Generator, kind: str, schedule: dict | None = None, **settings: Any) -> None:
-    parameters = [randn(generator, 3, 2), randn(generator, 4)]
-    gradients = [[randn(generator, *p.shape) for p in parameters] for _ in range(5)]
+def path(kind: str, parameters: list[Tensor], gradients: list[list[Tensor]], schedule: dict, settings: dict, **changed):
+    """Yield the parameters, and the learning rate, after each of PyTorch's steps."""
     own = [nn.Parameter(p.clone()) for p in parameters]
     made = getattr(torch.optim, kind)(own, **settings)
+    made.param_groups[0].update(changed)  # which PyTorch does not check
     rates = torch.optim.lr_scheduler.CosineAnnealingLR(made, **schedule) if schedule else None
-    spec = {"class": kind, "kwargs": settings, "parameters": parameters, "steps": gradients}
-    reply = ask("optimizer", {**spec, **({"schedule": schedule} if schedule else {})})
-    for number, grads in enumerate(gradients):
+    for grads in gradients:
         for p, g in zip(own, grads):
             p.grad = g.clone()
         made.step()
         if rates:
             rates.step()
-            same(
-                f"the learning rate after {number + 1} steps",
-                torch.tensor(reply["rates"][number]),
-                torch.tensor(made.param_groups[0]["lr"]),
-                tolerance=1e-6,
-            )
-        for p, got, before in zip(
-            own, reply["steps"][number], parameters if number == 0 else reply["steps"][number - 1]
-        ):
-            if torch.equal(got, before):
+        yield [p.detach().clone() for p in own], made.param_groups[0]["lr"]
+
+
+def other_settings(kind: str, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a mistake in a step would have been with the right step: other settings."""
+    found = {"the step goes uphill": {"lr": -settings["lr"]}, "the learning rate does not enter": {"lr": 1.0}}
+    if decay := settings.get("weight_decay"):
+        found["weight decay does not enter"] = {"weight_decay": 0.0}
+        found["weight decay has the wrong sign: it makes the weights grow"] = {"weight_decay": -decay}
+        found["weight decay enters twice"] = {"weight_decay": 2 * decay}
+    if momentum := settings.get("momentum"):
+        tau = settings.get("dampening", 0.0)
+        plain = {"nesterov": False}
+        found["there is no momentum"] = {**plain, "momentum": 0.0}
+        found["the velocity is not multiplied by the momentum"] = {**plain, "momentum": 1.0}
+        found["Nesterov's step is not taken"] = plain
+        if not tau:
+            found["Nesterov's step is taken where it is not asked for"] = {"nesterov": True}
+        else:
+            found["dampening does not enter"] = {"dampening": 0.0}
+        found["the gradient enters with 1 − momentum"] = {**plain, "dampening": momentum}
+    if kind == "Adam":
+        one, two = settings["betas"]
+        found["the two betas are exchanged"] = {"betas": (two, one)}
+        found["as if both betas were β₁"] = {"betas": (one, one)}
+        found["as if both betas were β₂"] = {"betas": (two, two)}
+    return {words: changed for words, changed in found.items() if {**settings, **changed} != settings}
+
+
+def steps(ask: Ask, generator: torch.Generator, kind: str, schedule: dict, settings: dict[str, Any]) -> None:
+    parameters = [randn(generator, 3, 2), randn(generator, 4)]
+    gradients = [[randn(generator, *p.shape) for p in parameters] for _ in range(5)]
+    spec = {"class": kind, "kwargs": settings, "parameters": parameters, "steps": gradients}
+    reply = ask("optimizer", {**spec, "schedule": schedule})
+    for number, (expected, rate) in enumerate(path(kind, parameters, gradients, schedule, settings)):
+        if schedule:
+            words = f"the learning rate after {number + 1} steps"
+            same(words, torch.tensor(reply["rates"][number]), torch.tensor(rate), tolerance=1e-6)
+        before = reply["steps"][number - 1] if number else parameters
+        for index, (p, got) in enumerate(zip(expected, reply["steps"][number])):
+            if torch.equal(got, before[index]):
                 raise WrongError(f"step {number + 1} changes nothing")
-            same(f"the parameter after {number + 1} step{'s' * (number > 0)}", got, p.detach())
-    for got, given in zip(reply["gradients_after"], gradients[-1]):
-        unchanged("step", "the gradient", got, given)
+
+            def others(number: int = number, index: int = index) -> dict[str, Tensor]:
+                return {
+                    words: list(path(kind, parameters, gradients, schedule, settings, **changed))[number][0][index]
+                    for words, changed in other_settings(kind, settings).items()
+                }
+
+            words = f"the parameter after {number + 1} step{'s' * (number > 0)}"
+            for given, after in zip(gradients[number], reply["gradients_after"][number]):
+                unchanged("step", "the gradient", after, given)
+            same(words, got, p, alternatives=others)
 
 
 def optimizer(kind: str, schedule: dict | None = None, **settings: Any):
-    return lambda ask, generator: steps(ask, generator, kind, schedule, **settings)
+    return lambda ask, generator: steps(ask, generator, kind, schedule or {}, settings)
 
 
 item(4, 5, "F17 F18", "SGD: a step against the gradient, in place", "Optimizer SGD")(optimizer("SGD", lr=0.1))
@@ -312,12 +495,25 @@ def dropout_forward(ask, generator):
     masks = []
     for seed in (1, 2):
         output = ask("layer", {"class": "Dropout", "args": [0.3], "input": x, "mask_seed": seed})["output"]
-        same("the shape of the output", torch.tensor(output.shape).double(), torch.tensor(x.shape).double())
+        if output.shape != x.shape:
+            raise WrongError(f"the output has the shape {tuple(output.shape)}, the input {tuple(x.shape)}")
         zero = output == 0
         share = zero.double().mean().item()
         if abs(share - 0.3) > 0.02:  # 20,000 components: the share is known to 0.003
-            raise WrongError(f"with p = 0.3, {share:.2f} of the components are zero")
-        same("a component that is kept, relative to the input", (output / x)[~zero], torch.full_like(x, 1 / 0.7)[~zero])
+            hint = ": p is the probability of zeroing, not of keeping" if abs(share - 0.7) < 0.02 else ""
+            raise WrongError(f"with p = 0.3, {share:.2f} of the components are zero{hint}")
+        ratio = (output / x)[~zero]
+        others = {
+            "it is not divided by 1 − p": 1.0,
+            "it is divided by p, not by 1 − p": 1 / 0.3,
+            "it is multiplied by 1 − p, not divided": 0.7,
+        }
+        for words, value in others.items():
+            if torch.allclose(ratio, torch.full_like(ratio, value), rtol=TOLERANCE):
+                raise WrongError(
+                    f"a component that is kept: {words} (yours: x · {value:.6g}, expected: x · {1 / 0.7:.6g})"
+                )
+        same("a component that is kept, relative to the input", ratio, torch.full_like(ratio, 1 / 0.7))
         rows, columns = zero.double().mean(1), zero.double().mean(0)
         if min(rows.std(), columns.std()) < 1e-3 or max(rows.std(), columns.std()) > 0.2:
             raise WrongError("components are not dropped one by one: whole samples or columns go together")
@@ -330,6 +526,8 @@ def dropout_forward(ask, generator):
 def dropout_evaluation(ask, generator):
     x = randn(generator, 20, 10)
     reply = ask("layer", {"class": "Dropout", "args": [0.5], "input": x, "eval": True, "gradient": x})
+    if (reply["output"] == 0).any():
+        raise WrongError("components are zeroed in evaluation mode, where nothing should happen")
     same("the output", reply["output"], x)
     same("∂ℓ/∂(input)", reply["input_gradient"], x)
 
@@ -428,8 +626,7 @@ def he(ask, generator):
     expected = math.sqrt(2 / 200)
     if not torch.equal(reply["weight"], reply["filled"]):
         raise WrongError("it must fill the tensor in place, and return it")
-    if abs(reply["weight"].std().item() / expected - 1) > 0.03:
-        raise WrongError(f"weights of 200 inputs spread by {reply['weight'].std():.4f}, expected {expected:.4f}")
+    spread("weights of 200 inputs and 100 outputs", reply["weight"], expected, 200, 100)
 
 
 def pool(generator: torch.Generator) -> dict[str, Any]:

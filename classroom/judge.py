@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,9 +48,19 @@ class StoppedError(WrongError):
 
 
 def same(
-    what: str, got: Any, expected: Tensor, sizes: Mapping[str, int] | None = None, tolerance: float = TOLERANCE
+    what: str,
+    got: Any,
+    expected: Tensor,
+    sizes: Mapping[str, int] | None = None,
+    tolerance: float = TOLERANCE,
+    alternatives: Callable[[], Mapping[str, Tensor]] = dict,
 ) -> None:
     """Compare, and say in words how they differ.
+
+    Args:
+        sizes: see `gradcheck.compare`.
+        alternatives: returns what would have come out by a mistake of that name. The first that agrees is the reason
+            given; it is called only where something is wrong.
 
     Raises:
         WrongError: they do.
@@ -60,8 +70,40 @@ def same(
     if isinstance(got, dict):
         raise WrongError(f"{what} is no tensor but {got.get('kind')}")
     reasons = compare(got, expected, sizes, tolerance=tolerance)
-    if reasons:
-        raise WrongError(f"{what}: {'; '.join(reasons)}{_beside(got, expected)}")
+    if not reasons:
+        return
+    if isinstance(got, Tensor) and got.shape == expected.shape:
+        guesses = {**alternatives(), **_shared(expected)} if " times " not in reasons[0] else {}
+        named = next((name for name, value in guesses.items() if _agrees(got, value, tolerance)), None)
+        if named:
+            reasons = [named]
+        elif got.numel() > 1 and bool((got == got.flatten()[0]).all()):
+            reasons = ["it is one number for all components"]
+        elif bool((~got.isfinite() & expected.isfinite()).any()):
+            reasons += ["a number on the way became too large: an overflow"]
+    elif isinstance(got, Tensor) and expected.dim():
+        lost = {"summed": expected.sum(0), "averaged": expected.mean(0)}
+        lost |= {
+            f"{how} to one number": value.mean() if how == "averaged" else value.sum() for how, value in lost.items()
+        }
+        reasons += [
+            f"its dimension 0 was {how}" for how, value in lost.items() if _agrees(got.squeeze(), value, tolerance)
+        ][:1]
+    raise WrongError(f"{what}: {'; '.join(reasons)}{_beside(got, expected)}")
+
+
+def _agrees(got: Tensor, value: Tensor, tolerance: float) -> bool:
+    finite = value.shape == got.shape and bool(value.isfinite().all())
+    return finite and not compare(got, value.detach(), tolerance=10 * tolerance)
+
+
+def _shared(expected: Tensor) -> dict[str, Tensor]:
+    """What any gradient or output becomes by a mistake that has nothing to do with its formula."""
+    found = {"every number has lost its sign": expected.abs(), "every number is squared": expected.square()}
+    if expected.dim() > 1:
+        for how, value in (("averaged", expected.mean(0)), ("summed", expected.sum(0))):
+            found[f"all samples get the same: it was {how} over the batch"] = value.expand_as(expected)
+    return found
 
 
 def unchanged(who: str, what: str, after: Tensor, before: Tensor) -> None:
@@ -337,7 +379,7 @@ def suspicious(source: str, edition: str) -> list[str]:
         for node in ast.walk(_parsed(text)):
             names = []
             if isinstance(node, ast.Name):
-                names = [node.id]
+                names = [node.id] if node.id != "modules" else []
             elif isinstance(node, ast.Attribute):
                 names = (
                     [node.attr] if node.attr not in ("eval", "compile", "modules") or _of(node, "torch", "sys") else []
@@ -364,12 +406,17 @@ def _of(node: ast.Attribute, *names: str) -> bool:
 
 
 def judge(
-    worker: Worker, name: str, source: str, items: Sequence, reference: str | None = None, seed: int = 0
+    worker: Worker,
+    name: str,
+    source: str | Mapping[str, str],
+    items: Sequence,
+    reference: str | None = None,
+    seed: int = 0,
 ) -> Grade:
     """Grade a submission.
 
     Args:
-        source: its text.
+        source: its text, or its files by name, the one that is asked first.
         items: what to ask.
         reference: a solution; where it is given, an item that fails is tried again with everything but its own classes
             and functions from there, so that no mistake costs points twice.
@@ -377,15 +424,18 @@ def judge(
     """
     worker.begin()  # loading PyTorch is not the submission's time
     start, grade = time.monotonic(), Grade(name)
+    files = {"diy.py": source} if isinstance(source, str) else dict(source)
     try:
-        compile(source, "diy.py", "exec")
+        for file, text in files.items():
+            compile(text, file, "exec")
     except (SyntaxError, ValueError) as error:
-        reason = f"the file cannot be read: {getattr(error, 'msg', error)}, line {getattr(error, 'lineno', '?')}"
+        reason = f"{file} cannot be read: {getattr(error, 'msg', error)}, line {getattr(error, 'lineno', '?')}"
         grade.outcomes = [Outcome(i.stage, i.what, i.points, 0, "wrong", reason) for i in items]
         worker.end()
         return grade
-    grade.flags = suspicious(source, reference or "")
-    session = _Session(worker, source, reference, start + SUBMISSION_SECONDS)
+    for file, text in files.items():
+        grade.flags += [f"{file}, {flag}" if len(files) > 1 else flag for flag in suspicious(text, reference or "")]
+    session = _Session(worker, files, reference, start + SUBMISSION_SECONDS)
     for each in items:
         grade.outcomes.append(session.outcome(each, seed))
     session.close()
@@ -397,12 +447,12 @@ def judge(
 
 
 class _Session:
-    def __init__(self, worker: Worker, source: str, reference: str | None, end: float):
-        self.worker, self.source, self.reference, self.end = worker, source, reference, end
+    def __init__(self, worker: Worker, files: dict[str, str], reference: str | None, end: float):
+        self.worker, self.files, self.reference, self.end = worker, files, reference, end
         self.loaded: dict[str, str | None] = {}
         self.open, self.skip, self.refused = True, set(), []
         # What is not in the submission is not its own, and earns nothing when it comes from the reference.
-        self.defined = {name for node in _parsed(source).body for name in _names(node)}
+        self.defined = {name for text in files.values() for node in _parsed(text).body for name in _names(node)}
 
     def close(self) -> None:
         if self.open:
@@ -413,11 +463,11 @@ class _Session:
         if owners & self.skip:
             reason = "skipped, after an endless loop or a crash there"
             return Outcome(item.stage, item.what, item.points, 0, "stopped", reason)
-        wrong = self.attempt(item, seed, "whole", self.source)
+        wrong = self.attempt(item, seed, "whole", self.files)
         own_gap = isinstance(wrong, TodoError) and bool({*wrong.formulas} & {*item.formulas})
         rescued = False
         if wrong and self.reference and item.owners and not own_gap and {*item.owners} <= self.defined:
-            mixed = composite(self.reference, self.source, tuple(item.owners))
+            mixed = {"diy.py": composite(self.reference, self.files["diy.py"], tuple(item.owners))}
             self.restart()  # in a fork of its own, or the submission could keep the reference for later
             wrong = self.attempt(item, seed, " ".join(item.owners), mixed)
             self.restart()
@@ -434,11 +484,11 @@ class _Session:
         self.close()
         self.open = False
 
-    def attempt(self, item: Any, seed: int, name: str, source: str) -> WrongError | None:
+    def attempt(self, item: Any, seed: int, name: str, files: dict[str, str]) -> WrongError | None:
         numbers = int(hashlib.sha256(item.what.encode()).hexdigest()[:6], 16) + 1000 * seed
         generator = torch.Generator().manual_seed(numbers)
         try:
-            item.test(lambda operation, spec: self.ask(name, source, operation, spec), generator)
+            item.test(lambda operation, spec: self.ask(name, files, operation, spec), generator)
         except WrongError as wrong:
             return wrong
         except Exception as error:
@@ -446,7 +496,7 @@ class _Session:
             return WrongError(f"the answer is of no use: {type(error).__name__}: {error}")
         return None
 
-    def ask(self, name: str, source: str, operation: str, spec: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, name: str, files: dict[str, str], operation: str, spec: dict[str, Any]) -> dict[str, Any]:
         if time.monotonic() > self.end:
             raise StoppedError(f"the {SUBMISSION_SECONDS:.0f} s for one submission are over")
         if not self.open:
@@ -454,12 +504,12 @@ class _Session:
             self.open, self.loaded = True, {}
         try:
             if name not in self.loaded:
-                reply = self.worker.ask({"name": name, "source": source}, 2 * ITEM_SECONDS)
+                reply = self.worker.ask({"name": name, "files": files}, 2 * ITEM_SECONDS)
                 self.loaded[name] = None if "loaded" in reply else self._reason(reply)
             if self.loaded[name]:
                 raise WrongError(f"the file does not load: {self.loaded[name]}")
             request = {"name": name, "operation": operation, "spec": encode(spec)}
-            seconds = ITEM_SECONDS if operation != "train" else 6 * ITEM_SECONDS
+            seconds = ITEM_SECONDS if "train" not in operation else 6 * ITEM_SECONDS
             reply = self.worker.ask(request, seconds)
         except StoppedError:
             self.open = False
@@ -474,7 +524,12 @@ class _Session:
             return f"it uses {reply['refused']}: gradients and layers are to be written by hand"
         if "todo" in reply:
             return f"not written yet ({reply['todo']})" if reply["todo"] else "not written yet"
-        return str(reply.get("error", "no answer"))
+        error = str(reply.get("error", "no answer"))
+        if shapes := re.search(r"gradient of size '\[(.*?)\]' to a tensor of size '\[(.*?)\]'(.*?)same size", error):
+            got, expected = (f"({size}{',' * (size.isdigit())})" for size in shapes.groups()[:2])
+            one = ": one number for all" if got == "()" else ""
+            return f"a gradient of shape {got} belongs to a parameter of shape {expected}{one}{error[shapes.end() :]}"
+        return error
 
 
 def kind_of(reason: str) -> str:

@@ -4,6 +4,7 @@ python -m classroom.grade --prove
 """
 
 import ast
+import functools
 import textwrap
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bugs import BUGS
+from classroom import frameworks
 from classroom.edition import student_source
+from classroom.free import FREE
 from classroom.items import ITEMS
 from classroom.judge import Grade, Worker, judge
 from classroom.stages import owners, stage_of
@@ -363,11 +366,10 @@ RIGHT: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Mistake:
-    """A submission with one mistake: the stages of which it costs one points, and words of the reason, if any."""
+    """A submission with one mistake, and the stages of which it costs one points."""
 
     source: str
     stage: int
-    words: str = ""
     more: tuple[int, ...] = ()
 
 
@@ -377,20 +379,18 @@ def replaced(old: str, new: str) -> str:
 
 
 MISTAKES: dict[str, Mistake] = {
-    "mean reported, gradient divided by N": Mistake(mse("D.square().mean()", "2 * D / len(D)"), 2, "M/N"),
-    "mean reported, gradient not divided": Mistake(
-        mse("D.square().mean()", "2 * D"), 2, "summed where it should be averaged"
-    ),
-    "no factor 2": Mistake(mse("self.reduce(D.square())", "D * self.share(D)"), 2, "the factor 2 is missing"),
+    "mean reported, gradient divided by N": Mistake(mse("D.square().mean()", "2 * D / len(D)"), 2),
+    "mean reported, gradient not divided": Mistake(mse("D.square().mean()", "2 * D"), 2),
+    "no factor 2": Mistake(mse("self.reduce(D.square())", "D * self.share(D)"), 2),
     "sum/N reported": Mistake(mse("D.square().sum() / len(D)", "D * 2 * self.share(D)"), 2),
-    "weights' gradient averaged": Mistake(linear("X @ W.T + b", "G.T @ X / len(X), G.sum(0), G @ W"), 3, "averaged"),
-    "bias' gradient averaged": Mistake(linear("X @ W.T + b", "G.T @ X, G.mean(0), G @ W"), 3, "averaged"),
+    "weights' gradient averaged": Mistake(linear("X @ W.T + b", "G.T @ X / len(X), G.sum(0), G @ W"), 3),
+    "bias' gradient averaged": Mistake(linear("X @ W.T + b", "G.T @ X, G.mean(0), G @ W"), 3),
     "bias' gradient one number": Mistake(linear("X @ W.T + b", "G.T @ X, G.mean(), G @ W"), 3),
     "bias never added": Mistake(linear("X @ W.T", "G.T @ X, G.sum(0), G @ W"), 1),
     "weights transposed": Mistake(
         linear("X @ W.T + b", "G.T @ X, G.sum(0), G @ (W.T if W.shape[0] == W.shape[1] else W)"), 3
     ),
-    "input gradient loses the batch": Mistake(linear("X @ W.T + b", "G.T @ X, G.sum(0), (G @ W).mean(0)"), 3, "shape"),
+    "input gradient loses the batch": Mistake(linear("X @ W.T + b", "G.T @ X, G.sum(0), (G @ W).mean(0)"), 3),
     "gradients replaced": Mistake(replaced("gradient if before is None else before + gradient", "gradient"), 3),
     "ReLU's slope is 1": Mistake(activation("ReLU", "S.relu()", "G"), 3),
     "ReLU's slope is its input": Mistake(activation("ReLU", "S.relu()", "G * S.relu()"), 3),
@@ -399,16 +399,13 @@ MISTAKES: dict[str, Mistake] = {
     "Tanh's slope at the input": Mistake(activation("Tanh", "S.tanh()", "G * (1 - S ** 2)"), 3),
     "Tanh by precedence": Mistake(activation("Tanh", "S.tanh()", "G * 1 - X ** 2"), 3),
     "Tanh ignores what comes from above": Mistake(activation("Tanh", "S.tanh()", "1 - X ** 2"), 3),
-    "ReLU overwrites its input": Mistake(
-        activation("ReLU", "S.clamp_(min=0)", "G * (X > 0)"), 1, "overwrites its input"
-    ),
-    "Tanh overwrites its input": Mistake(activation("Tanh", "S.tanh_()", "G * (1 - X * X)"), 1, "overwrites its input"),
+    "ReLU overwrites its input": Mistake(activation("ReLU", "S.clamp_(min=0)", "G * (X > 0)"), 1),
+    "Tanh overwrites its input": Mistake(activation("Tanh", "S.tanh_()", "G * (1 - X * X)"), 1),
     "ReLU overwrites the gradient": Mistake(
         rewritten(
             {"ReLU.backward": "def backward(self, G):\n    (H, X) = self.recall(G)\n    G[X <= 0] = 0\n    return G"}
         ),
         3,
-        "overwrites the gradient from above",
     ),
     "Tanh overflows": Mistake(
         activation("Tanh", "(S.exp() - (-S).exp()) / (S.exp() + (-S).exp())", "G * (1 - X * X)"), 1, "NaN"
@@ -437,7 +434,6 @@ MISTAKES: dict[str, Mistake] = {
     "dropout draws another mask for backward": Mistake(
         dropout("(torch.rand(X.shape) >= p).to(X.dtype) / (1 - p)", "G * (torch.rand(G.shape) >= p) / (1 - p)"),
         5,
-        "other components",
     ),
     "dropout in evaluation, too": Mistake(
         replaced("m = self.mask(X) if self.training else 1.0", "m = self.mask(X)"), 5
@@ -452,6 +448,65 @@ MISTAKES: dict[str, Mistake] = {
 }
 
 
+NAMED: dict[str, str] = {
+    "mean reported, gradient divided by N": "that is M/N",
+    "mean reported, gradient not divided": "summed where it should be averaged",
+    "no factor 2": "the factor 2 is missing",
+    "sum/N reported": "divided by N instead of M",
+    "weights' gradient averaged": "averaged where it should be summed",
+    "bias' gradient averaged": "averaged where it should be summed",
+    "bias' gradient one number": "one number for all",
+    "bias never added": "the bias is not added",
+    "weights transposed": "the weights are transposed",
+    "input gradient loses the batch": "its dimension 0 was averaged",
+    "gradients replaced": "only the last one counts",
+    "ReLU's slope is 1": "the gradient from above, unchanged",
+    "ReLU's slope is its input": "in place of the slope stands the output",
+    "ReLU ignores what comes from above": "the gradient from above does not enter",
+    "Tanh taken twice": "as if Tanh had been applied twice",
+    "Tanh's slope at the input": "the slope is taken at the input",
+    "Tanh by precedence": "brackets are missing",
+    "Tanh ignores what comes from above": "the gradient from above does not enter",
+    "ReLU overwrites its input": "forward overwrites its input",
+    "Tanh overwrites its input": "forward overwrites its input",
+    "ReLU overwrites the gradient": "backward overwrites the gradient from above",
+    "Tanh overflows": "an overflow",
+    "Sequential skips the first layer": "the first module is left out",
+    "Sequential goes back in the same order": "does not go from the last module to the first",
+    "SGD goes uphill": "the step goes uphill",
+    "momentum in the gradient's memory": "step overwrites the gradient",
+    "momentum forgets the factor": "the velocity is not multiplied by the momentum",
+    "dropout without the factor": "it is not divided by 1 − p",
+    "dropout keeps p": "p is the probability of zeroing, not of keeping",
+    "dropout draws another mask for backward": "other components",
+    "dropout in evaluation, too": "zeroed in evaluation mode",
+    "weights from a uniform distribution": "not normally distributed",
+    "dropped-transpose": "the factors are transposed",
+    "bias-not-summed": "only the first sample counts",
+    "averaged-twice": "averaged where it should be summed",
+    "transposed-way-back": "the weights are transposed",
+    "variance-for-std": "the variance was taken for the standard deviation",
+    "all-weights-equal": "all are the same number",
+    "relu-mask-from-gradient": "the sign of the gradient from above",
+    "changed-input": "forward overwrites its input",
+    "tanh-at-the-input": "the slope is taken at the input",
+    "mask-not-reused": "other components",
+    "dropout-not-rescaled": "it is not divided by 1 − p",
+    "dropout-keeps-p": "p is the probability of zeroing, not of keeping",
+    "dropout-in-eval": "zeroed in evaluation mode",
+    "overwritten-gradient": "only the last one counts",
+    "layers-backward-in-order": "does not go from the last module to the first",
+    "sum-in-the-gradient": "summed where it should be averaged",
+    "no-mean-at-all": "summed where it should be averaged",
+    "missing-two": "the factor 2 is missing",
+    "uphill": "the step goes uphill",
+    "velocity-is-the-gradient": "step overwrites the gradient",
+    "weight-decay-grows": "weight decay has the wrong sign",
+}
+"""Words that must stand in the reason for each mistake."""
+
+
+@functools.cache
 def planted() -> dict[str, Mistake]:
     """Return the planted bugs of diy.py that lie in a formula of the plain assignment.
 
@@ -526,8 +581,22 @@ def check_mistake(name: str, mistake: Mistake, grade: Grade) -> str:
         return f"a mistake cost nothing in stage {mistake.stage}: {name}"
     if elsewhere:
         return f"a mistake of stage {mistake.stage} cost points elsewhere: {name}: {', '.join(elsewhere)}"
-    if not any(mistake.words in o.reason for o in lost):
+    if not any(NAMED[name] in o.reason for o in lost):
         return f"a mistake is not named: {name}: {'; '.join(o.reason for o in lost)}"
+    return ""
+
+
+def check_free(name: str, grade: Grade) -> str:
+    _, owners_hit, words = frameworks.MISTAKES[name]
+    failed = [o for o in grade.outcomes if o.state != "right"]
+    lost = [o for o in failed if o.what.startswith(owners_hit)]
+    elsewhere = [o.what for o in failed if o not in lost and o.stage > 0]
+    if not lost:
+        return f"a mistake of a free framework cost nothing: {name}"
+    if elsewhere:
+        return f"a mistake of a free framework cost points elsewhere: {name}: {', '.join(elsewhere)}"
+    if not any(words in o.reason for o in lost):
+        return f"a mistake of a free framework is not named: {name}: {'; '.join(o.reason for o in lost)}"
     return ""
 
 
@@ -552,6 +621,11 @@ def prove(sandbox: str, jobs: int, short: bool = False) -> int:
     cases: list[tuple[str, str, Callable[[Grade], str]]] = []
     for name, source in RIGHT.items():
         cases.append((name, source, lambda grade, name=name: check_right(name, grade)))
+    free: list[tuple[str, dict[str, str], Callable[[Grade], str]]] = []
+    for name, files in frameworks.RIGHT.items():
+        free.append((name, files, lambda grade, name=name: check_right(name, grade)))
+    for name, (files, *_) in frameworks.MISTAKES.items():
+        free.append((name, files, lambda grade, name=name: check_free(name, grade)))
     for name, mistake in {**MISTAKES, **planted()}.items():
         cases.append((name, mistake.source, lambda grade, name=name, m=mistake: check_mistake(name, m, grade)))
     attacks = [(name, source, lambda grade, name=name: check_attack(name, grade)) for name, source in ATTACKS.items()]
@@ -564,13 +638,15 @@ def prove(sandbox: str, jobs: int, short: bool = False) -> int:
     def run(part: list) -> list[tuple[str, float]]:
         worker, found = Worker(sandbox), []
         for name, source, check in part:
-            grade = judge(worker, name, source, SCOPE, REFERENCE)
+            own = isinstance(source, str)
+            grade = judge(worker, name, source, SCOPE if own else FREE, REFERENCE if own else None)
             found.append((check(grade), grade.seconds))
         worker.stop()
         return found
 
     half = len(cases) - 2 * len(attacks)
-    parts = [cases[k:half:jobs] for k in range(jobs)]
+    plain = cases[:half] + free
+    parts = [plain[k::jobs] for k in range(jobs)]
     parts[-1] = parts[-1] + cases[half:]
     with ThreadPoolExecutor(jobs) as pool:
         results = [result for part in pool.map(run, parts) for result in part]
@@ -579,6 +655,7 @@ def prove(sandbox: str, jobs: int, short: bool = False) -> int:
     print("\n".join(problems) or "no problem found")
     print(
         f"{len(RIGHT)} right solutions, {len(MISTAKES)} mistakes of students, {len(planted())} planted bugs, "
+        f"{len(frameworks.RIGHT)} and {len(frameworks.MISTAKES)} free frameworks, right and wrong, "
         f"{len(ATTACKS)} attacks: {len(problems)} problems; {seconds[len(seconds) // 2]:.1f} s a submission in the median"
     )
     return 1 if problems else 0

@@ -1,4 +1,4 @@
-"""The student's own check, in the handout: python grade.py diy.py
+"""The student's own check, in the handout: python grade.py
 
 It asks what the teacher's grader asks, with numbers of its own, and runs your file as it is.
 """
@@ -8,20 +8,20 @@ import json
 import sys
 from pathlib import Path
 
+from classroom.free import FREE
 from classroom.items import ITEMS, fresh_items
 from classroom.judge import Grade, Worker, judge
-from classroom.stages import STAGES
+from classroom.stages import title
 
 MARK = {"right": "+", "wrong": "-", "todo": ".", "stopped": "!"}
 
 
 def report(grade: Grade) -> str:
     """Return a line for each item, below its stage."""
-    titles = {stage.number: f"stage {stage.number}: {stage.title}" for stage in STAGES} | {0: "this year's modules"}
     lines = []
     for number in dict.fromkeys(outcome.stage for outcome in grade.outcomes):
         part = [outcome for outcome in grade.outcomes if outcome.stage == number]
-        lines.append(f"\n{titles[number]} ({sum(o.got for o in part)} of {sum(o.points for o in part)} points)")
+        lines.append(f"\n{title(number)} ({sum(o.got for o in part)} of {sum(o.points for o in part)} points)")
         for outcome in part:
             lines.append(f"  {MARK[outcome.state]} {outcome.what}: {outcome.got} of {outcome.points}")
             if outcome.reason:
@@ -29,20 +29,40 @@ def report(grade: Grade) -> str:
     return "\n".join([*lines, f"\n{grade.points} of {grade.possible} points"]).lstrip("\n")
 
 
+def own_files(adapters: Path) -> dict[str, str]:
+    """Return the text of adapters.py and, after it, of all Python files beside and below it, by their names.
+
+    Raises:
+        OSError, UnicodeDecodeError: one cannot be read.
+    """
+    folder = adapters.parent
+    paths = [path for path in sorted(folder.rglob("*.py")) if path != adapters]
+    left_out = {"selfcheck", "site-packages", "__pycache__"}
+    paths = [path for path in paths if not left_out & {*path.relative_to(folder).parts}]
+    paths = [path for path in paths if path != folder / "grade.py"]
+    return {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in (adapters, *paths)}
+
+
 def main(arguments: list[str] | None = None) -> None:
     settings = json.loads((Path(__file__).parent / "settings.json").read_text(encoding="utf-8"))
-    parser = argparse.ArgumentParser(prog="grade.py", description="Check your diy.py, stage by stage.")
-    parser.add_argument("file", type=Path, nargs="?", default=Path("diy.py"), help="(%(default)s)")
-    parser.add_argument("--stage", type=int, choices=settings["stages"], help="one stage alone")
+    parser = argparse.ArgumentParser(prog="grade.py", description="Check what you have written, stage by stage.")
+    free = settings.get("free", False)
+    parser.add_argument(
+        "file", type=Path, nargs="?", default=Path("adapters.py" if free else "diy.py"), help="(%(default)s)"
+    )
+    stages = sorted({item.stage for item in FREE if item.stage > 0}) if free else settings["stages"]
+    parser.add_argument("--stage", type=int, choices=stages, help="one stage alone")
     options = parser.parse_args(arguments)
     try:
-        source = options.file.read_text(encoding="utf-8")
+        source = own_files(options.file) if free else options.file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         sys.exit(f"grade.py: {options.file} cannot be read: {error}")
-    wanted = [options.stage] if options.stage else [n for n in settings["stages"] if n not in settings["solved"]]
-    items = [item for item in ITEMS if item.stage in wanted]
-    if not options.stage:
-        items += fresh_items(settings["modules"])
+    if free:
+        items = [item for item in FREE if options.stage in (None, item.stage)]
+    else:
+        wanted = [options.stage] if options.stage else [n for n in settings["stages"] if n not in settings["solved"]]
+        items = [item for item in ITEMS if item.stage in wanted]
+        items += fresh_items(settings["modules"]) if not options.stage else []
     worker = Worker()
     try:
         print(report(judge(worker, options.file.name, source, items, seed=1)))

@@ -37,6 +37,13 @@ STAGES = (
     Stage(7, "images", _numbers((29, 42)), optional=True),
 )
 
+
+def title(number: int) -> str:
+    """Return the heading of a stage; 0 stands for this year's modules, -1 for what needs all of a free framework."""
+    others = {0: "This year's", -1: "All together"}
+    return others.get(number) or f"Stage {number}: {STAGES[number - 1].title}"
+
+
 HELPERS = {"Dropout.mask": "F19"}
 """Functions without a number that hold the answer to one."""
 

@@ -5,6 +5,9 @@ One line in, one line out. PyTorch is loaded once; every submission runs in a fo
 
 import contextlib
 import importlib
+import importlib.abc
+import importlib.machinery
+import inspect
 import itertools
 import json
 import linecache
@@ -20,7 +23,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 GIGABYTE = 2**30
-FILE = "diy.py"
+FILES: dict[str, str] = {}
+"""The submission's files, by name."""
+
 REFUSED: list[str] = []
 """What the submission has tried to use although the assignment asks to do without."""
 
@@ -162,8 +167,8 @@ def optimizer(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
     """Take steps with given gradients; return the parameters after each."""
     parameters = [parameter.clone() for parameter in spec["parameters"]]
     made = getattr(code, spec["class"])(parameters, **spec["kwargs"])
-    schedule = code.CosineAnnealingLR(made, **spec["schedule"]) if "schedule" in spec else None
-    steps, rates = [], []
+    schedule = code.CosineAnnealingLR(made, **spec["schedule"]) if spec["schedule"] else None
+    steps, rates, after = [], [], []
     for gradients in spec["steps"]:
         for parameter, gradient in zip(parameters, gradients):
             if parameter.grad is None:
@@ -174,7 +179,8 @@ def optimizer(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
             schedule.step()
             rates.append(float(made.lr))
         steps.append([parameter.clone() for parameter in parameters])
-    return {"steps": steps, "rates": rates, "gradients_after": [parameter.grad for parameter in parameters]}
+        after.append([None if parameter.grad is None else parameter.grad.clone() for parameter in parameters])
+    return {"steps": steps, "rates": rates, "gradients_after": after}
 
 
 def initial(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
@@ -210,7 +216,195 @@ def train(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
     return {"losses": losses, "output": network.eval()(spec["test"].float())}
 
 
-OPERATIONS = {f.__name__: f for f in (layer, loss, accumulate, optimizer, initial, train)}
+# The same of a framework with an interface of its own, which the submission's adapters.py tells
+
+
+def own_layer(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
+    """Run a module of a free framework; weights are as it has drawn them, and told with the reply."""
+    torch.manual_seed(spec["seed"])
+    parts = [_own(code, layer) for layer in spec.get("layers", ())]
+    made = code.Sequential(*parts) if parts else _own(code, spec)
+    _stir(code, made)
+    tensors, told = _parameters(code, made)
+    dtype = next((value.dtype for _, value in tensors if value.is_floating_point()), torch.float32)
+    reply: dict[str, Any] = {"before": tensors, "told": told, "after": []}
+    for _ in range(spec.get("times", 1)):
+        x, above = spec["input"].to(dtype), spec["gradient"].to(dtype)
+        given, run = x.clone(), Batch(code, made)
+        reply["output"] = run.forward(given).clone()
+        reply["input_after"] = given.to(spec["input"].dtype)
+        if spec.get("forward_only"):
+            break
+        got = run.backward(above.clone())
+        reply["input_gradient"] = got.clone() if isinstance(got, torch.Tensor) else got
+        reply["after"].append(_parameters(code, made)[0])
+    return reply
+
+
+def own_loss(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
+    prediction, target = spec["prediction"].clone(), spec["target"].clone()
+    run = Batch(code, code.LossMSE())
+    value = run.loss(prediction, target)
+    gradient = run.loss_backward()
+    return {"value": value, "gradient": gradient, "prediction_after": prediction}
+
+
+def own_training(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
+    """Train a network of 25 and 25 hidden units; the rate is that of the summed loss, whatever is divided by."""
+    torch.manual_seed(spec["seed"])
+    parts = [code.Linear(2, 25), code.ReLU(), code.Linear(25, 25), code.ReLU(), code.Linear(25, 2), code.Tanh()]
+    network, criterion = code.Sequential(*parts), code.LossMSE()
+    dtype = next((value.dtype for _, value in _parameters(code, network)[0]), torch.float32)
+    x, target, test = (spec[name].to(dtype) for name in ("input", "target", "test"))
+    size, epochs, lr, rate = 100, spec["epochs"], spec["lr"], None
+    if _samples(code) == "one by one":
+        size, epochs, lr = 1, epochs // 4, 4 * lr
+    for _ in range(epochs):
+        for batch in torch.randperm(len(x)).split(size):
+            run, loss = Batch(code, network), Batch(code, criterion)
+            output = run.forward(x[batch]).clone()
+            loss.loss(output, target[batch])
+            gradient = loss.loss_backward()
+            if rate is None:
+                summed = 2 * (output - target[batch])
+                rate = lr * float(summed.norm() / gradient.norm().clamp(min=1e-30))
+            run.backward(gradient)
+            code.step(network, rate)
+    return {"output": Batch(code, network).forward(test)}
+
+
+class Batch:
+    """A module or a loss of a free framework, for batches with samples as rows, whatever the framework wants."""
+
+    def __init__(self, code: ModuleType, made: Any):
+        self.made, self.samples = made, _samples(code)
+        self.call = made.forward if hasattr(made, "forward") else made
+
+    def turned(self, tensor: Any) -> Any:
+        columns = self.samples == "columns" and isinstance(tensor, torch.Tensor) and tensor.dim() == 2
+        return tensor.T if columns else tensor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.x = x
+        if self.samples == "one by one":
+            return torch.stack([self.call(one).flatten() for one in x])
+        output = self.turned(self.call(self.turned(x)))
+        if not isinstance(output, torch.Tensor):
+            raise TypeError(f"forward returns {type(output).__name__}, expected a tensor")
+        return output
+
+    def backward(self, gradient: torch.Tensor) -> Any:
+        if self.samples != "one by one":
+            return self.turned(self._back(self.turned(self.x), self.turned(gradient)))
+        found = []
+        for x, g in zip(self.x, gradient):
+            self.call(x)
+            found.append(self._back(x, g))
+        return torch.stack([g.flatten() for g in found]) if isinstance(found[0], torch.Tensor) else None
+
+    def _back(self, x: torch.Tensor, gradient: torch.Tensor) -> Any:
+        return self.made.backward(x, gradient) if _wanted(self.made.backward) == 2 else self.made.backward(gradient)
+
+    def loss(self, prediction: torch.Tensor, target: torch.Tensor) -> Any:
+        self.pairs = [(self.turned(prediction), self.turned(target))]
+        if self.samples == "one by one":
+            self.pairs = list(zip(prediction, target))
+        values = [self.call(*pair) for pair in self.pairs]
+        return torch.stack([torch.as_tensor(value).double().detach() for value in values]).sum()
+
+    def loss_backward(self) -> Any:
+        found = []
+        for pair in self.pairs:
+            if len(self.pairs) > 1:
+                self.call(*pair)
+            wanted = _wanted(self.made.backward)
+            found.append(self.made.backward(*(pair if wanted == 2 else (torch.tensor(1.0),) * wanted)))
+        return torch.stack(found) if self.samples == "one by one" else self.turned(found[0])
+
+
+def _samples(code: ModuleType) -> str:
+    return getattr(code, "SAMPLES", "rows")
+
+
+def _wanted(method: Any) -> int:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(method).parameters.values()
+    return sum(p.kind in kinds and p.default is p.empty for p in parameters)
+
+
+def _own(code: ModuleType, spec: dict[str, Any]) -> Any:
+    if "probe" not in spec:
+        return getattr(code, spec["class"])(*spec.get("args", []))
+    factor = spec["probe"]
+
+    class Probe(type(code.ReLU())):  # type: ignore[misc]
+        """A module that is right for certain: what a Sequential does wrong with it is its own mistake."""
+
+        def forward(self, x, *more):
+            return factor * x + factor
+
+        def backward(self, *gradients):
+            return factor * gradients[-1]
+
+        def __call__(self, x):
+            return self.forward(x)
+
+    return Probe()
+
+
+def _stir(code: ModuleType, made: Any) -> None:
+    """Make parameters that are all alike, such as biases of zero, different, so that it matters what is done to them.
+
+    Of several tensors of one shape, the first is the parameter. What `parameters` gives may be a copy: then it is
+    read again unchanged, and that is what counts.
+    """
+    found: list[tuple[str, torch.Tensor]] = []
+    with contextlib.suppress(Exception):
+        _collect(code.parameters(made), "", found, set())
+    shapes = set()
+    for _, value in found:
+        if value.shape not in shapes and value.numel() > 1 and bool((value == value.flatten()[0]).all()):
+            with torch.no_grad():
+                value.normal_()
+        shapes.add(value.shape)
+
+
+def _parameters(code: ModuleType, made: Any) -> tuple[list[tuple[str, torch.Tensor]], bool]:
+    """Return all tensors that `parameters` gives, in whatever structure, and whether there are any.
+
+    If there are none, those that the module keeps are returned.
+    """
+    found: list[tuple[str, torch.Tensor]] = []
+    with contextlib.suppress(Exception):
+        _collect(code.parameters(made), "", found, set())
+    told = bool(found)
+    if not told:
+        _collect(made, "", found, set())
+    return [(path, value.detach().clone()) for path, value in found], told
+
+
+def _collect(value: Any, path: str, found: list[tuple[str, torch.Tensor]], seen: set[int], depth: int = 0) -> None:
+    if id(value) in seen or depth > 6 or value is None or isinstance(value, (str, int, float, type)):
+        return
+    if isinstance(value, torch.Tensor):
+        found.append((path, value))
+        if value.is_leaf and value.grad is not None:
+            found.append((f"{path}.grad", value.grad))
+        return
+    seen.add(id(value))
+    if isinstance(value, dict):
+        parts = value.items()
+    elif isinstance(value, (list, tuple)) or inspect.isgenerator(value) or isinstance(value, (zip, map, set)):
+        parts = enumerate(value)
+    else:
+        parts = getattr(value, "__dict__", {}).items()
+    for name, part in list(parts):
+        _collect(part, f"{path}.{name}".lstrip("."), found, seen, depth + 1)
+
+
+OPERATIONS = {
+    f.__name__: f for f in (layer, loss, accumulate, optimizer, initial, train, own_layer, own_loss, own_training)
+}
 
 
 # A submission in its fork
@@ -235,7 +429,7 @@ class Forbidden(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if sys._getframe(1).f_code.co_filename == FILE:  # PyTorch itself may look there
+        if sys._getframe(1).f_code.co_filename in FILES:  # PyTorch itself may look there
             refuse(f"{self.__name__}.{name}")
         return getattr(self.real, name)
 
@@ -280,12 +474,41 @@ def limit(gigabytes: float, seconds: int) -> None:
             resource.setrlimit(what, (value, value))
 
 
-def load(name: str, source: str) -> ModuleType:
+class Submission(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds the modules of a submission, whose files came as text."""
+
+    def find_spec(self, name, path=None, target=None):
+        base = name.replace(".", "/")
+        for file in (f"{base}.py", f"{base}/__init__.py"):
+            if file in FILES:
+                spec = importlib.machinery.ModuleSpec(name, self, origin=file, is_package=file.endswith("__init__.py"))
+                spec.has_location = True
+                return spec
+        if any(file.startswith(f"{base}/") for file in FILES):
+            return importlib.machinery.ModuleSpec(name, None, is_package=True)
+        return None
+
+    def exec_module(self, module):
+        execute(module, module.__spec__.origin)
+
+
+def execute(module: ModuleType, file: str) -> None:
+    exec(compile(FILES[file], file, "exec"), module.__dict__)
+
+
+def load(name: str, files: dict[str, str]) -> ModuleType:
+    """Run the first of the files as a module; it may import the others."""
+    FILES.clear()
+    FILES.update(files)
+    for file, text in files.items():
+        linecache.cache[file] = len(text), None, text.splitlines(keepends=True), file
+    first = next(iter(files))
     code = ModuleType(name)
-    code.__file__ = FILE
+    code.__file__ = first
     sys.modules[name] = code
-    linecache.cache[FILE] = len(source), None, source.splitlines(keepends=True), FILE
-    exec(compile(source, FILE, "exec"), code.__dict__)
+    if len(files) > 1:
+        sys.meta_path.insert(0, Submission())
+    execute(code, first)
     return code
 
 
@@ -295,8 +518,9 @@ def explain(error: BaseException) -> dict[str, Any]:
         return {"todo": str(error)}
     if isinstance(error, RefusedError) or REFUSED:
         return {"refused": REFUSED[0]}
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(FILE)]
-    place = f" (line {frames[-1].lineno}: {frames[-1].line})" if frames else ""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in FILES]
+    of = f" of {frames[-1].filename}" if frames and len(FILES) > 1 else ""
+    place = f" (line {frames[-1].lineno}{of}: {frames[-1].line})" if frames else ""
     message = " ".join(str(error).split())[:300]
     return {"error": f"{type(error).__name__}: {message}{place}" if message else f"{type(error).__name__}{place}"}
 
@@ -304,11 +528,11 @@ def explain(error: BaseException) -> dict[str, Any]:
 def answer(request: dict[str, Any], modules: dict[str, ModuleType]) -> dict[str, Any]:
     REFUSED.clear()
     try:
-        if "source" in request:
-            modules[request["name"]] = load(request["name"], request["source"])
+        if "files" in request:
+            modules[request["name"]] = load(request["name"], request["files"])
             return {"loaded": True}
         operation, spec = OPERATIONS[request["operation"]], decode(request["spec"])
-        watch = contextlib.nullcontext() if operation is train else Watch()
+        watch = contextlib.nullcontext() if operation in (train, own_training) else Watch()
         torch.manual_seed(request["number"])
         with watch:
             reply = operation(modules[request["name"]], spec)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from classroom import fresh, prove
-from classroom.edition import student_source, write
+from classroom import frameworks, fresh, prove
+from classroom.edition import student_source, write, write_free
+from classroom.free import FREE
 from classroom.grade import main
 from classroom.items import ITEMS, fresh_items
 from classroom.judge import Worker, judge
@@ -141,18 +142,65 @@ def test_other_styles_lose_nothing(worker, name):
     assert prove.check_right(name, grade(worker, prove.RIGHT[name])) == ""
 
 
+def test_every_known_mistake_has_words_by_which_it_must_be_named():
+    assert prove.NAMED.keys() == {**prove.MISTAKES, **prove.planted()}.keys()
+    assert all(len(words) > 8 for words in prove.NAMED.values())
+
+
 @pytest.mark.parametrize(
     "name",
-    [
-        "mean reported, gradient divided by N",
-        "weights' gradient averaged",
-        "ReLU overwrites its input",
-        "momentum in the gradient's memory",
-    ],
+    ["mean reported, gradient divided by N", "Tanh taken twice", "momentum forgets the factor", "bias-not-summed"],
 )
 def test_a_mistake_costs_points_in_its_own_stage_and_is_named(worker, name):
-    mistake = prove.MISTAKES[name]
-    assert prove.check_mistake(name, mistake, grade(worker, mistake.source)) == ""
+    mistake = {**prove.MISTAKES, **prove.planted()}[name]
+    items = [item for item in ITEMS if item.owners and item.stage in (mistake.stage, *mistake.more)]
+    assert prove.check_mistake(name, mistake, judge(worker, name, mistake.source, items, SOURCE)) == ""
+
+
+# The free edition
+
+ASKED = [item for item in FREE if item.owners]
+"""All but the network that learns, which takes seconds."""
+
+
+def test_the_free_edition_has_100_points():
+    assert sum(item.points for item in FREE) == 100
+
+
+@pytest.mark.parametrize("name", frameworks.RIGHT)
+def test_what_the_assignment_leaves_open_costs_nothing(worker, name):
+    found = judge(worker, name, frameworks.RIGHT[name], ASKED)
+    assert prove.check_right(name, found) == "" and found.flags == []
+
+
+@pytest.mark.parametrize("name", frameworks.MISTAKES)
+def test_a_mistake_in_a_free_framework_costs_its_own_points_and_is_named(worker, name):
+    assert prove.check_free(name, judge(worker, name, frameworks.MISTAKES[name][0], ASKED)) == ""
+
+
+def test_a_free_framework_learns(worker):
+    assert judge(worker, "learns", frameworks.RIGHT["as suggested"], FREE[-1:]).points == FREE[-1].points
+
+
+def test_the_free_handout_gets_nothing_until_there_is_a_framework(tmp_path, worker):
+    write_free(tmp_path / "handout")
+    command = [sys.executable, "grade.py", "--stage", "2"]
+    options = {"cwd": tmp_path / "handout", "capture_output": True, "text": True, "timeout": 300}
+    assert "No module named 'framework'" in subprocess.run(command, **options).stdout
+    text = frameworks.RIGHT["as suggested"]["framework.py"]
+    (tmp_path / "handout" / "framework.py").write_text(text, encoding="utf-8")
+    assert "18 of 18 points" in subprocess.run(command, **options).stdout
+
+
+@pytest.mark.parametrize("made", [lambda out: write(out, range(1, 8)), write_free], ids=["gaps", "free"])
+def test_a_handout_needs_nothing_but_pytorch(tmp_path, made):
+    for path in made(tmp_path / "handout"):
+        if path.suffix == ".py" and path.name != "adapters.py":
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module] if isinstance(node, ast.ImportFrom) else []
+                roots = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names)
+                assert roots <= {"torch", "selfcheck"}, f"{path.name}: {roots}"
 
 
 @pytest.mark.parametrize(
@@ -238,6 +286,11 @@ def test_a_folder_is_graded_into_tables_and_pages_and_goes_on(tmp_path, capsys):
     (folder / "ada.py").write_text(SOURCE, encoding="utf-8")
     (folder / "bob" / "diy.py").write_text(prove.MISTAKES["bias never added"].source, encoding="utf-8")
     (folder / "=evil.py").write_text("1 / 0", encoding="utf-8")
+    (tmp_path / "free" / "eve").mkdir(parents=True)
+    for name, text in frameworks.RIGHT["as suggested"].items():
+        (tmp_path / "free" / "eve" / name).write_text(text, encoding="utf-8")
+    free = [str(tmp_path / "free"), "--free", "--out", str(tmp_path / "out"), "--jobs", "1", "--sandbox", "none"]
+    assert main(free) == 0 and "100 of 100  eve" in capsys.readouterr().out
     command = [str(folder), "--out", str(out), "--stages", "1,2", "--jobs", "1", "--sandbox", "none"]
     assert main(command) == 0
     with (out / "grades.csv").open(encoding="utf-8") as file:

@@ -1,0 +1,577 @@
+"""Frameworks with interfaces of their own, for the proof of the free edition: right ones, and mistakes."""
+
+from classroom.free import ADAPTERS
+
+IMPORT = "from framework import Linear, LossMSE, ReLU, Sequential, Tanh"
+
+
+def adapters(*changes: tuple[str, str], more: str = "") -> str:
+    text = ADAPTERS
+    for old, new in changes:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text + more
+
+
+STEP = ADAPTERS[ADAPTERS.index("    for parameter, gradient") :]
+PARAM = "    return module.param()\n"
+
+# As the assignment suggests: param() gives pairs, gradients add up, the loss is the mean.
+SUGGESTED = """
+import torch
+
+torch.set_grad_enabled(False)
+
+
+class Module:
+    def forward(self, *input):
+        raise NotImplementedError
+
+    def backward(self, *gradwrtoutput):
+        raise NotImplementedError
+
+    def param(self):
+        return []
+
+
+class Linear(Module):
+    def __init__(self, inputs, outputs):
+        self.w = torch.empty(outputs, inputs).normal_(0, (2 / (inputs + outputs)) ** 0.5)
+        self.b = torch.zeros(outputs)
+        self.dw, self.db = torch.zeros_like(self.w), torch.zeros_like(self.b)
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.w.t() + self.b
+
+    def backward(self, g):
+        self.dw.add_(g.t() @ self.x)
+        self.db.add_(g.sum(0))
+        return g @ self.w
+
+    def param(self):
+        return [(self.w, self.dw), (self.b, self.db)]
+
+
+class ReLU(Module):
+    def forward(self, x):
+        self.x = x
+        return x.clamp(min=0)
+
+    def backward(self, g):
+        return g * (self.x > 0).float()
+
+
+class Tanh(Module):
+    def forward(self, x):
+        self.y = x.tanh()
+        return self.y.clone()
+
+    def backward(self, g):
+        return g * (1 - self.y ** 2)
+
+
+class Sequential(Module):
+    def __init__(self, *modules):
+        self.modules = modules
+
+    def forward(self, x):
+        for module in self.modules:
+            x = module.forward(x)
+        return x
+
+    def backward(self, g):
+        for module in reversed(self.modules):
+            g = module.backward(g)
+        return g
+
+    def param(self):
+        return [pair for module in self.modules for pair in module.param()]
+
+
+class LossMSE(Module):
+    def forward(self, p, t):
+        self.d = p - t
+        return (self.d ** 2).mean()
+
+    def backward(self):
+        return 2 * self.d / self.d.numel()
+"""
+
+# Weights (in, out), biases (1, out), gradients replaced, parameters in lists per layer, None where there are none.
+REPLACED = """
+from torch import empty, zeros
+
+class Dense(object):
+    def __init__(self, n_in, n_out):
+        self.weight = empty(n_in, n_out).uniform_(-1, 1) / n_in ** 0.5
+        self.bias = zeros(1, n_out)
+        self.grad_weight = self.grad_bias = None
+
+    def __call__(self, x):
+        self.input = x.clone()
+        return x.mm(self.weight) + self.bias
+
+    def backward(self, g):
+        self.grad_weight = self.input.t().mm(g)
+        self.grad_bias = g.sum(0, keepdim=True)
+        return g.mm(self.weight.t())
+
+    def parameters(self):
+        return [[self.weight, self.bias], [self.grad_weight, self.grad_bias]]
+
+class Relu(object):
+    def __call__(self, x):
+        self.mask = x > 0
+        return x * self.mask.float()
+
+    def backward(self, g):
+        return g * self.mask.float()
+
+    def parameters(self):
+        return None
+
+class TanH(object):
+    def __call__(self, x):
+        self.x = x
+        return x.tanh()
+
+    def backward(self, g):
+        return g / self.x.cosh() ** 2
+
+    def parameters(self):
+        return None
+
+class Net(object):
+    def __init__(self, layers):
+        self.layers = layers
+
+    def __call__(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def backward(self, g):
+        for layer in self.layers[::-1]:
+            g = layer.backward(g)
+
+    def parameters(self):
+        return [layer.parameters() for layer in self.layers]
+
+    def update(self, lr):
+        for layer in self.layers:
+            if isinstance(layer, Dense):
+                layer.weight -= lr * layer.grad_weight
+                layer.bias -= lr * layer.grad_bias
+
+def mse(p, t):
+    return ((p - t) ** 2).sum().item() / len(p)
+
+def dmse(p, t):
+    return 2 * (p - t) / len(p)
+"""
+
+# Samples as columns, biases (out, 1), a dictionary of parameters, an optimizer, several files, half the squared error.
+COLUMNS = {
+    "nn_lite/__init__.py": "from .layers import *\nfrom .loss import SquaredError\nfrom .optimizer import SGD\n",
+    "nn_lite/layers.py": """
+import math, torch
+
+class Layer:
+    def params(self): return {}
+
+class FullyConnected(Layer):
+    def __init__(self, D, K):
+        self.W = torch.randn(K, D) * math.sqrt(1 / D)
+        self.b = torch.zeros(K, 1)
+        self.zero()
+    def zero(self):
+        self.dW, self.db = torch.zeros(self.W.shape), torch.zeros(self.b.shape)
+    def forward(self, X):
+        self.X = X
+        return self.W @ X + self.b
+    def backward(self, dS):
+        self.dW += dS @ self.X.T
+        self.db += dS.sum(1, keepdim=True)
+        return self.W.T @ dS
+    def params(self): return {"W": (self.W, self.dW), "b": (self.b, self.db)}
+
+class Rectifier(Layer):
+    def forward(self, S):
+        self.S = S
+        return torch.max(S, torch.zeros_like(S))
+    def backward(self, dX): return dX * self.S.sign().clamp(min=0)
+
+class TanhLayer(Layer):
+    def forward(self, S):
+        self.S = S
+        return torch.tanh(S)
+    def backward(self, dX): return dX * (1 - torch.tanh(self.S).pow(2))
+
+class Chain(Layer):
+    def __init__(self, *layers): self.layers = list(layers)
+    def forward(self, X):
+        for l in self.layers: X = l.forward(X)
+        return X
+    def backward(self, d):
+        for l in reversed(self.layers): d = l.backward(d)
+        return d
+    def params(self): return {i: l.params() for i, l in enumerate(self.layers)}
+""",
+    "nn_lite/loss.py": """
+class SquaredError:
+    def forward(self, X, T):
+        self.D = X - T
+        return 0.5 * (self.D * self.D).sum()
+    def backward(self): return self.D
+""",
+    "nn_lite/optimizer.py": """
+class SGD:
+    def __init__(self, params, lr): self.params, self.lr = params, lr
+    def step(self):
+        for layer in self.params.values():
+            for w, dw in layer.values():
+                w.sub_(self.lr * dw)
+                dw.zero_()
+""",
+    "adapters.py": adapters(
+        (IMPORT, "from nn_lite import SGD, Chain as Sequential, FullyConnected as Linear, Rectifier as ReLU\n"
+         "from nn_lite import SquaredError as LossMSE, TanhLayer as Tanh"),
+        ('SAMPLES = "rows"', 'SAMPLES = "columns"'), (PARAM, "    return module.params()\n"),
+        (STEP, "    SGD(network.params(), rate).step()\n"),
+    ),
+}  # fmt: skip
+
+# No memory: backward(x, g) gets the input again; Sequential keeps it. Parameters are objects with .data and .grad.
+NO_MEMORY = """
+import torch
+
+class Parameter:
+    def __init__(self, data):
+        self.data, self.grad = data, torch.zeros_like(data)
+
+class Linear:
+    def __init__(self, i, o):
+        self.w = Parameter(torch.randn(i, o) * (2 / (i + o)) ** 0.5)
+        self.b = Parameter(torch.zeros(o))
+    def forward(self, x): return torch.addmm(self.b.data, x, self.w.data)
+    def backward(self, x, g):
+        self.w.grad += torch.einsum("ni,no->io", x, g)
+        self.b.grad += torch.einsum("no->o", g)
+        return torch.einsum("no,io->ni", g, self.w.data)
+    def parameters(self):
+        yield self.w
+        yield self.b
+
+class ReLU:
+    def forward(self, x): return torch.where(x > 0, x, torch.zeros_like(x))
+    def backward(self, x, g): return torch.where(x > 0, g, torch.zeros_like(g))
+    def parameters(self): return iter(())
+
+class Tanh:
+    def forward(self, x): return 2 / (1 + torch.exp(-2 * x)) - 1
+    def backward(self, x, g): return g * (1 - self.forward(x) ** 2)
+    def parameters(self): return iter(())
+
+class Sequential:
+    def __init__(self, *m): self.m = m
+    def forward(self, x):
+        self.xs = []
+        for m in self.m:
+            self.xs.append(x)
+            x = m.forward(x)
+        return x
+    def backward(self, x, g):
+        self.forward(x)
+        for m, own in zip(self.m[::-1], self.xs[::-1]):
+            g = m.backward(own, g)
+        return g
+    def parameters(self):
+        for m in self.m:
+            yield from m.parameters()
+
+class LossMSE:
+    def forward(self, p, t): return (p - t).pow(2).mean(0).sum()
+    def backward(self, p, t): return 2 * (p - t) / p.size(0)
+"""
+
+# One sample after another, as in the lecture: x is a vector.
+VECTORS = """
+import torch
+
+class Linear:
+    def __init__(self, n, m):
+        self.w, self.b = torch.empty(m, n).normal_() / n ** 0.5, torch.empty(m).fill_(0.0)
+        self.dl_dw, self.dl_db = torch.zeros(m, n), torch.zeros(m)
+    def forward(self, x):
+        self.x = x
+        return self.w.mv(x) + self.b
+    def backward(self, dl_ds):
+        self.dl_dw += dl_ds.view(-1, 1).mm(self.x.view(1, -1))
+        self.dl_db += dl_ds
+        return self.w.t().mv(dl_ds)
+    def param(self): return (self.w, self.dl_dw), (self.b, self.dl_db)
+
+class ReLU:
+    def forward(self, s):
+        self.s = s
+        return s.relu()
+    def backward(self, dl_dx): return dl_dx * (self.s > 0).to(dl_dx.dtype)
+    def param(self): return ()
+
+class Tanh:
+    def forward(self, s):
+        self.s = s
+        return s.tanh()
+    def backward(self, dl_dx): return (1 - self.s.tanh().pow(2)) * dl_dx
+    def param(self): return ()
+
+class Sequential:
+    def __init__(self, *modules): self.all = modules
+    def forward(self, x):
+        for m in self.all: x = m.forward(x)
+        return x
+    def backward(self, d):
+        for m in self.all[::-1]: d = m.backward(d)
+    def param(self): return [m.param() for m in self.all]
+
+class LossMSE:
+    def forward(self, v, t):
+        self.v, self.t = v, t
+        return (v - t).pow(2).sum()
+    def backward(self): return 2 * (self.v - self.t)
+"""
+
+# torch tensors as parameters with .grad, float64, the loss takes (target, prediction), a factory for networks.
+GRADS = """
+import torch
+torch.set_default_dtype(torch.float64)
+
+class Layer:
+    def __init__(self): self.learned = []
+    def __call__(self, x):
+        self.x, self.y = x, self.f(x)
+        return self.y.clone()
+
+class Affine(Layer):
+    def __init__(self, a, b):
+        super().__init__()
+        self.w = torch.randn(b, a) * (1 / a) ** 0.5
+        self.bias = torch.full((b,), 0.01)
+        self.learned = [self.w, self.bias]
+        for p in self.learned: p.grad = torch.zeros_like(p)
+    def f(self, x): return torch.nn_free_linear(x) if False else x.matmul(self.w.T).add(self.bias)
+    def back(self, g):
+        self.w.grad = self.w.grad + g.T.matmul(self.x)
+        self.bias.grad = self.bias.grad + g.sum(dim=0)
+        return g.matmul(self.w)
+
+class Rect(Layer):
+    def f(self, x): return (x + x.abs()) / 2
+    def back(self, g): return g * ((self.x.sign() + 1) / 2)
+
+class Hyp(Layer):
+    def f(self, x): return torch.tanh(x)
+    def back(self, g): return g - g * self.y * self.y
+
+class Stack(Layer):
+    def __init__(self, layers):
+        self.layers, self.learned = layers, [p for l in layers for p in l.learned]
+    def __call__(self, x):
+        for l in self.layers: x = l(x)
+        return x
+    def back(self, g):
+        for l in reversed(self.layers): g = l.back(g)
+        return g
+
+def loss(target, prediction): return torch.nn_free if False else float(((prediction - target) ** 2).mean())
+def loss_gradient(target, prediction): return (prediction - target) * (2 / prediction.numel())
+"""
+
+# Loops over numbers, NumPy inside, properties, and an update of its own.
+NUMPY = """
+import numpy as np
+import torch
+
+class Linear:
+    def __init__(self, n_in, n_out):
+        self._w = np.random.randn(n_out, n_in).astype("float32") * np.float32(np.sqrt(2 / (n_in + n_out)))
+        self._b = np.zeros(n_out, dtype="float32")
+    def forward(self, x):
+        self._x = x.numpy().copy()
+        return torch.from_numpy(self._x @ self._w.T + self._b)
+    def backward(self, g):
+        g = g.numpy()
+        self._dw, self._db = g.T @ self._x, g.sum(axis=0)
+        return torch.from_numpy(g @ self._w)
+    @property
+    def param(self):
+        made = [torch.from_numpy(self._w), torch.from_numpy(self._b)]
+        return made + ([torch.from_numpy(self._dw), torch.from_numpy(self._db)] if hasattr(self, "_dw") else [])
+
+class ReLU:
+    param = []
+    def forward(self, x):
+        self._m = x.numpy() > 0
+        return torch.from_numpy(np.where(self._m, x.numpy(), np.float32(0)))
+    def backward(self, g): return torch.from_numpy(np.where(self._m, g.numpy(), np.float32(0)))
+
+class Tanh:
+    param = []
+    def forward(self, x):
+        self._y = np.tanh(x.numpy())
+        return torch.from_numpy(self._y.copy())
+    def backward(self, g): return torch.from_numpy(g.numpy() * (1 - self._y ** 2))
+
+class Sequential:
+    def __init__(self, *args): self.args = args
+    def forward(self, x):
+        for a in self.args: x = a.forward(x)
+        return x
+    def backward(self, g):
+        for a in self.args[::-1]: g = a.backward(g)
+        return g
+    @property
+    def param(self): return [a.param for a in self.args]
+
+class LossMSE:
+    def forward(self, p, t):
+        self.e = p - t
+        return [float((self.e ** 2).sum(1).mean())][0]
+    def backward(self): return self.e * 2 / len(self.e)
+"""
+
+# The loss is the last module of the network, and gradients lie in a list of their own.
+INSIDE = SUGGESTED.replace("def param(self):\n        return [(self.w, self.dw), (self.b, self.db)]",
+    "def param(self):\n        return self.w, self.b\n\n    def gradients(self):\n        return self.dw, self.db").replace(
+    "        return [pair for module in self.modules for pair in module.param()]",
+    "        return [p for module in self.modules for p in module.param()]\n\n    def gradients(self):\n"
+    "        return [g for m in self.modules if hasattr(m, 'gradients') for g in m.gradients()]")  # fmt: skip
+
+RIGHT: dict[str, dict[str, str]] = {
+    "as suggested": {"adapters.py": adapters(), "framework.py": SUGGESTED},
+    "gradients replaced, (in, out), (1, out)": {
+        "adapters.py": adapters(
+            (IMPORT, "from framework import Dense as Linear, Net, Relu as ReLU, TanH as Tanh, dmse, mse"),
+            (PARAM, "    return module.parameters()\n"), (STEP, "    network.update(rate)\n"),
+            more="\n\ndef Sequential(*modules):\n    return Net(list(modules))\n\n\nclass LossMSE:\n"
+            "    def forward(self, p, t):\n        self.both = p, t\n        return mse(p, t)\n\n"
+            "    def backward(self):\n        return dmse(*self.both)\n",
+        ),
+        "framework.py": REPLACED,
+    },
+    "columns, a package, half the squared error": {"adapters.py": COLUMNS["adapters.py"], **COLUMNS},
+    "no memory, generators of objects": {
+        "adapters.py": adapters(
+            (PARAM, "    return module.parameters()\n"),
+            (STEP, "    for p in network.parameters():\n        p.data -= rate * p.grad\n        p.grad.zero_()\n"),
+        ),
+        "framework.py": NO_MEMORY,
+    },
+    "one sample after another": {
+        "adapters.py": adapters(
+            ('SAMPLES = "rows"', 'SAMPLES = "one by one"'),
+            (STEP, "    for layer in network.param():\n        for parameter, gradient in layer:\n"
+             "            parameter -= rate * gradient\n            gradient.zero_()\n"),
+        ),
+        "framework.py": VECTORS,
+    },
+    "tensors with .grad, float64, (target, prediction)": {
+        "adapters.py": adapters(
+            (IMPORT, "from framework import Affine, Hyp, Rect, Stack, loss, loss_gradient"),
+            (PARAM, "    return module.learned\n"),
+            (STEP, "    for p in network.learned:\n        p -= rate * p.grad\n        p.grad.zero_()\n"),
+            more="\n\ndef named(kind):\n    class Adapted(kind):\n        forward = kind.__call__\n        backward = kind.back\n\n"
+            "    return Adapted\n\n\nLinear, ReLU, Tanh = named(Affine), named(Rect), named(Hyp)\n\n\n"
+            "def Sequential(*modules):\n    return named(Stack)(modules)\n\n\nclass LossMSE:\n"
+            "    def forward(self, p, t):\n        self.both = t, p\n        return loss(t, p)\n\n"
+            "    def backward(self):\n        return loss_gradient(*self.both)\n",
+        ),
+        "framework.py": GRADS.replace("torch.nn_free_linear(x) if False else ", "").replace("torch.nn_free if False else ", ""),
+    },
+    "NumPy inside, a property": {
+        "adapters.py": adapters(
+            (PARAM, "    return module.param\n"),
+            (STEP, "    for layer in network.args:\n        if isinstance(layer, Linear):\n"
+             "            layer._w -= rate * layer._dw\n            layer._b -= rate * layer._db\n"),
+        ),
+        "framework.py": NUMPY,
+    },
+    "gradients in a list of their own": {
+        "adapters.py": adapters(
+            (PARAM, "    return [*module.param(), *(module.gradients() if hasattr(module, 'gradients') else ())]\n"),
+            ("    for parameter, gradient in network.param():",
+             "    for parameter, gradient in zip(network.param(), network.gradients()):"),
+        ),
+        "framework.py": INSIDE,
+    },
+    "one flat list, the summed loss": {
+        "adapters.py": adapters(
+            (STEP, "    flat = network.param()\n    for k in range(0, len(flat), 2):\n"
+             "        flat[k] -= rate * flat[k + 1]\n        flat[k + 1].zero_()\n"),
+        ),
+        "framework.py": SUGGESTED.replace("return [(self.w, self.dw), (self.b, self.db)]",
+                                          "return [self.w, self.dw, self.b, self.db]")
+        .replace("(self.d ** 2).mean()", "(self.d ** 2).sum()").replace(" / self.d.numel()", ""),
+    },
+}  # fmt: skip
+
+
+def changed(*changes: tuple[str, str], base: str = SUGGESTED, own: str = "") -> dict[str, str]:
+    for old, new in changes:
+        assert base.count(old) == 1, old
+        base = base.replace(old, new)
+    return {"adapters.py": own or adapters(), "framework.py": base}
+
+
+MISTAKES: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
+    "mean reported, divided by N alone": (
+        changed(("2 * self.d / self.d.numel()", "2 * self.d / len(self.d)")), ("LossMSE backward",), "M/N"
+    ),
+    "mean reported, not divided": (
+        changed(("2 * self.d / self.d.numel()", "2 * self.d")), ("LossMSE backward",), "summed where it should be averaged"
+    ),
+    "sum/N reported, not divided": (
+        changed(("(self.d ** 2).mean()", "(self.d ** 2).sum() / len(self.d)"), ("2 * self.d / self.d.numel()", "2 * self.d")),
+        ("LossMSE backward",), "divided by N",
+    ),
+    "the root of the loss": (
+        changed(("(self.d ** 2).mean()", "(self.d ** 2).mean().sqrt()")), ("LossMSE:",), "not a squared error"
+    ),
+    "weights' gradient averaged": (
+        changed(("self.dw.add_(g.t() @ self.x)", "self.dw.add_(g.t() @ self.x / len(g))")),
+        ("Linear backward: the gradient of the weights",), "averaged",
+    ),
+    "bias' gradient one number": (
+        changed(("self.db.add_(g.sum(0))", "self.db.add_(g.mean())")), ("Linear backward: the gradient of the bias",), "one number"
+    ),
+    "bias never added": (changed(("self.w.t() + self.b", "self.w.t()")), ("Linear forward",), "the bias is not added"),
+    "input gradient loses the batch": (
+        changed(("return g @ self.w\n", "return (g @ self.w).mean(0)\n")), ("Linear backward: the gradient of the input",), "averaged"
+    ),
+    "ReLU's slope is 1": (changed(("g * (self.x > 0).float()", "g")), ("ReLU backward",), "1 everywhere"),
+    "ReLU's slope is the input": (
+        changed(("g * (self.x > 0).float()", "g * self.x")), ("ReLU backward",), "in place of the slope stands the input"
+    ),
+    "ReLU overwrites its input": (
+        changed(("return x.clamp(min=0)", "return x.clamp_(min=0)")), ("ReLU forward",), "overwrites its input"
+    ),
+    "Tanh taken twice": (
+        changed(("1 - self.y ** 2", "1 - self.y.tanh() ** 2")), ("Tanh backward",), "as if Tanh had been applied twice"
+    ),
+    "Tanh ignores what comes from above": (
+        changed(("g * (1 - self.y ** 2)", "1 - self.y ** 2")), ("Tanh backward",), "not multiplied by the gradient from above"
+    ),
+    "Tanh by precedence": (changed(("g * (1 - self.y ** 2)", "g * 1 - self.y ** 2")), ("Tanh backward",), "brackets"),
+    "Tanh overflows": (
+        changed(("x.tanh()", "(x.exp() - (-x).exp()) / (x.exp() + (-x).exp())")), ("Tanh forward for large",), "overflow"
+    ),
+    "Sequential skips the first layer": (
+        changed(("for module in self.modules:\n            x", "for module in self.modules[1:]:\n            x")),
+        ("Sequential",), "the first module is left out",
+    ),
+    "param() is empty": (
+        changed(("return [(self.w, self.dw), (self.b, self.db)]", "return []")), ("parameters",), "gives no tensor"
+    ),
+}  # fmt: skip
+"""A framework with one mistake, beginnings of the items that it may cost, and words of the reason."""

@@ -1,0 +1,380 @@
+"""The free edition, as in 2019: students design the framework themselves, and an adapters.py tells how to use it.
+
+What the assignment leaves open costs nothing: weights of shape (in, out) or (out, in), biases (out,), (1, out) or
+(out, 1), samples as columns or one by one, gradients that are added or replaced, what a list of parameters looks like,
+and by what a loss divides. What does cost: a gradient that is not the derivative of what forward returns.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from classroom.items import Ask, Item, away_from_zero, randn, slopes
+from classroom.judge import WrongError, same, unchanged
+
+TOLERANCE = 1e-4  # the numbers are float32, as in the assignment
+SAMPLES = 7  # a number that no other dimension has, as in what follows: shapes tell what a tensor is
+
+ADAPTERS = '''"""How to use your framework: the grader imports this file. Change what is different in yours."""
+
+from framework import Linear, LossMSE, ReLU, Sequential, Tanh  # Linear(inputs, outputs), Sequential(*modules)
+
+SAMPLES = "rows"  # of a batch, or "columns", or "one by one"
+
+
+def parameters(module):
+    """Return all parameters and gradients of a module, as pairs or in any other order, the parameter first."""
+    return module.param()
+
+
+def step(network, rate):
+    """Take one step of gradient descent, and set the gradients to zero."""
+    for parameter, gradient in network.param():
+        parameter -= rate * gradient
+        gradient.zero_()
+'''
+
+STATEMENT = """# Write a deep-learning framework of your own
+
+Design and write a small framework that builds networks, runs them forward and backward, and trains them. You may use
+PyTorch's tensors and Python's standard library. Automatic differentiation and `torch.nn` are what you are to replace:
+your code must work with autograd switched off.
+
+It needs at least a fully connected layer, ReLU, Tanh, a way to put modules one after another, and the mean squared
+error. A module can be asked for three things: `forward`, `backward`, which takes the gradient of the loss with respect
+to the output and returns that with respect to the input, and `param`, which lists each parameter with its gradient.
+This is a suggestion; the rest of the interface is up to you.
+
+Hand in a folder with
+
+- your framework, in as many files as you like;
+- `adapters.py`, which tells the grader how to use it. Often its import is all that changes; a class of a few lines
+  helps where your interface is another;
+- `test.py`, which runs without arguments: 1,000 points for training and 1,000 for testing, drawn uniformly from
+  [0, 1]², of class 1 inside the disk of radius 1/√(2π) around the centre of the square and of class 0 outside; a
+  network of two inputs, three hidden layers of 25 units and two outputs, trained with the mean squared error. It
+  prints the loss as training goes on, and at last the errors on both sets;
+- a report of two or three pages.
+
+Whether weights are (in, out) or (out, in), whether gradients are added or replaced, and by what the loss is divided
+is your decision. But `backward` must be the derivative of what `forward` returns: a loss that is divided by 200 has a
+gradient that is divided by 200.
+
+    pip install torch
+    python grade.py        # in this folder; checks what you have, as often as you like
+
+## What gives points
+
+"""
+
+
+# A layer, with its weights as they are found in the reply
+
+
+def _find(tensors: list, shapes: list[tuple[int, ...]]) -> list[Tensor]:
+    return [value for _, value in tensors if tuple(value.shape) in shapes]
+
+
+def _weights(n_in: int, n_out: int) -> list[tuple[int, ...]]:
+    return [(n_out, n_in), (n_in, n_out)]
+
+
+def _biases(n_out: int) -> list[tuple[int, ...]]:
+    return [(n_out,), (1, n_out), (n_out, 1)]
+
+
+class Layers:
+    """The fully connected layers of a reply, with weights as (out, in), and autograd through them."""
+
+    def __init__(self, tensors: list, sizes: list[int]):
+        self.sizes = sizes
+        self.found = []  # for each layer: the candidates for its weight, and for its bias
+        for n_in, n_out in itertools.pairwise(sizes):
+            weights, biases = _find(tensors, _weights(n_in, n_out)), _find(tensors, _biases(n_out))
+            if not weights:
+                raise WrongError(f"no tensor of shape ({n_in}, {n_out}) or ({n_out}, {n_in}) is among the parameters")
+            self.found.append((weights, biases))
+        # The parameter comes first; what has its shape and comes later is its gradient.
+        self.weights = [self._as_out_in(w[0], k).clone().requires_grad_() for k, (w, _) in enumerate(self.found)]
+        self.biases = [
+            (b[0].flatten() if b else torch.zeros(n)).clone().double().requires_grad_()
+            for (_, b), n in zip(self.found, sizes[1:])
+        ]
+
+    def _as_out_in(self, tensor: Tensor, layer: int) -> Tensor:
+        n_in, n_out = self.sizes[layer : layer + 2]
+        return (tensor if tuple(tensor.shape) == (n_out, n_in) else tensor.T).double()
+
+    def output(self, x: Tensor) -> Tensor:
+        for k, (w, b) in enumerate(zip(self.weights, self.biases)):
+            x = x @ w.T + b
+            x = x.tanh() if k < len(self.weights) - 1 else x
+        return x
+
+    def gradients(self, tensors: list, layer: int, kind: str) -> list[Tensor]:
+        """Return what may be the gradient of a "weight" or a "bias", among tensors found after backward."""
+        n_in, n_out = self.sizes[layer : layer + 2]
+        values = _find(tensors, _weights(n_in, n_out) if kind == "weight" else _biases(n_out))
+        values = [self._as_out_in(v, layer) if kind == "weight" else v.flatten().double() for v in values]
+        return values[1:]
+
+
+def _layer(ask: Ask, generator: torch.Generator, sizes: list[int], times: int = 1, **more: Any) -> tuple:
+    x = randn(generator, SAMPLES, sizes[0]).float()
+    above = randn(generator, SAMPLES, sizes[-1]).float()
+    spec: dict[str, Any] = {"class": "Linear", "args": sizes}
+    if len(sizes) > 2:
+        parts = [{"class": "Linear", "args": list(pair)} for pair in itertools.pairwise(sizes)]
+        spec = {"layers": [part for one in parts for part in (one, {"class": "Tanh"})][:-1]}
+    reply = ask("own_layer", {**spec, "input": x, "gradient": above, "times": times, "seed": 1, **more})
+    return reply, Layers(reply["before"], sizes), x.double(), above.double()
+
+
+def linear_forward(ask: Ask, generator: torch.Generator) -> None:
+    reply, layers, x, _ = _layer(ask, generator, [4, 3], forward_only=True)
+    (weight,), (bias,) = layers.weights, layers.biases
+    without = x @ weight.T
+
+    def others() -> dict[str, Tensor]:
+        return {
+            "the bias is not added": without,
+            "the bias is added twice": without + 2 * bias,
+            "the bias is subtracted": without - bias,
+        }
+
+    same("the output", reply["output"], layers.output(x).detach(), tolerance=TOLERANCE, alternatives=others)
+    unchanged("forward", "its input", reply["input_after"], x.float().double())
+
+
+def linear_backward(kind: str) -> Callable[[Ask, torch.Generator], None]:
+    def test(ask: Ask, generator: torch.Generator) -> None:
+        reply, layers, x, above = _layer(ask, generator, [4, 3], times=2)
+        own = x.clone().requires_grad_()
+        layers.output(own).backward(above)
+        sizes = {"samples": SAMPLES, "components": above.numel()}
+        if kind == "input":
+            same("∂ℓ/∂(input)", reply["input_gradient"], own.grad, sizes, TOLERANCE)
+            return
+        expected = (layers.weights if kind == "weight" else layers.biases)[0].grad
+        _gradient(f"the gradient of the {kind}", reply, layers, 0, kind, expected, sizes)
+
+    return test
+
+
+def _gradient(words: str, reply: dict, layers: Layers, layer: int, kind: str, expected: Tensor, sizes: dict) -> None:
+    """Look for a gradient; after a second backward it may be the same, or twice as large."""
+    for number, after in enumerate(reply["after"]):
+        found = layers.gradients(after, layer, kind)
+        if not found:
+            ones = [value for _, value in after if value.numel() == 1]
+            if any(
+                math.isclose(float(v), float(e), rel_tol=1e-3) for v in ones for e in (expected.mean(), expected.sum())
+            ):
+                raise WrongError(f"{words} is one number for all")
+            raise WrongError(f"{words} is not found: parameters(module) gives no second tensor of its shape")
+        reasons = []
+        for got in found:
+            for times in range(number + 1):
+                try:
+                    same(words, got, expected * (times + 1), sizes, TOLERANCE)
+                    break
+                except WrongError as wrong:
+                    reasons.append(wrong)
+            else:
+                continue
+            break
+        else:
+            if number:
+                raise WrongError(f"{words}: a second backward neither replaces it nor adds to it: {reasons[0]}")
+            raise reasons[0]
+
+
+def activation(name: str, back: bool, scale: float = 1.0) -> Callable[[Ask, torch.Generator], None]:
+    def test(ask: Ask, generator: torch.Generator) -> None:
+        x = (scale * away_from_zero(generator, SAMPLES, 4)).float()
+        above = randn(generator, SAMPLES, 4).float()
+        spec = {"class": name, "input": x, "gradient": above, "seed": 1, "forward_only": not back}
+        reply, own, oracle = ask("own_layer", spec), x.double().requires_grad_(), getattr(torch, name.lower())
+        output = oracle(own)
+        if not back:
+            same("the output", reply["output"], output.detach(), tolerance=TOLERANCE)
+            unchanged("forward", "its input", reply["input_after"], x.double())
+            return
+        output.backward(above.double())
+        sizes, others = {"samples": SAMPLES}, lambda: slopes(name, own.detach(), above.double())
+        same("∂ℓ/∂(input)", reply["input_gradient"], own.grad, sizes, TOLERANCE, alternatives=others)
+
+    return test
+
+
+def sequential_forward(ask: Ask, generator: torch.Generator) -> None:
+    def whole() -> None:
+        reply, layers, x, _ = _layer(ask, generator, [4, 5, 3], forward_only=True)
+        same("the output", reply["output"], layers.output(x).detach(), tolerance=TOLERANCE)
+
+    _or_with_probes(ask, generator, whole, back=False)
+
+
+def sequential_backward(ask: Ask, generator: torch.Generator) -> None:
+    def whole() -> None:
+        reply, layers, x, above = _layer(ask, generator, [4, 5, 3])
+        own = x.clone().requires_grad_()
+        layers.output(own).backward(above)
+        if reply["input_gradient"] is not None:
+            same("∂ℓ/∂(input)", reply["input_gradient"], own.grad, {"samples": SAMPLES}, TOLERANCE)
+        for layer, (w, b) in enumerate(zip(layers.weights, layers.biases)):
+            for kind, expected in (("weight", w.grad), ("bias", b.grad)):
+                words = f"the gradient of the {kind} of layer {layer + 1}"
+                _gradient(words, reply, layers, layer, kind, expected, {"samples": SAMPLES})
+
+    _or_with_probes(ask, generator, whole, back=True)
+
+
+def _or_with_probes(ask: Ask, generator: torch.Generator, test: Callable[[], None], back: bool) -> None:
+    """Run a test; where it fails, ask whether the mistake is the Sequential's own, with modules that are right."""
+    try:
+        test()
+    except WrongError as wrong:
+        x, above = randn(generator, SAMPLES, 4).float(), randn(generator, SAMPLES, 4).float()
+        probes = {"layers": [{"probe": 2.0}, {"probe": -3.0}, {"probe": 5.0}], "seed": 1}
+        try:
+            reply = ask("own_layer", {**probes, "input": x, "gradient": above, "forward_only": not back})
+        except WrongError:
+            raise wrong from None
+        x, above = x.double(), above.double()
+        steps = [x]
+        for factor in (2.0, -3.0, 5.0):
+            steps.append(factor * steps[-1] + factor)
+        others = {
+            "the first module is left out": 5 * (-3 * x - 3) + 5,
+            "the last module is left out": steps[2],
+            "the modules run from the last to the first": 2 * (-3 * (5 * x + 5) - 3) + 2,
+        }
+        if not back:
+            same("the output", reply["output"], steps[3], tolerance=TOLERANCE, alternatives=lambda: others)
+        elif reply["input_gradient"] is None:
+            raise wrong from None
+        else:
+            same("∂ℓ/∂(input)", reply["input_gradient"], -30 * above, tolerance=TOLERANCE)
+
+
+# The loss
+
+
+def _loss(ask: Ask, generator: torch.Generator, samples: int = SAMPLES, outputs: int = 3) -> tuple:
+    prediction, target = randn(generator, samples, outputs).float(), randn(generator, samples, outputs).float()
+    reply = ask("own_loss", {"prediction": prediction, "target": target})
+    return reply, prediction.double(), target.double()
+
+
+def _divisors(samples: int, outputs: int) -> dict[str, float]:
+    """What a squared error may be divided by."""
+    whole = {"1": 1.0, "N": float(samples), "M": float(samples * outputs), "M/N": float(outputs)}
+    return whole | {f"2{'' if name == '1' else name}": 2 * value for name, value in whole.items()}
+
+
+def _reported(reply: dict, total: Tensor, samples: int, outputs: int) -> set[str]:
+    value = reply["value"]
+    if not isinstance(value, Tensor) or value.numel() != 1 or not value.isfinite().all():
+        raise WrongError(f"the loss is no number: it has the shape {tuple(getattr(value, 'shape', ()))}")
+    return {
+        name
+        for name, divisor in _divisors(samples, outputs).items()
+        if math.isclose(float(value), float(total) / divisor, rel_tol=TOLERANCE)
+    }
+
+
+def loss_value(ask: Ask, generator: torch.Generator) -> None:
+    names = set(_divisors(1, 1))
+    for samples, outputs in ((SAMPLES, 3), (5, 4)):
+        reply, prediction, target = _loss(ask, generator, samples, outputs)
+        total = (prediction - target).square().sum()
+        names &= _reported(reply, total, samples, outputs)
+        if not names:
+            value = float(reply["value"])
+            raise WrongError(
+                f"the loss is not a squared error, summed or divided by the number of samples or components: for "
+                f"{samples} samples of {outputs} numbers it is {value:.6g}, where the sum is {float(total):.6g}"
+            )
+        unchanged("the loss", "the prediction", reply["prediction_after"], prediction)
+
+
+def loss_gradient(ask: Ask, generator: torch.Generator) -> None:
+    for samples, outputs in ((SAMPLES, 3), (5, 4)):
+        reply, prediction, target = _loss(ask, generator, samples, outputs)
+        difference, divisors = prediction - target, _divisors(samples, outputs)
+        # If the value itself is wrong, which costs points already, any of the derivatives will do.
+        names = _reported(reply, difference.square().sum(), samples, outputs) or set(divisors)
+        wrongs = []
+        for name in sorted(names):
+            sizes = {"samples": samples, "components": samples * outputs}
+            try:
+                same("the gradient", reply["gradient"], 2 * difference / divisors[name], sizes, TOLERANCE)
+                break
+            except WrongError as wrong:
+                by = f", the squared error divided by {name}" if name != "1" else ", the summed squared error"
+                wrongs.append(WrongError(f"it is not the derivative of the loss that you report{by}: {wrong}"))
+        else:
+            raise wrongs[0]
+
+
+# All together
+
+
+def tells_parameters(ask: Ask, generator: torch.Generator) -> None:
+    reply, layers, _, _ = _layer(ask, generator, [4, 3])
+    if not reply["told"]:
+        raise WrongError("parameters(module) gives no tensor for a Linear: no optimizer could change it")
+    if not layers.found[0][1]:
+        raise WrongError("no bias is among the parameters of a Linear: a tensor of 3 numbers for 3 outputs")
+    if not layers.gradients(reply["after"][0], 0, "weight") or not layers.gradients(reply["after"][0], 0, "bias"):
+        raise WrongError("after backward, not every parameter of a Linear comes with a gradient of the same shape")
+    reply, layers, _, _ = _layer(ask, generator, [4, 5, 3], times=0)
+    if not reply["told"] or any(not biases for _, biases in layers.found):
+        raise WrongError("parameters(Sequential) does not give the parameters of all layers")
+
+
+def learns(ask: Ask, generator: torch.Generator) -> None:
+    x = 2 * torch.rand(1000, 2, generator=generator) - 1
+    test = 2 * torch.rand(500, 2, generator=generator) - 1
+    inside, truth = ((points.square().sum(1) < 2 / math.pi).long() for points in (x, test))
+    spec = {"seed": 1, "epochs": 40, "input": x, "target": torch.eye(2)[inside], "test": test}
+    errors = []
+    for rate in (0.001, 0.0002, 0.02):  # first weights are the framework's own, and may want another one
+        output = ask("own_training", {**spec, "lr": rate})["output"]
+        errors.append((output.argmax(1) != truth).double().mean().item() if output.isfinite().all() else 1.0)
+        if errors[-1] < 0.15:
+            return
+    raise WrongError(f"after 40 epochs it errs on {min(errors):.0%} of the test points, with the best of three rates")
+
+
+def _item(stage: int, points: int, what: str, owner: str | None, test: Callable) -> Item:
+    return Item(stage, points, (), what, (owner,) if owner else None, test)
+
+
+FREE = [
+    _item(1, 8, "Linear forward: for a batch", "Linear", linear_forward),
+    _item(1, 4, "ReLU forward", "ReLU", activation("ReLU", back=False)),
+    _item(1, 3, "Tanh forward", "Tanh", activation("Tanh", back=False)),
+    _item(1, 2, "Tanh forward for large numbers", "Tanh", activation("Tanh", back=False, scale=300)),
+    _item(1, 5, "Sequential forward: every module, in order", "Sequential", sequential_forward),
+    _item(2, 6, "LossMSE: a squared error, divided by what you like", "LossMSE", loss_value),
+    _item(2, 12, "LossMSE backward: the derivative of the loss that you report", "LossMSE", loss_gradient),
+    _item(3, 10, "Linear backward: the gradient of the weights", "Linear", linear_backward("weight")),
+    _item(3, 6, "Linear backward: the gradient of the bias", "Linear", linear_backward("bias")),
+    _item(3, 8, "Linear backward: the gradient of the input", "Linear", linear_backward("input")),
+    _item(3, 6, "ReLU backward", "ReLU", activation("ReLU", back=True)),
+    _item(3, 6, "Tanh backward", "Tanh", activation("Tanh", back=True)),
+    _item(3, 8, "Sequential backward: from the last module to the first", "Sequential", sequential_backward),
+    _item(3, 4, "parameters: all of them, each with its gradient", "parameters", tells_parameters),
+    _item(-1, 12, "a network that learns the circle: all of it together", None, learns),
+]
+"""The items of the free edition, 100 points."""
+
+
+def statement() -> str:
+    return STATEMENT + "\n".join(f"- {item.what}: {item.points}" for item in FREE) + "\n"
