@@ -458,60 +458,75 @@ class _Slopes:
 
 
 def _slopes(subject: _Subject, tensor: Tensor, directions: Tensor, output: Tensor) -> _Slopes:
-    sizes = tensor.abs().nan_to_num(0.0, posinf=0.0)
-    largest = (float(sizes.max()) if sizes.numel() else 0.0) or 1.0
-    sizes = torch.where(sizes > 0, sizes, largest / 64)
-    rows = []
+    """Measure slopes with steps from 8 times the largest number of the tensor to 1e-12 of the least that is moved."""
+    numbers = tensor.abs().nan_to_num(0.0, posinf=0.0)
+    largest = (float(numbers.max()) if numbers.numel() else 0.0) or 1.0
+    numbers = torch.where(numbers > 0, numbers, largest / 64)
+    first = min(1020, math.floor(math.log2(largest)) + 3)
+    base, origin = output.double().flatten(), tensor.clone()
+    rows: dict[int, tuple[Tensor, ...]] = {}
+    waiting: dict[int, list[tuple[int, float, Tensor]]] = {}  # directions with as many steps are worked out together
+
+    def settle(count: int) -> None:
+        indices, leasts, changes = zip(*waiting.pop(count))
+        parts = _fit(subject, torch.stack(changes), 2.0 ** (first - 3 * torch.arange(count)), largest, leasts, base)
+        rows.update(zip(indices, zip(*parts)))
+
     with contextlib.redirect_stdout(io.StringIO()):  # what forward prints, it has printed already
-        for direction in directions if output.numel() else ():
-            least = float(sizes[direction != 0].min())
-            rows.append(_along(subject, tensor, direction, largest, least, output.double().flatten()))
+        for index, direction in enumerate(directions if output.numel() else ()):
+            least = float(numbers[direction != 0].min())
+            count = 14 + math.ceil((math.log2(largest) - math.log2(least)) / 3)
+            changes = []
+            for sign in 1, -1:
+                for k in range(count):
+                    tensor.copy_(origin + sign * 2.0 ** (first - 3 * k) * direction)
+                    changes.append(sign * subject.change(base))
+            tensor.copy_(origin)
+            waiting.setdefault(count, []).append((index, least, torch.stack(changes).view(2, count, -1)))
+            if len(waiting[count]) * len(base) > 10_000:
+                settle(count)
+        for count in [*waiting]:
+            settle(count)
     nothing = torch.zeros(len(directions), output.numel())
-    return _Slopes(*map(torch.stack, zip(*rows)) if rows else [nothing] * 5 + [nothing != 0] * 4)
+    columns = zip(*(rows[index] for index in range(len(rows))))
+    return _Slopes(*map(torch.stack, columns) if rows else [nothing] * 5 + [nothing != 0] * 4)
 
 
-def _along(
-    subject: _Subject, tensor: Tensor, direction: Tensor, largest: float, least: float, base: Tensor
+def _fit(
+    subject: _Subject, changes: Tensor, sizes: Tensor, largest: float, leasts: Sequence[float], base: Tensor
 ) -> tuple[Tensor, ...]:
-    """Measure slopes along one direction, with steps from 8 times the largest number of the tensor to 1e-12 `least`."""
-    origin, first = tensor.clone(), min(1020, math.floor(math.log2(largest)) + 3)
-    sizes = [2.0 ** (first - 3 * k) for k in range(14 + math.ceil((math.log2(largest) - math.log2(least)) / 3))]
-    changes = []
-    for sign in 1, -1:
-        for h in sizes:
-            tensor.copy_(origin + sign * h * direction)
-            changes.append(sign * subject.change(base))
-    tensor.copy_(origin)
-    steps = torch.tensor(sizes)[:, None]
-    right, left = torch.stack(changes).view(2, len(sizes), -1) / steps
+    """Return the parts of `_Slopes` for D directions, from changes to the right and to the left: (D, 2, steps, n)."""
+    steps, least = sizes[:, None], torch.tensor(leasts)[:, None, None]
+    right, left = (changes / steps).unbind(1)
     middle = (right + left) / 2
     # The rounding of forward: what the dtype says, and what is seen at the finest steps, where every curve is a cubic.
-    better = (64 * middle[1:] - middle[:-1]) / 63
-    seen = ((better[1:] - better[:-1]).abs() * steps[2:])[steps[:-2, 0] <= 8.0**-7 * max(least, 1e-9 * largest)]
+    better = (64 * middle[:, 1:] - middle[:, :-1]) / 63
+    seen = _infinite((better[:, 1:] - better[:, :-1]).abs() * steps[2:])
+    finest = steps[:-2] <= 8.0**-7 * least.clamp(min=1e-9 * largest)
     rounding = subject.eps * base.abs()
-    noise = torch.maximum(rounding, _infinite(seen).amax(0))
+    noise = torch.maximum(rounding, seen.where(finest, 0.0).amax(1))
     slope, error = _limit(middle, steps, (64, 4096, 8), noise)
     gap, gap_error = _limit(right - left, steps, (8, 512), 2 * noise)
     sides = torch.maximum(right.abs(), left.abs())
-    near = sides[steps[:, 0] <= least / 8][:2]
-    reach = near.where(near.isfinite(), 0.0).amax(0)
+    near = (steps <= least / 8) & (steps > least / 512)  # the first two of these
+    reach = sides.where(near & sides.isfinite(), 0.0).amax(1)
     kink = gap.abs() > 4 * gap_error + 1e-6 * reach
     error = torch.where(
         gap_error > 8 * error + 0.1 * torch.maximum(reach, slope.abs()), gap_error, error
     )  # no slope to the right or to the left
     moves = sides * steps
-    error[moves.amax(0) == 0] = 0
+    error = error.where(moves.amax(1) != 0, 0.0)
     tiny = 1e4 * rounding.max()
-    still = (moves / (1 + steps / largest) <= (64 * noise).clamp(max=tiny)).all(0)
-    jump = moves[-1] > torch.maximum(moves[-4] / 2, tiny)
+    still = (moves / (1 + steps / largest) <= (64 * noise).clamp(max=tiny)[:, None]).all(1)
+    jump = moves[:, -1] > torch.maximum(moves[:, -4] / 2, tiny)
     finite = moves.where(moves.isfinite(), 0.0)
     error = error.where(
-        still | (noise <= 1e-3 * finite.amax(0)), math.inf
+        still | (noise <= 1e-3 * finite.amax(1)), math.inf
     )  # what it does is all below the finest steps
-    least_slope = sides.where(sides > 0, math.inf).amin(0)
+    least_slope = sides.where(sides > 0, math.inf).amin(1)
     dead = (slope == 0) & (reach == 0) & (error <= 1e-6 * least_slope)
-    numbers = (slope, torch.where(kink, gap, 0.0), error, reach, rounding / least)
-    return *(part.where(base.isfinite(), 0.0) for part in numbers), still, dead, jump, ~moves[-1].isfinite()
+    parts = (slope, torch.where(kink, gap, 0.0), error, reach, rounding / least[:, 0])
+    return *(part.where(base.isfinite(), 0.0) for part in parts), still, dead, jump, ~moves[:, -1].isfinite()
 
 
 def _infinite(values: Tensor) -> Tensor:
@@ -526,13 +541,13 @@ def _limit(values: Tensor, steps: Tensor, ratios: tuple[int, ...], noise: Tensor
     """
     limits, errors = [], []
     for ratio in 1, *ratios:
-        values = (ratio * values[1:] - values[:-1]) / (ratio - 1) if ratio > 1 else values
-        allowed = 4 * noise / steps[1 - len(values) :]
-        excess = _infinite((values[1:] - values[:-1]).abs() - allowed).clamp(min=0)
-        limits.append(values[1:])
-        errors.append(excess.flip(0).cummax(0).values.flip(0) + allowed)
-    error, chosen = torch.cat(errors).min(0, keepdim=True)
-    return torch.cat(limits).gather(0, chosen)[0], error[0]
+        values = (ratio * values[:, 1:] - values[:, :-1]) / (ratio - 1) if ratio > 1 else values
+        allowed = 4 * noise[:, None] / steps[1 - values.shape[1] :]
+        excess = _infinite((values[:, 1:] - values[:, :-1]).abs() - allowed).clamp(min=0)
+        limits.append(values[:, 1:])
+        errors.append(excess.flip(1).cummax(1).values.flip(1) + allowed)
+    error, chosen = torch.cat(errors, 1).min(1, keepdim=True)
+    return torch.cat(limits, 1).gather(1, chosen)[:, 0], error[:, 0]
 
 
 # Judgement
