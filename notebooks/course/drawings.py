@@ -1,16 +1,20 @@
 """Drawings of the notebooks that are more drawing than code to learn from."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from course import BLUE, GRAY, ORANGE, VERMILION, WIDTH, plt
 from diy import MSELoss, Sequential
+from experiments.circle import RADIUS
 
 _NODE = {"boxstyle": "circle,pad=0.25", "facecolor": "white", "edgecolor": "0.5", "linewidth": 1}
+_LABELS = LinearSegmentedColormap.from_list("labels", [ORANGE, "white", BLUE])  # from label 0 to label 1
 
 
 def layer_paths() -> Figure:
@@ -191,3 +195,57 @@ def _factor(weight: Tensor) -> str:
 def _with_bias(bias: Tensor) -> str:
     sign = "−" if bias < 0 else "+"
     return f"Σ {sign} {_digits(abs(bias))}" if bias else "Σ"
+
+
+class View(NamedTuple):
+    """What a network makes of the square.
+
+    Attributes:
+        surface: output 1 − output 0 on a grid of the square, (81, 81); label 1 where it is positive.
+        wrong: the test points that get the wrong label, (count, 2).
+        error: their share.
+    """
+
+    surface: Tensor
+    wrong: Tensor
+    error: float
+
+
+def view(network: Sequential, points: Tensor, labels: Tensor) -> View:
+    """Look at a network on the whole square, and at its mistakes on test points."""
+    axis = torch.linspace(-1, 1, 81)
+    outputs = network(torch.cartesian_prod(axis, axis))
+    wrong = points[network(points).argmax(1) != labels]
+    return View((outputs[:, 1] - outputs[:, 0]).reshape(81, 81).T, wrong, len(wrong) / len(points))
+
+
+def draw_view(ax: Axes, view: View, title: str) -> None:
+    """Draw a view: blue is label 1, orange 0, black the boundary, dashed the true circle; crosses are mistakes."""
+    square = (-1, 1, -1, 1)
+    colours = {"cmap": _LABELS, "vmin": -1.5, "vmax": 1.5}
+    ax.contourf(view.surface, torch.linspace(-1.4, 1.4, 15).tolist(), extent=square, extend="both", **colours)
+    if view.surface.min() < 0 < view.surface.max():
+        ax.contour(view.surface, levels=[0], extent=square, colors="black", linewidths=2)
+    ax.add_patch(plt.Circle((0, 0), RADIUS, fill=False, color=GRAY, linestyle="--"))
+    ax.plot(*view.wrong.T, "x", color=VERMILION, markersize=4)
+    ax.set(aspect="equal", xticks=[], yticks=[], title=f"{title}{100 * view.error:.1f} % wrong")
+
+
+def draw_views(views: Mapping[str, View]) -> Figure:
+    """Draw views beside each other, three in a row, each below its name."""
+    rows = (len(views) + 2) // 3
+    figure, panels = plt.subplots(rows, 3, figsize=(WIDTH, 2.95 * rows))
+    for ax, (name, one) in zip(panels.flat, views.items()):
+        draw_view(ax, one, f"{name}: ")
+    return figure
+
+
+def draw_disk(points: Tensor, labels: Tensor) -> Figure:
+    """Draw points of the square, coloured by their labels, and the circle."""
+    figure, ax = plt.subplots(figsize=(4.4, 4.4))
+    for label, colour, marker in (1, BLUE, "o"), (0, ORANGE, "^"):
+        ax.plot(*points[labels == label].T, marker, color=colour, markersize=3.5, label=f"label {label}")
+    ax.add_patch(plt.Circle((0, 0), RADIUS, fill=False, color="black", linewidth=1.5))
+    ax.set(aspect="equal", xlim=(-1, 1), ylim=(-1, 1), xticks=[-1, 0, 1], yticks=[-1, 0, 1])
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=2, frameon=False)
+    return figure
