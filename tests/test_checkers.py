@@ -1594,6 +1594,9 @@ WRONG["convolutions.3"] = [
 ]
 
 
+# Classification
+
+
 def shifted(scores, target):
     largest = scores.max()
     return largest + (scores - largest).exp().sum().log() - scores[target]
@@ -1604,7 +1607,7 @@ def with_lists(scores, target):
     return max(values) + math.log(sum(math.exp(v - max(values)) for v in values)) - values[target]
 
 
-RIGHT["convolutions.4"] = [
+RIGHT["classification.1"] = [
     shifted,
     with_lists,
     lambda s, t: s.logsumexp(0) - s[t],
@@ -1615,7 +1618,7 @@ RIGHT["convolutions.4"] = [
     lambda s, t: np.logaddexp.reduce(s.numpy()) - s.numpy()[t],
     lambda s, t: shifted(s, t).item(),
 ]
-WRONG["convolutions.4"] = [
+WRONG["classification.1"] = [
     (lambda s, t: -shifted(s, t), "the sign is wrong"),
     (lambda s, t: s.softmax(0)[t], "that is the probability itself"),
     (lambda s, t: (s - s.max()).exp().sum().log() - s[t], "the largest score that you took out is missing"),
@@ -1633,6 +1636,123 @@ WRONG["convolutions.4"] = [
     (lambda s, t: math.log(sum(math.exp(v) for v in s.tolist())) - s[t], "raises OverflowError in line"),
     (torch.nn.CrossEntropyLoss, "should be a number"),
     (lambda s, t: (s - s.min()).exp().sum().log() + s.min() - s[t], "lower all scores by the largest"),
+]
+
+
+def softmax(forward=lambda s: s.softmax(1), backward=lambda g, q: q * (g - (g * q).sum(1, keepdim=True))):
+    return module(forward, lambda g, x, y: backward(g, y))
+
+
+def softmax_by_jacobian(g, q):
+    """Multiply by the whole matrix of slopes, sample by sample."""
+    slopes = torch.diag_embed(q) - q[:, :, None] * q[:, None, :]
+    return (slopes @ g[:, :, None])[:, :, 0]
+
+
+def softmax_by_loops(g, q):
+    result = torch.zeros_like(q)
+    for n in range(len(q)):
+        for k in range(q.shape[1]):
+            for j in range(q.shape[1]):
+                result[n, k] += g[n, j] * q[n, j] * (int(j == k) - q[n, k])
+    return result
+
+
+RIGHT["classification.2"] = [
+    softmax(),
+    softmax(lambda s: (s - s.amax(1, keepdim=True)).exp() / (s - s.amax(1, keepdim=True)).exp().sum(1, keepdim=True)),
+    softmax(backward=softmax_by_jacobian),
+    softmax(backward=softmax_by_loops),
+    softmax(lambda s: (s - s.logsumexp(1, keepdim=True)).exp(), lambda g, q: g * q - q * (g * q).sum(1)[:, None]),
+    softmax(lambda s: s.float().softmax(1)),
+    softmax()(),
+]
+WRONG["classification.2"] = [
+    (softmax(lambda s: s.softmax(0)), "divide by row sums"),
+    (softmax(lambda s: s.exp()), "divide them by their sum"),
+    (softmax(lambda s: s.exp() / s.exp().sum()), "each sample has its own sum"),
+    (softmax(torch.sigmoid), "the sigmoid of each score"),
+    (softmax(lambda s: s.log_softmax(1)), "the logarithms of the probabilities"),
+    (softmax(lambda s: s.exp() / s.exp().sum(1, keepdim=True)), "by their largest before exp"),
+    (softmax(backward=lambda g, q: g * q * (1 - q)), "and yours only its own"),
+    (softmax(backward=lambda g, q: g * q), "feeds the other probabilities as well"),
+    (softmax(backward=lambda g, q: q * (g - (g * q).mean(1, keepdim=True))), "take the sum"),
+    (softmax(backward=lambda g, q: q * (g + (g * q).sum(1, keepdim=True))), "should be subtracted"),
+    (softmax(backward=lambda g, q: q * (g - (g * q).sum(0, keepdim=True))), "over the classes of each sample"),
+    (softmax(backward=lambda g, q: g), "unchanged"),
+    (softmax(backward=lambda g, q: -q * (g - (g * q).sum(1, keepdim=True))), "the sign is wrong"),
+    (softmax(backward=lambda g, q: q * (g - (g * q).sum(1))), "in line"),
+    (softmax(backward=lambda g, q: 1.1 * q * (g - (g * q).sum(1, keepdim=True))), "1.1 times the right one"),
+    (torch.nn.Softmax(1), "belongs to PyTorch"),
+    (lambda s: s.softmax(1), "Hand over the class Softmax"),
+]
+
+
+def folded(factor=lambda v, g, e: g / (v + e).sqrt(), bias=lambda b, m, f, t: (b - m) * f + t):
+    """Return an answer with its factor and its bias."""
+
+    def fold(weight, bias_, mean, variance, gamma, beta, eps):
+        multiply = factor(variance, gamma, eps)
+        return weight * multiply.reshape(-1, 1, 1, 1), bias(bias_, mean, multiply, beta)
+
+    return fold
+
+
+def fold_by_loop(weight, bias, mean, variance, gamma, beta, eps):
+    new_weight, new_bias = weight.clone(), bias.clone()
+    for o in range(len(weight)):
+        factor = gamma[o] / math.sqrt(variance[o] + eps)
+        new_weight[o] *= factor
+        new_bias[o] = factor * (bias[o] - mean[o]) + beta[o]
+    return [new_weight, new_bias]
+
+
+def fold_by_asking(weight, bias, mean, variance, gamma, beta, eps):
+    """Find both by what comes out: of zeros the bias, and of the weights the rest."""
+    norm = torch.nn.functional.batch_norm
+    new_bias = norm(bias[None], mean, variance, gamma, beta, eps=eps)[0]
+    flat = norm((weight.flatten(1) + bias[:, None]).T, mean, variance, gamma, beta, eps=eps).T
+    return (flat - new_bias[:, None]).reshape(weight.shape), new_bias
+
+
+def fold_in_place(weight, bias, mean, variance, gamma, beta, eps):
+    factor = gamma / (variance + eps).sqrt()
+    weight *= factor[:, None, None, None]
+    return weight, (bias - mean) * factor + beta
+
+
+def fold_wrong_index(weight, bias, mean, variance, gamma, beta, eps):
+    factor = gamma / (variance + eps).sqrt()
+    return weight * factor, (bias - mean) * factor + beta
+
+
+RIGHT["classification.3"] = [
+    folded(),
+    folded(lambda v, g, e: g * (v + e).rsqrt()),
+    folded(lambda v, g, e: g * (v + e) ** -0.5, lambda b, m, f, t: t - m * f + b * f),
+    fold_by_loop,
+    fold_by_asking,
+    lambda weight, bias, mean, variance, gamma, beta, eps: (
+        torch.einsum("ocij,o->ocij", weight, gamma / (variance + eps).sqrt()),
+        torch.addcmul(beta, bias - mean, gamma / (variance + eps).sqrt()),
+    ),
+]
+WRONG["classification.3"] = [
+    (folded(lambda v, g, e: g / (v + e)), "the square root is missing"),
+    (folded(lambda v, g, e: g / v.sqrt()), "eps is missing"),
+    (folded(lambda v, g, e: g / (v.sqrt() + e)), "should be added to the variance"),
+    (folded(lambda v, g, e: 1 / (v + e).sqrt()), "gamma is missing"),
+    (folded(lambda v, g, e: g * (v + e).sqrt()), "should be divided by it"),
+    (folded(bias=lambda b, m, f, t: b * f + t), "the mean is not subtracted yet"),
+    (folded(bias=lambda b, m, f, t: (b - m) * f), "beta is missing"),
+    (folded(bias=lambda b, m, f, t: b - m * f + t), "the old bias is not multiplied"),
+    (folded(bias=lambda b, m, f, t: (b - m + t) * f), "beta is multiplied by the factor"),
+    (folded(bias=lambda b, m, f, t: b), "it is the old one"),
+    (fold_wrong_index, "in line"),
+    (fold_in_place, "changes its argument weight in place"),
+    (lambda weight, *others: weight, "should return two tensors"),
+    (lambda weight, bias: (weight, bias), "is called with 7 arguments"),
+    (2.0, "Hand over the function fold"),
 ]
 
 # The playground

@@ -6,7 +6,7 @@ import torch
 
 from diy import Conv2d
 
-from .answers import AnswerError, digits, expect, expect_number, expect_numbers, tensor
+from .answers import AnswerError, expect, expect_number, expect_numbers, tensor
 from .running import Passes, any_precision, normal, run
 
 
@@ -157,76 +157,3 @@ def exercise_3(avg_pool) -> str:
         got = module.backward(G)
         expect("The gradient of the input", got, spread / 4, backward)
     return "A quarter for each, and no kink anywhere."
-
-
-@any_precision
-def exercise_4(cross_entropy) -> str:
-    samples = [
-        torch.tensor([2.0, -1.0, 0.5]),
-        normal(5, seed=1),
-        normal(2, seed=2),
-        torch.tensor([1.0, 1.0, 1.0, -3.0]),
-    ]
-    cases = []
-    for scores in samples:
-        for target in range(len(scores)):
-            q = scores.softmax(0)
-            right = -q[target].log()
-            mistakes = {
-                "the sign is wrong: a loss is large when the right class got little.": -right,
-                "that is the probability itself; take the logarithm.": q[target],
-                "that is all but the probability; take the logarithm.": 1 - q[target],
-                "the largest score that you took out is missing in the result.": right - scores.max(),
-                "the largest score was taken out of the sum, and is not in the score of the right class.": right
-                + scores.max(),
-                "the largest score that you took out is put back twice.": right + 2 * scores.max(),
-                "the logarithm to base e is meant.": right / math.log(10),
-                "the logarithm to base e is meant, not to base 2.": right / math.log(2),
-                "the score of the right class is missing.": scores.logsumexp(0),
-                "the score of the right class is added: it makes the loss smaller.": scores.logsumexp(0)
-                + scores[target],
-                "that is the score of the right class alone.": -scores[target],
-                "the logarithm comes after the sum, and not before it.": scores.sum() - scores[target],
-                "the logarithm comes after the sum of the exponentials, and not before it.": scores.max()
-                + (scores - scores.max()).sum()
-                - scores[target],
-                "the largest score that you took out is subtracted, and should be put back.": right - 2 * scores.max(),
-                "the logarithm is missing.": scores.exp().sum() - scores[target],
-                "that is the mean over all classes; only the right one counts.": -q.log().mean(),
-                "that is the sum over all classes; only the right one counts.": -q.log().sum(),
-                "that is the entropy of the probabilities; only the right class counts.": -(q * q.log()).sum(),
-                "the right class is missing from the sum.": (scores.exp().sum() - scores[target].exp()).log()
-                - scores[target],
-                "the mean is taken where the sum belongs.": scores.exp().mean().log() - scores[target],
-            }
-            what = f"cross_entropy({_listed(scores)}, {target})"
-            got = run("cross_entropy", cross_entropy, scores=scores, target=target)
-            if getattr(got, "shape", ()) == scores.shape:
-                raise AnswerError(f"{what} has one number per class; only the right one counts.")
-            cases.append(
-                (what, got, float(right), {words: float(wrong) for words, wrong in mistakes.items()}, (right,))
-            )
-    expect_numbers(cases, lambda got, right: f"It should be {digits(float(right), got)[0]}.")
-    for scores in torch.tensor([1000.0, 0.0, -1000.0]), torch.tensor([-1000.0, -1002.0]), torch.tensor([900.0, 1000.0]):
-        for target in range(len(scores)):
-            what = f"cross_entropy({_listed(scores)}, {target})"
-            got = tensor(what, run("cross_entropy", cross_entropy, scores=scores, target=target))
-            right = scores.logsumexp(0) - scores[target]
-            if not got.isfinite().all():
-                raise AnswerError(f"{what} is {got.flatten()[0].item():g}: {_overflow(cross_entropy, scores, target)}")
-            expect(what, got, right)
-    return "And 1000 is no problem for it."
-
-
-def _overflow(cross_entropy, scores, target) -> str:
-    """Say what became infinite: an exponential, or the logarithm of one that vanished."""
-    least = tensor("", run("cross_entropy", cross_entropy, scores=scores, target=int(scores.argmax())))
-    if least.isfinite().all():
-        return "the probability is rounded to 0 before its logarithm is taken. Take the logarithm of the formula first."
-    if scores.max() < 0:
-        return "every exponential is rounded to 0, and has no logarithm: lower all scores by the largest before exp."
-    return "an exponential is too large for a number: lower all scores by the largest before exp."
-
-
-def _listed(scores) -> str:
-    return "[" + ", ".join(f"{score:.4g}" for score in scores.tolist()) + "]"

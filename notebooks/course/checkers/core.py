@@ -52,6 +52,7 @@ NOTEBOOKS = {
     "5": "factor_200",
     "6": "museum",
     "7": "convolutions",
+    "8": "classification",
     "9": "playground",
 }
 """Where the checkers of each notebook are: exercise 2.3 is `exercise_3` in backward_pass.py."""

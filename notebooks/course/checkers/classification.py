@@ -1,0 +1,179 @@
+"""The checkers of the notebook about classification."""
+
+import math
+
+import torch
+
+from .answers import AnswerError, digits, expect, expect_numbers, tensor
+from .running import Passes, any_precision, normal, run
+
+
+@any_precision
+def exercise_1(cross_entropy) -> str:
+    samples = [
+        torch.tensor([2.0, -1.0, 0.5]),
+        normal(5, seed=1),
+        normal(2, seed=2),
+        torch.tensor([1.0, 1.0, 1.0, -3.0]),
+    ]
+    cases = []
+    for scores in samples:
+        for target in range(len(scores)):
+            q = scores.softmax(0)
+            right = -q[target].log()
+            mistakes = {
+                "the sign is wrong: a loss is large when the right class got little.": -right,
+                "that is the probability itself; take the logarithm.": q[target],
+                "that is all but the probability; take the logarithm.": 1 - q[target],
+                "the largest score that you took out is missing in the result.": right - scores.max(),
+                "the largest score was taken out of the sum, and is not in the score of the right class.": right
+                + scores.max(),
+                "the largest score that you took out is put back twice.": right + 2 * scores.max(),
+                "the logarithm to base e is meant.": right / math.log(10),
+                "the logarithm to base e is meant, not to base 2.": right / math.log(2),
+                "the score of the right class is missing.": scores.logsumexp(0),
+                "the score of the right class is added: it makes the loss smaller.": scores.logsumexp(0)
+                + scores[target],
+                "that is the score of the right class alone.": -scores[target],
+                "the logarithm comes after the sum, and not before it.": scores.sum() - scores[target],
+                "the logarithm comes after the sum of the exponentials, and not before it.": scores.max()
+                + (scores - scores.max()).sum()
+                - scores[target],
+                "the largest score that you took out is subtracted, and should be put back.": right - 2 * scores.max(),
+                "the logarithm is missing.": scores.exp().sum() - scores[target],
+                "that is the mean over all classes; only the right one counts.": -q.log().mean(),
+                "that is the sum over all classes; only the right one counts.": -q.log().sum(),
+                "that is the entropy of the probabilities; only the right class counts.": -(q * q.log()).sum(),
+                "the right class is missing from the sum.": (scores.exp().sum() - scores[target].exp()).log()
+                - scores[target],
+                "the mean is taken where the sum belongs.": scores.exp().mean().log() - scores[target],
+            }
+            what = f"cross_entropy({_listed(scores)}, {target})"
+            got = run("cross_entropy", cross_entropy, scores=scores, target=target)
+            if getattr(got, "shape", ()) == scores.shape:
+                raise AnswerError(f"{what} has one number per class; only the right one counts.")
+            cases.append(
+                (what, got, float(right), {words: float(wrong) for words, wrong in mistakes.items()}, (right,))
+            )
+    expect_numbers(cases, lambda got, right: f"It should be {digits(float(right), got)[0]}.")
+    for scores in torch.tensor([1000.0, 0.0, -1000.0]), torch.tensor([-1000.0, -1002.0]), torch.tensor([900.0, 1000.0]):
+        for target in range(len(scores)):
+            what = f"cross_entropy({_listed(scores)}, {target})"
+            got = tensor(what, run("cross_entropy", cross_entropy, scores=scores, target=target))
+            right = scores.logsumexp(0) - scores[target]
+            if not got.isfinite().all():
+                raise AnswerError(f"{what} is {got.flatten()[0].item():g}: {_overflow(cross_entropy, scores, target)}")
+            expect(what, got, right)
+    return "And 1000 is no problem for it."
+
+
+@any_precision
+def exercise_2(softmax) -> str:
+    module = Passes("Softmax", softmax)
+    for index, shape in enumerate([(4, 3), (1, 5), (3, 3), (6, 2)]):
+        s, G = 2 * normal(*shape, seed=index), normal(*shape, seed=index + 10)
+        q = s.softmax(1)
+        forward = {
+            "the probabilities of each sample should add up to 1, and yours those of each class: divide by row sums.": (
+                s.softmax(0)
+            ),
+            "those are the exponentials: divide them by their sum.": s.exp(),
+            "all probabilities of the batch together add up to 1: each sample has its own sum.": s.exp()
+            / s.exp().sum(),
+            "those are the logarithms of the probabilities.": q.log(),
+            "that is the sigmoid of each score: the scores of a sample share one sum.": s.sigmoid(),
+            "the exponentials are missing.": s / s.sum(1, keepdim=True),
+            "the sign of the scores is wrong.": (-s).softmax(1),
+            "the exponentials are divided by their largest, not by their sum.": q / q.amax(1, keepdim=True),
+        }
+        got = module.forward(input=s)
+        expect("Softmax()(s)", got, q, forward, {"s": s})
+        along = (G * q).sum(1, keepdim=True)
+        backward = {
+            "each score feeds all probabilities of its sample, and yours only its own.": G * q * (1 - q),
+            "the first part alone: each score feeds the other probabilities as well.": G * q,
+            "the gradient of each sample is not yet multiplied by its probabilities.": G - along,
+            "the sum is missing over which paths add: one number per sample.": q * (G - G * q),
+            "the second part is missing its probabilities: add G times q.": q * (G - G.sum(1, keepdim=True)),
+            "the second part is the mean, and paths add: take the sum.": q * (G - (G * q).mean(1, keepdim=True)),
+            "the second part is added, and should be subtracted.": q * (G + along),
+            "the sum runs over the samples; it should run over the classes of each sample.": (
+                q * (G - (G * q).sum(0, keepdim=True))
+            ),
+            "the sum runs over the whole batch; it should run over the classes of each sample.": q
+            * (G - (G * q).sum()),
+            "it passes the gradient unchanged: multiply by the slopes.": G,
+            "it is the slope alone: multiply it by the gradient from above.": q * (1 - q),
+            "the sign is wrong.": -q * (G - along),
+            "that is softmax once more, of the gradient.": G.softmax(1),
+            "it is averaged over the samples, which is the loss's business.": q * (G - along) / len(s),
+            "it is all zero.": 0 * G,
+        }
+        expect("The gradient of the input", module.backward(G), q * (G - along), backward, {"s": s, "G": G})
+    large = torch.tensor([[1000.0, 0.0], [-1000.0, -1000.0]])
+    got = tensor("Softmax()([[1000, 0], [-1000, -1000]])", module.forward(input=large))
+    if not got.isfinite().all():
+        raise AnswerError("With scores of 1000 it gives NaN: lower all scores of a sample by their largest before exp.")
+    expect("Softmax()([[1000, 0], [-1000, -1000]])", got, large.softmax(1))
+    return "The gradient of each sample adds up to 0, as the probabilities add up to 1."
+
+
+@any_precision
+def exercise_3(fold) -> str:
+    names = ("weight", "bias", "mean", "variance", "gamma", "beta", "eps")
+    for index, (out, channels, size) in enumerate([(3, 2, 2), (2, 2, 2), (4, 1, 3)]):
+        weight, bias, mean, gamma, beta = (
+            normal(*shape, seed=10 * index + n) for n, shape in enumerate([(out, channels, size, size), *4 * [(out,)]])
+        )
+        variance, eps = normal(out, seed=10 * index + 5).square() + 0.1, 0.2
+        values = (weight, bias, mean, variance, gamma, beta, eps)
+        got = run("fold", fold, **dict(zip(names, values)))
+        if not isinstance(got, (tuple, list)) or len(got) != 2:
+            raise AnswerError("fold should return two tensors, the new weight and the new bias.")
+        factor = gamma / (variance + eps).sqrt()
+        wrong = {
+            "the square root is missing": gamma / (variance + eps),
+            "eps is missing; here it is not small": gamma / variance.sqrt(),
+            "eps is added to the standard deviation, and should be added to the variance": gamma
+            / (variance.sqrt() + eps),
+            "gamma is missing": 1 / (variance + eps).sqrt(),
+            "it is multiplied by the standard deviation, and should be divided by it": gamma * (variance + eps).sqrt(),
+            "the factor is divided by the standard deviation twice": factor / (variance + eps).sqrt(),
+        }
+        spread = {f"{words}.": weight * one[:, None, None, None] for words, one in wrong.items()}
+        spread["it is the old one: every output channel is multiplied by its own factor."] = weight
+        if out == channels:
+            spread["the factors belong to the output channels, the first index; yours are on the input channels."] = (
+                weight * factor[:, None, None]
+            )
+        if out == size:
+            spread["the factors belong to the output channels, the first index."] = weight * factor
+        expect("The new weight", got[0], weight * factor[:, None, None, None], spread)
+        shifted = {f"{words}.": (bias - mean) * one + beta for words, one in wrong.items()}
+        shifted |= {
+            "the mean is not subtracted yet.": bias * factor + beta,
+            "beta is missing.": (bias - mean) * factor,
+            "the old bias is missing.": beta - mean * factor,
+            "the old bias is not multiplied by the factor.": bias - mean * factor + beta,
+            "the mean is not multiplied by the factor.": bias * factor - mean + beta,
+            "beta is multiplied by the factor, and should not be.": (bias - mean + beta) * factor,
+            "the mean is added, and should be subtracted.": (bias + mean) * factor + beta,
+            "it is the old one.": bias,
+            "it is beta alone.": beta,
+        }
+        expect("The new bias", got[1], (bias - mean) * factor + beta, shifted)
+    return "One convolution does the work of both."
+
+
+def _overflow(cross_entropy, scores, target) -> str:
+    """Say what became infinite: an exponential, or the logarithm of one that vanished."""
+    least = tensor("", run("cross_entropy", cross_entropy, scores=scores, target=int(scores.argmax())))
+    if least.isfinite().all():
+        return "the probability is rounded to 0 before its logarithm is taken. Take the logarithm of the formula first."
+    if scores.max() < 0:
+        return "every exponential is rounded to 0, and has no logarithm: lower all scores by the largest before exp."
+    return "an exponential is too large for a number: lower all scores by the largest before exp."
+
+
+def _listed(scores) -> str:
+    return "[" + ", ".join(f"{score:.4g}" for score in scores.tolist()) + "]"
