@@ -18,6 +18,7 @@ import pytest
 import torch
 from course.execute import FOLDER, PICTURES, notebooks, picture, pictures
 
+import diy
 from experiments import evaluation
 from experiments.circle import error_rate
 
@@ -222,7 +223,7 @@ def clashes(sources):
     return {name for _, needed in cells for name in needed if count[name] > 1}
 
 
-@pytest.mark.parametrize("path", [p for p in notebooks() if "07" not in p.name], ids=lambda path: path.stem)
+@every_notebook
 def test_after_run_all_every_cell_can_be_run_again(path):
     sources = [cell.source for cell in code_cells(read(path))]
     assert clashes([f"from course import {', '.join(course.__all__)}", *sources]) == set()
@@ -308,3 +309,36 @@ def test_what_notebook_4_says_about_the_rounds_of_2019():
     assert 4.5 < mean(gap) / (stdev(gap) / 10**0.5) < 5.5
     assert median(r.test_error for r in kept.models["diy-tuned"]) == 0.012
     assert sum(len(set(r.predictions.tolist())) == 1 for r in rounds["torch-sgd"]) == 5
+
+
+def test_what_notebook_5_says_about_batch_sizes_and_adam(as_in_a_kernel):
+    names = definitions("05")
+
+    def trained(reduction, size, make_optimizer, dtype=torch.float32, epochs=10):
+        steps, _ = names["batches"](0, size=size, epochs=epochs, dtype=dtype)
+        network, criterion = (
+            names["build"]("diy", names["weights"]("Xavier", 0), dtype),
+            diy.MSELoss(reduction=reduction),
+        )
+        names["train"](network, criterion, make_optimizer(network.parameters()), steps)
+        points, targets = (torch.cat(parts) for parts in zip(*steps[: 1000 // size]))
+        return network, diy.MSELoss()(network(points), targets).item()
+
+    rates = {"sum": 0.0001, "mean": 0.02}
+    losses = {
+        reduction: [trained(reduction, size, lambda w, lr=lr: diy.SGD(w, lr))[1] for size in (20, 200)]
+        for reduction, lr in rates.items()
+    }
+    assert abs(losses["sum"][0] - losses["sum"][1]) < 0.01 and losses["mean"][0] < 0.9 * losses["mean"][1]
+    one, other = (
+        trained(reduction, 100, lambda w: torch.optim.Adam(w, lr=0.001, eps=1e-30), torch.float64)[0]
+        for reduction in rates
+    )
+    assert all((v - w).abs().max() < 1e-9 for v, w in zip(one.parameters(), other.parameters()))
+
+
+def test_what_notebook_5_says_about_the_two_programs():
+    kept = evaluation.load(FOLDER.parent / "report").models
+    for r in kept["torch-sgd"]:
+        assert r.loss[0] > r.loss[49] > r.loss[99] > 0.25  # on its way, and in no hurry
+    assert 0.04 < median(r.loss[-1] for r in kept["diy-dropout"]) < 0.06
