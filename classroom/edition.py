@@ -14,7 +14,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from classroom import free, fresh
+from classroom import free, fresh, notebooks
 from classroom.items import ITEMS
 from classroom.stages import DEFINITION, STAGES, owners, parse_stages, stage_of
 
@@ -35,10 +35,12 @@ def student_source(source: str, stages: Collection[int], solved: Collection[int]
         kept |= {base.id for base in getattr(classes[name], "bases", ()) if isinstance(base, ast.Name)}
     left_out = ({name.split(".")[0] for name in found} - kept) | ALSO_LEFT_OUT
     edits: list[tuple[int, int, list[str]]] = []
+    gaps = set()
     for name, (function, formulas) in found.items():
         numbers = {*map(stage_of, formulas)} - {*solved}
         if name.split(".")[0] in kept and numbers:
             edits.append(_gap(function, formulas, min(numbers & wanted or numbers)))
+            gaps.add(name)
     edits += [  # other names for what is left out
         (node.lineno, node.end_lineno, [])
         for node in tree.body
@@ -52,6 +54,9 @@ def student_source(source: str, stages: Collection[int], solved: Collection[int]
         text = re.sub(rf'(?:, "{name}"|"{name}", )', "", text)
         text = re.sub(rf"(?:, {name}\b(?=[,:)\]])|\b{name}, )", "", text)
     text = re.sub(r"^(for \w+ in )([A-Z]\w*):", r"\1[\2]:", text, flags=re.MULTILINE)  # of several, one is left
+    for name in gaps:  # what is stated elsewhere as well, such as at the top
+        for stated in re.findall(r"\(F\d+\) (\S+ = [^,.;:\n]+)[,.]", ast.get_docstring(found[name][0]) or ""):
+            text = text.replace(stated, stated.split(" = ")[0])
     text = re.sub(r"\n{4,}", "\n\n\n", text)
     return re.sub(r"# -{50,}\n# [IV]+\. [^\n]*\n\s*(?=# -{50,}\n# [IV]+\. )", "", text)  # a part without contents
 
@@ -138,6 +143,7 @@ def write(
         {
             "diy.py": student_source(source, stages, solved) + fresh.gaps(modules),
             "README.md": statement(stages, solved) + fresh.statement(modules),
+            **notebooks.handout(student_source(source, stages, solved), source, {*stages} - {*solved}),
         },
         {"stages": sorted(stages), "solved": sorted(solved), "modules": list(modules)},
     )

@@ -154,10 +154,11 @@ def backward(ask: Ask, spec: dict[str, Any], x: Tensor, generator: torch.Generat
         if "args" not in spec and "layers" not in spec and output.shape == x.shape:
             found |= slopes(spec["class"], x, above)
         if isinstance(network, nn.Linear) and only == "input" and network.in_features == network.out_features:
-            found["the weights are transposed"] = above @ network.weight.T
-        if isinstance(network, nn.Linear) and only == "weight":
-            turned = count * (x.T @ above).reshape_as(network.weight)
-            found["the factors are transposed: Xᵀ G in the shape of Gᵀ X"] = turned
+            network.weight.data = network.weight.data.T.contiguous()
+            found["the weights are transposed"] = gradient(above)
+        elif isinstance(network, nn.Linear) and only == "weight":
+            turned = count * gradient(above)
+            found["it is the transpose, poured into the right shape"] = turned.T.reshape(turned.shape)
         if isinstance(network, nn.Sequential) and only == "input":
             found |= other_ways(network, x, above)
         return found
@@ -189,10 +190,6 @@ def other_ways(network: nn.Sequential, x: Tensor, above: Tensor) -> dict[str, Te
     return found
 
 
-FROM_OUTPUT = {"Tanh": lambda x: 1 - x * x, "Sigmoid": lambda x: x * (1 - x)}
-"""Slopes, computed from the output."""
-
-
 def slopes(name: str, s: Tensor, above: Tensor) -> dict[str, Tensor]:
     """What comes back through an activation whose slope is confused with something else."""
     oracle = getattr(nn, name)()
@@ -208,21 +205,24 @@ def slopes(name: str, s: Tensor, above: Tensor) -> dict[str, Tensor]:
         f"the slope is taken at the output, as if {name} had been applied twice": above * slope(x),
         "in place of the slope stands the input": above * s,
         "in place of the slope stands the output": above * x,
-        "brackets are missing: G · 1 − … is not G · (1 − …)": above - (1 - right),
+        "brackets are missing": above - (1 - right),
         "the slope is added, not multiplied": above + right,
         "the slope is multiplied twice": above * right.square(),
         "the slope looks at the sign of the gradient from above, not of the input": above * slope(above),
     }
-    if name in FROM_OUTPUT:
-        words = "the slope is taken at the input, by the formula that is meant for the output"
-        found[words] = above * FROM_OUTPUT[name](s)
+    # Where the slope is a polynomial of the output, as in Tanh and Sigmoid: that polynomial, at the input.
+    powers = torch.stack([x**0, x, x**2], -1).flatten(0, -2)
+    factors = torch.linalg.lstsq(powers, right.flatten()[:, None]).solution.flatten()
+    if torch.allclose(powers @ factors, right.flatten()):
+        at_input = factors[0] + factors[1] * s + factors[2] * s**2
+        found["the slope is taken at the input, by the formula that is meant for the output"] = above * at_input
     return found
 
 
 # Stage 1
 
 
-@item(1, 6, "F2", "Linear forward: S = X Wᵀ + b for a batch", "Linear")
+@item(1, 6, "F2", "Linear forward: for a batch", "Linear")
 def linear_forward(ask, generator):
     forward(ask, linear(generator, 4, 3), randn(generator, 5, 4))
     forward(ask, linear(generator, 3, 3), randn(generator, 3, 3))

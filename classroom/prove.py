@@ -481,7 +481,7 @@ NAMED: dict[str, str] = {
     "dropout draws another mask for backward": "other components",
     "dropout in evaluation, too": "zeroed in evaluation mode",
     "weights from a uniform distribution": "not normally distributed",
-    "dropped-transpose": "the factors are transposed",
+    "dropped-transpose": "it is the transpose, poured into the right shape",
     "bias-not-summed": "only the first sample counts",
     "averaged-twice": "averaged where it should be summed",
     "transposed-way-back": "the weights are transposed",

@@ -3,6 +3,7 @@
 import ast
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -100,6 +101,60 @@ def test_an_edition_holds_no_formula_and_no_line_of_what_is_to_be_written():
     for formula in ("Gᵀ X", "X Wᵀ", "(2/M)", "1 − tanh", "√(2 / (in + out))", "m̂"):
         stated = [ast.get_docstring(node) or "" for node, _ in owners(edition).values()]
         assert not any(formula in text for text in stated), formula
+
+
+@pytest.fixture(scope="module")
+def handout(tmp_path_factory):
+    out = tmp_path_factory.mktemp("classroom") / "handout"
+    write(out, range(1, 8), (), list(fresh.MODULES))
+    return out
+
+
+def test_nothing_in_a_handout_gives_a_gap_away(handout):
+    """Neither the text of a formula nor a line that computes it stands in any file; LaTeX, the lecture's, does."""
+    secrets = set()
+    for node, _ in owners(SOURCE).values():
+        for text in re.findall(r"\(F\d+\) (.+?)(?:    |\. |\.?$)", ast.get_docstring(node), flags=re.MULTILINE):
+            secrets |= {part for part in re.split(r"[,;:] ", text) if "=" in part or "←" in part}
+        for statement in ast.walk(node):
+            if isinstance(statement, (ast.Assign, ast.AugAssign, ast.Return)) and statement.value is not None:
+                line = ast.unparse(statement.value)
+                if any(sign in line for sign in "@*/") or ".sum(" in line or ".relu(" in line:
+                    secrets |= {line, line.replace(".mT", ".T")}
+    assert {"S = X Wᵀ + b", "∂ℓ/∂W = Gᵀ X", "X @ W.T", "G * (1 - X * X)"} <= secrets
+    secrets = {secret for secret in secrets if len(secret) > 6}
+    found = set()
+    files = [path for path in handout.rglob("*") if path.suffix in (".py", ".md", ".json", ".ipynb")]
+    assert len([path for path in files if path.suffix == ".ipynb"]) >= 3
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".ipynb":
+            assert "<summary>Solution" not in text
+            notebook = json.loads(text)
+            outputs = "".join(
+                str(o.get("text", "")) + str(o.get("data", {}).get("text/plain", ""))
+                for c in notebook["cells"]
+                for o in c.get("outputs", ())
+            )
+            text = "\n".join("".join(c["source"]) for c in notebook["cells"]) + outputs
+        found |= {(path.name, secret) for secret in secrets if secret in text}
+    assert found == set()
+
+
+def test_the_notebooks_of_a_handout_import_what_lies_beside_them(handout):
+    names = [path.stem for path in handout.glob("*.py")]
+    for path in sorted(handout.glob("*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        imports = [
+            line for c in cells if c["cell_type"] == "code" for line in c["source"] if re.match("from|import", line)
+        ]
+        for line in imports:
+            root = line.split()[1].split(".")[0]
+            own = root in names or (handout / root).is_dir()
+            assert own or root not in ("diy", "gradcheck", "course", "experiments", "bugs", "playground"), line
+    line = "import course, course.drawings, experiments.circle, diy; print(course.__file__)"
+    done = subprocess.run([sys.executable, "-c", line], cwd=handout, capture_output=True, text=True, timeout=300)
+    assert str(handout) in done.stdout, done.stderr
 
 
 def test_a_handout_is_not_written_over_a_students_work(tmp_path):

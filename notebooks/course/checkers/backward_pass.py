@@ -255,7 +255,7 @@ def exercise_6(residual) -> str:
         W, b, X, G = normal(size, size, seed=2), normal(size, seed=3), normal(N, size), normal(N, size, seed=1)
         inner.load_state_dict({"weight": W, "bias": b})
         passes = Passes("Residual", residual, inner=inner)
-        f, through = X @ W.T + b, G @ W
+        f, through = torch.nn.functional.linear(X, W, b), G @ W
         mistakes = {
             "that is f(x) alone: the straight way is missing.": f,
             "that is x alone: what f makes of it is missing.": X,
