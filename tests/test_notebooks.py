@@ -342,3 +342,26 @@ def test_what_notebook_5_says_about_the_two_programs():
     for r in kept["torch-sgd"]:
         assert r.loss[0] > r.loss[49] > r.loss[99] > 0.25  # on its way, and in no hurry
     assert 0.04 < median(r.loss[-1] for r in kept["diy-dropout"]) < 0.06
+
+
+def test_what_notebook_7_says_about_digits(as_in_a_kernel):
+    names = names_after("07")
+    for losses in names["history"].values():
+        assert losses[-1] < losses[0] / 2
+    assert all(names["test_error"](names[network]) < 0.08 for network in ("network", "comparison"))
+    assert max(names["errors"]["convolutions"]) < min(names["errors"]["no convolution"])
+    assert [answer.max().item() for answer in names["found"]] == [3, 3, 1]
+
+
+def test_what_notebook_8_says_about_sizes_steps_and_digits(as_in_a_kernel):
+    names = names_after("08")
+    assert 0.4 < names["he"][-1] < 1.6 and 0.0004 < names["xavier"][-1] < 0.0025
+    ends = {key: sizes[-1] for key, sizes in names["levels"].items()}
+    assert ends["0.7 times He", False] < 0.005 and ends["1.4 times He", False] > 200
+    assert all(abs(ends[name, True] - ends["He", True]) < 1e-3 for name in names["spreads"])
+    assert abs(names["biased"] - 0.75) < 0.01
+    slow, fast, adam = (path[-1] for path in names["paths"].values())
+    assert slow[0] < -0.5 and fast[1].abs() > 100 and adam.norm() < 0.2
+    squared, plain, normalized, with_adam = names["scan"].values()
+    assert min(squared) > min(normalized) and min(plain) > min(normalized) and min(with_adam) < 0.06
+    assert normalized[-1] < plain[-1] / 2

@@ -40,7 +40,7 @@ def draw_columns(image: Tensor, kernel: Tensor) -> Figure:
 
     The kernel, as a row on the left, times the matrix is the row of outputs.
     """
-    figure, ax = plt.subplots(figsize=(WIDTH, 3.6))
+    figure, ax = plt.subplots(figsize=(WIDTH, 2.6))
     windows = [image[y : y + 2, x : x + 2] for y, x in _PLACES]
     _grid(ax, image, 0, -0.5, title="image", marked={(1, 1)})
     for number, (y, x) in enumerate(_PLACES):
@@ -51,14 +51,14 @@ def draw_columns(image: Tensor, kernel: Tensor) -> Figure:
     _grid(ax, matrix, 8.9, 0, title="X̃: one column per window", marked={(3, 0), (2, 1), (1, 2), (0, 3)})
     for number in range(4):
         _frame(ax, 8.9 + number, 0, 1, 4, _WINDOWS[number])
-    _grid(ax, (kernel.reshape(1, 4) @ matrix), 13.8, -1.5, title="S̃ = W̃ X̃")
+    _grid(ax, kernel.reshape(1, 4) @ matrix, 13.8, -1.5, title="S̃ = W̃ X̃")
     _bounds(ax, 17.8, 4.1)
     return figure
 
 
 def draw_sent_back(gradient: Tensor, kernel: Tensor) -> Figure:
     """Draw what each of the four outputs sends back to its window of a 3 × 3 image, and the sum."""
-    figure, ax = plt.subplots(figsize=(WIDTH, 2.5))
+    figure, ax = plt.subplots(figsize=(WIDTH, 1.9))
     total = torch.zeros(3, 3)
     for number, (y, x) in enumerate(_PLACES):
         sent = torch.zeros(3, 3)
