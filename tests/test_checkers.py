@@ -18,11 +18,15 @@ from course.checkers.core import NOTEBOOKS, exercises
 import diy
 from bugs import BUGS
 from diy import Loss, Module
+from tests import mini_answers
 
 # RIGHT: {exercise: [what check gets: one answer, or several in a tuple]}
 # WRONG: {exercise: [(what check gets, words of the verdict), ...]}
 RIGHT: dict[str, list] = {}
 WRONG: dict[str, list] = {}
+
+TWO = {"circle.1", "build_it_yourself.3"}
+"""The exercises of which check gets two answers."""
 
 
 def module(forward, backward):
@@ -1852,6 +1856,11 @@ WRONG["playground.4"] = [
     ({"activation": "Sigmoid"}, "times as large as the last one's"),
 ]
 
+# A framework from empty cells
+
+RIGHT |= mini_answers.RIGHT
+WRONG |= mini_answers.WRONG
+
 # What no learner would hand over on purpose
 
 
@@ -1934,7 +1943,7 @@ def number_of(exercise):
 
 def ask(exercise, answer, capsys):
     """Return the verdict on an answer, after a look at what was printed."""
-    several = exercise == "circle.1" and isinstance(answer, tuple)
+    several = exercise in TWO and isinstance(answer, tuple)
     verdict = check(number_of(exercise), *(answer if several else (answer,)))
     out, err = capsys.readouterr()
     assert out.splitlines()[-1] == str(verdict) and err == ""
@@ -1972,7 +1981,7 @@ def test_every_exercise_is_tried_with_many_answers(name):
 @pytest.mark.parametrize("exercise", EXERCISES)
 def test_a_strange_answer_is_told_in_one_line(exercise, name, capsys):
     strange = STRANGE[name]
-    verdict = ask(exercise, (strange, strange) if exercise == "circle.1" else strange, capsys)
+    verdict = ask(exercise, (strange, strange) if exercise in TWO else strange, capsys)
     assert not verdict
     assert len(str(verdict)) < 600
 

@@ -89,6 +89,37 @@ def draw_neuron() -> Figure:
     return figure
 
 
+def draw_framework() -> Figure:
+    """Draw what notebook 3 builds: a network and its loss, with values, gradients and the optimizer."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.2))
+    box = {"boxstyle": "round,pad=0.45", "facecolor": "white", "edgecolor": "0.5"}
+    for i, name in enumerate(("Linear", "ReLU", "Linear", "Tanh", "MSELoss")):
+        ax.text(i, 1, name, ha="center", va="center", fontsize=13, bbox=box)
+
+    def arrow(start: tuple[float, float], end: tuple[float, float], colour: str) -> None:
+        ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "lw": 1.6, "color": colour})
+
+    for i, (value, gradient) in enumerate((("X", "dX"), ("S", "dS"), ("", ""), ("", ""), ("P", "dP"), ("ℓ", ""))):
+        left, right = i - 0.66, i - 0.34
+        arrow((left, 1.08), (right, 1.08), BLUE)
+        ax.text(i - 0.5, 1.18, value, ha="center", va="bottom", color=BLUE, fontsize=13)
+        if i < 5:
+            arrow((right, 0.92), (left, 0.92), VERMILION)
+            ax.text(i - 0.5, 0.8, gradient, ha="center", va="top", color=VERMILION, fontsize=13)
+    arrow((4, 1.6), (4, 1.17), BLUE)
+    ax.text(4, 1.62, "T", ha="center", va="bottom", color=BLUE, fontsize=13)
+    for i in (0, 2):
+        arrow((i, 0.83), (i, 0.45), VERMILION)
+        ax.text(i, 0.43, "weight.grad\nbias.grad", ha="center", va="top", color=VERMILION, fontsize=12)
+        arrow((0.45 if i == 0 else 1.55, 0.25), (0.74 if i == 0 else 1.26, 0.25), VERMILION)
+    ax.text(1, 0.25, "SGD", ha="center", va="center", fontsize=13, bbox=box)
+    ax.plot([-0.3, -0.3, 3.3, 3.3], [1.42, 1.5, 1.5, 1.42], color="0.6", lw=1.2)
+    ax.text(1.5, 1.54, "Sequential", ha="center", va="bottom", color="0.35", fontsize=13)
+    ax.set(xlim=(-0.8, 4.8), ylim=(0, 1.85))
+    ax.axis("off")
+    return figure
+
+
 def draw_network(network: Sequential, point: Tensor, target: Tensor | None = None) -> Figure:
     """Draw a network Linear(2, 2), ReLU, Linear(2, 1) with the values that a point gives and, with a target, gradients.
 

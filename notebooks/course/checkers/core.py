@@ -48,6 +48,7 @@ class Verdict:
 NOTEBOOKS = {
     "1": "forward_pass",
     "2": "backward_pass",
+    "3": "build_it_yourself",
     "4": "circle",
     "5": "factor_200",
     "6": "museum",
@@ -66,33 +67,14 @@ def check(exercise: str, *answers) -> Verdict:
     A checker returns a sentence about the right answer, and raises `AnswerError` with the reason for another.
     """
     exercise = str(exercise)
-    verdict = Verdict(exercise, *_judge(exercise, answers))
+    verdict = Verdict(exercise, *judge(exercise, answers))
     _verdicts[exercise] = verdict
     print(verdict)
     return verdict
 
 
-def progress() -> None:
-    """Print which exercises of the notebooks in use are solved, by the last verdict on each since the kernel began."""
-    used = {exercise.split(".")[0] for exercise in _verdicts}
-    lines = []
-    for number in [number for number in NOTEBOOKS if number in used]:
-        states = {name: str(getattr(_verdicts.get(name), "state", "open")) for name in exercises(number)}
-        solved = [name for name, state in states.items() if state == "right"]
-        lines.append(f"Notebook {number}: {len(solved)} of {len(states)} exercises solved")
-        lines += [f"    {name}  {'solved' if state == 'right' else state}" for name, state in states.items()]
-    print("\n".join(lines) or "No exercise has been checked yet: run the cell of one.")
-
-
-def exercises(number: str) -> dict[str, Callable]:
-    """Return the checkers of a notebook by the numbers of their exercises, in order."""
-    module = importlib.import_module(f".{NOTEBOOKS[number]}", __package__)
-    found = [name for name in vars(module) if re.fullmatch(r"exercise_\d+", name)]
-    found.sort(key=lambda name: int(name.removeprefix("exercise_")))
-    return {f"{number}.{name.removeprefix('exercise_')}": getattr(module, name) for name in found}
-
-
-def _judge(exercise: str, answers: tuple) -> tuple[str, str]:
+def judge(exercise: str, answers: tuple) -> tuple[str, str]:
+    """Return the state, "right", "not yet" or "open", of the answers to an exercise, and the reason."""
     number = exercise.split(".")[0]
     checkers = exercises(number) if number in NOTEBOOKS else {}
     if exercise not in checkers:
@@ -119,6 +101,26 @@ def _judge(exercise: str, answers: tuple) -> tuple[str, str]:
         except Exception as error:
             words = f"it raised {type(error).__name__} where no code of yours should run: {message_of(error)}"
             return "not yet", f"The checker cannot make sense of this answer, {words}."
+
+
+def progress() -> None:
+    """Print which exercises of the notebooks in use are solved, by the last verdict on each since the kernel began."""
+    used = {exercise.split(".")[0] for exercise in _verdicts}
+    lines = []
+    for number in [number for number in NOTEBOOKS if number in used]:
+        states = {name: str(getattr(_verdicts.get(name), "state", "open")) for name in exercises(number)}
+        solved = [name for name, state in states.items() if state == "right"]
+        lines.append(f"Notebook {number}: {len(solved)} of {len(states)} exercises solved")
+        lines += [f"    {name}  {'solved' if state == 'right' else state}" for name, state in states.items()]
+    print("\n".join(lines) or "No exercise has been checked yet: run the cell of one.")
+
+
+def exercises(number: str) -> dict[str, Callable]:
+    """Return the checkers of a notebook by the numbers of their exercises, in order."""
+    module = importlib.import_module(f".{NOTEBOOKS[number]}", __package__)
+    found = [name for name in vars(module) if re.fullmatch(r"exercise_\d+", name)]
+    found.sort(key=lambda name: int(name.removeprefix("exercise_")))
+    return {f"{number}.{name.removeprefix('exercise_')}": getattr(module, name) for name in found}
 
 
 @contextlib.contextmanager

@@ -1,0 +1,968 @@
+"""The checkers of the notebook in which a framework is written from empty cells.
+
+Besides the verdict they print what the learner's code gives, beside what is expected or measured, in the smallest
+case. Everything is float64 here, as in that notebook, and what one step returns must be fit for the next: a tensor.
+"""
+
+import inspect
+import time
+from collections.abc import Callable, Iterable, Mapping
+from itertools import permutations
+from types import GeneratorType
+
+import course
+import torch
+from course import build, mini
+from torch import Tensor
+
+from .answers import AnswerError, NoAnswerError, expect, shown, tensor
+from .running import Passes, normal, run
+
+AVERAGED = (
+    "it is divided by the number of samples. Contributions of samples are added; the loss may divide, a layer not."
+)
+SIGN = "the sign is wrong."
+ZERO = "it is all zero."
+OWN_METHOD = "Derive it from Module, or give it that method yourself."
+
+SMALL = {  # square, so that a transpose too many or too few gives numbers rather than an exception
+    "X": torch.tensor([[1.0, 2.0], [3.0, -1.0]], dtype=torch.float64),
+    "W": torch.tensor([[1.0, 0.5], [-1.0, 2.0]], dtype=torch.float64),
+    "b": torch.tensor([0.5, -1.0], dtype=torch.float64),
+    "G": torch.tensor([[1.0, -1.0], [2.0, 0.5]], dtype=torch.float64),
+}
+
+SMALL_P = torch.tensor([[1.0, 0.5, 0.0], [1.0, -1, 0.5], [0.5, 2, 1], [0, 0, -0.5]], dtype=torch.float64)
+
+
+def float64(checker: Callable) -> Callable:
+    """Let a checker compute in float64, whatever new tensors the learner's code makes."""
+
+    def checked(*answers):
+        torch.set_default_dtype(torch.float64)
+        return checker(*answers)
+
+    checked.__signature__ = inspect.signature(checker)
+    return checked
+
+
+# Linear
+
+
+@float64
+def exercise_1(linear) -> str:
+    for index, (X, W, b) in enumerate(_layers()):
+        got = run("linear", linear, X=X, W=W, b=b)
+        _compare("S", got, X @ W.T + b, _forward_mistakes(X, W, b), {} if index else {"expected": X @ W.T + b})
+    slow = _seconds(lambda: linear(normal(100, 25), normal(25, 25), normal(25))) > 0.02
+    said = "Every sample goes through the same neurons."
+    return said + " As it is, 1000 steps of training would take minutes: a product of matrices, @, does not." * slow
+
+
+@float64
+def exercise_2(linear_backward) -> str:
+    names = "dX", "dW", "db"
+    for index, (X, W, b) in enumerate(_layers()):
+        N, G = len(X), normal(len(X), len(W), seed=4) if index else SMALL["G"]
+        expected = G @ W, G.T @ X, G.sum(0)
+        returned = run("linear_backward", linear_backward, G=G, X=X, W=W)
+        got = _three(returned)
+        measured = {}
+        if not index:
+            measured = {
+                "dX": build.measure(lambda x: (G * (x @ W.T + b)).sum(), X),  # noqa: B023
+                "dW": build.measure(lambda w: (G * (X @ w.T + b)).sum(), W),  # noqa: B023
+                "db": build.measure(lambda v: (G * (X @ W.T + v)).sum(), b),  # noqa: B023
+            }
+        in_place = all(_equals(a, e) for a, e in zip(got, expected, strict=True))
+        for order in permutations(range(3)):
+            if not in_place and all(_equals(got[place], expected[one]) for place, one in enumerate(order)):
+                mixed = ", ".join(names[one] for one in order)
+                raise AnswerError(f"The three are right, but in the order {mixed}: return dX, dW, db.")
+        mistakes = _backward_mistakes(X, W, G, N)
+        for name, one, right in zip(names, got, expected, strict=True):
+            _compare(name, one, right, mistakes[name], {"measured": measured[name]} if measured else {}, like=X)
+    slow = _seconds(lambda: linear_backward(normal(100, 25), normal(100, 25), normal(25, 25))) > 0.02
+    said = "Sums over the samples for what they share, none for what each has of its own."
+    return said + " As it is, 1000 steps of training would take minutes: a product of matrices, @, does not." * slow
+
+
+def _layers() -> list[tuple[Tensor, Tensor, Tensor]]:
+    sizes = (3, 3, 3), (4, 3, 2), (2, 4, 2), (1, 2, 3), (5, 1, 1)  # samples, inputs, neurons
+    drawn = [(normal(N, i, seed=1), normal(k, i, seed=2), normal(k, seed=3)) for N, i, k in sizes]
+    return [(SMALL["X"], SMALL["W"], SMALL["b"]), *drawn]
+
+
+def _forward_mistakes(X: Tensor, W: Tensor, b: Tensor) -> dict[str, Tensor]:
+    N, k, i = len(X), *W.shape
+    mistakes = {
+        "the bias is missing.": X @ W.T,
+        "the bias is subtracted.": X @ W.T - b,
+        "each sample is a row of S, each neuron a column: yours is transposed.": (X @ W.T + b).T,
+        "all neurons have the same bias: neuron k has its own, b[k].": X @ W.T + b[0],
+        "b is added up over the neurons: neuron k has its own, b[k].": X @ W.T + b.sum(),
+        "it is divided by the number of samples, and nothing is averaged here.": (X @ W.T + b) / N,
+    }
+    if k == N:
+        words = "b is added to the columns, as if it had one number for each sample; it has one for each neuron."
+        mistakes[words] = X @ W.T + b[:, None]
+    if k == i:
+        mistakes["W is not transposed: the summed index must stand in the middle, and in W it comes last."] = X @ W + b
+        if k == N:
+            mistakes["the factors are exchanged: samples are the rows of S, so X stands on the left."] = W @ X + b
+    return mistakes
+
+
+def _backward_mistakes(X: Tensor, W: Tensor, G: Tensor, N: int) -> dict[str, dict[str, Tensor]]:
+    dX, dW, db = G @ W, G.T @ X, G.sum(0)
+    mistakes: dict[str, dict[str, Tensor]] = {
+        "dX": {
+            "that is W alone, not multiplied by the gradient from above.": W.sum(0) + 0 * dX,
+            "it is added up over the samples: each number of X has its own sample only.": dX.sum(0),
+        },
+        "dW": {
+            "it is transposed: a gradient has the shape of its parameter, here (out, in).": dW.T,
+            "that is what the last sample gives: all samples use the same W, and their contributions add up.": (
+                G[-1:].T @ X[-1:]
+            ),
+            "that is what the first sample gives: all samples use the same W, and their contributions add up.": (
+                G[:1].T @ X[:1]
+            ),
+            "the gradient from above is missing: each path has the factors G and X.": torch.ones_like(G).T @ X,
+            "G and X are summed over the samples before they are multiplied.": torch.outer(G.sum(0), X.sum(0)),
+        },
+        "db": {
+            "the sum over the samples is missing: all of them share b.": G,
+            "it has a dimension too many, which keepdim leaves: b has one.": db[None],
+            "it is summed over the neurons: the samples are what shares a bias.": G.sum(1),
+            "it is summed over everything: each neuron has its own bias.": G.sum(),
+            "that is what the last sample gives: add over the samples.": G[-1],
+            "that is what the first sample gives: add over the samples.": G[0],
+            "that is one for each sample; each also has the gradient from above.": N + 0 * db,
+        },
+    }
+    if len(W) == N:
+        mistakes["db"]["it is summed over the neurons: the samples are what shares a bias."] = G.sum(1)
+    if W.shape[0] == W.shape[1]:
+        mistakes["dX"]["W is transposed; the summed index, the neuron, already comes first in W."] = G @ W.T
+        if len(W) == N:
+            mistakes["dW"]["G is not transposed: the summed index, the sample, must stand in the middle."] = G @ X
+            mistakes["dX"]["G is transposed: its samples already are the rows."] = G.T @ W
+    for name, right in ("dX", dX), ("dW", dW), ("db", db):
+        mistakes[name] |= {AVERAGED: right / N} if N > 1 else {}
+        mistakes[name] |= {SIGN: -right, ZERO: 0 * right, "it is twice too large.": 2 * right}
+    return mistakes
+
+
+def _three(returned) -> list:
+    wanted = "linear_backward should return three gradients, dX, dW, db"
+    parts = list(returned) if isinstance(returned, (tuple, list, GeneratorType, map, zip)) else [returned]
+    if any(part is ... for part in parts):
+        raise NoAnswerError
+    if len(parts) != 3:
+        raise AnswerError(f"{wanted}, but returns {shown(returned)}.")
+    return parts
+
+
+# Where gradients are kept
+
+
+@float64
+def exercise_3(accumulate, zero_grad) -> str:
+    w, v = torch.ones(2, 2), torch.full((3,), 2.0)
+    first, second, other = torch.tensor([[1.0, 2], [3, 4]]), torch.tensor([[10.0, -20], [30, 0.5]]), torch.ones(3)
+    given = [one.clone() for one in (first, second, other)]
+
+    def add(parameter: Tensor, gradient: Tensor) -> None:
+        before = parameter.clone()
+        run("accumulate", accumulate, returns=False, copies=False, parameter=parameter, gradient=gradient)
+        if not torch.equal(parameter, before):
+            raise AnswerError(
+                "accumulate changes the parameter itself: that is up to the optimizer. It keeps a gradient."
+            )
+        for one, original in zip((first, second, other), given, strict=True):
+            if not torch.equal(one, original):
+                raise AnswerError(
+                    "accumulate adds in place to a gradient that it was given before, and that others may still use: "
+                    "let parameter.grad be a new tensor, the sum."
+                )
+
+    add(w, first)
+    if w.grad is None:
+        raise AnswerError("After the first gradient w.grad is still None: it should be that gradient.")
+    mistakes = {"the first gradient is lost; a .grad of None counts as zero.": 0 * first, SIGN: -first}
+    mistakes["it counts twice: a .grad of None counts as zero."] = 2 * first
+    expect("w.grad after one gradient", w.grad, first, mistakes)
+    add(w, second)
+    total = first + second
+    mistakes = {
+        "the second replaces the first: add them.": second,
+        "the second does not count: add them.": first,
+        "that is their mean: contributions of paths are added.": total / 2,
+        "they are multiplied; paths add.": first * second,
+        "the second is subtracted; paths add.": first - second,
+        "the second counts twice.": total + second,
+        "the first counts twice.": total + first,
+    }
+    _compare("w.grad after two gradients", w.grad, total, mistakes, {"expected": total})
+    add(v, other)
+    add(w, first)
+    expect("w.grad after a third", w.grad, total + first, {"that is the mean of three.": (total + first) / 3})
+    expect("v.grad, after its first, though w has had three", v.grad, other)
+
+    u = torch.full((2,), 3.0)
+    parameters = [w, v, u]
+    before = [one.clone() for one in parameters]
+    try:
+        run("zero_grad", zero_grad, returns=False, copies=False, parameters=parameters)
+    except NoAnswerError:
+        raise NoAnswerError("accumulate is right so far, zero_grad still has its dots.") from None
+    except AnswerError as error:
+        if "NoneType" in str(error):
+            raise AnswerError(
+                "zero_grad stops at a parameter whose .grad is None, as before the first backward."
+            ) from None
+        raise
+    if len(parameters) != 3:
+        raise AnswerError("zero_grad changes the list of parameters: only their gradients are to be forgotten.")
+    if not all(torch.equal(now, then) for now, then in zip((w, v, u), before, strict=True)):
+        raise AnswerError("zero_grad changes the parameters themselves: only their gradients are to be forgotten.")
+    left = [one for one in (w, v, u) if one.grad is not None and one.grad.any()]
+    if left:
+        some = "the gradients are still there" if len(left) == 2 else "one of the gradients is still there"
+        raise AnswerError(f"After zero_grad {some}: set the .grad of each parameter to None.")
+    add(w, second)
+    expect(
+        "w.grad after zero_grad and one gradient",
+        w.grad,
+        second,
+        {"the former gradients come back.": total + first + second},
+    )
+    return "From several paths comes one sum, and a new step begins without it."
+
+
+# Layers
+
+
+@float64
+def exercise_4(Linear) -> str:
+    passes = Passes("Linear", Linear, in_features=2, out_features=2)
+    weight, bias = _weight_and_bias(passes.module, 2, 2)
+    if weight.unique().numel() < 2:
+        raise AnswerError("All weights are the same at the start, so that all neurons stay alike: draw them at random.")
+    _one_linear(passes, weight, bias, SMALL["X"], SMALL["W"], SMALL["b"], SMALL["G"], printed=True)
+    for N, size_in, out in (4, 3, 2), (3, 3, 3), (1, 2, 3):
+        passes = Passes("Linear", Linear, in_features=size_in, out_features=out)
+        weight, bias = _weight_and_bias(passes.module, size_in, out)
+        W, b = normal(out, size_in, seed=2), normal(out, seed=3)
+        X, G = normal(N, size_in, seed=1), normal(N, out, seed=4)
+        _one_linear(passes, weight, bias, X, W, b, G)
+        X2, G2 = normal(N, size_in, seed=5), normal(N, out, seed=6)
+        passes.forward(X=X2)
+        stale = "it belongs to an earlier batch: each forward must keep its own X."
+        expect("The gradient of the input, second batch", passes.backward(G2), G2 @ W)
+        for name, parameter, one, two in ("weight", weight, G.T @ X, G2.T @ X2), ("bias", bias, G.sum(0), G2.sum(0)):
+            mistakes = {
+                "the second backward replaces what the first has left: hand it to accumulate.": two,
+                "the second backward does not count: hand its gradient to accumulate.": one,
+                "that is the mean of both; they are added.": (one + two) / 2,
+            }
+            if name == "weight":
+                mistakes[stale] = one + G2.T @ X
+            expect(f"{name}.grad after two batches", parameter.grad, one + two, mistakes)
+        passes.forward(X=normal(N + 2, size_in, seed=7))  # a last batch may be of another size
+        expect("The gradient of the input", passes.backward(normal(N + 2, out, seed=8)), normal(N + 2, out, seed=8) @ W)
+    _interleaved("Linear", lambda: Passes("Linear", Linear, in_features=3, out_features=3), slopes=None)
+    _usable("Linear", passes.module, normal(2, 2))
+    return "It remembers on the way forward what the way back needs."
+
+
+def _one_linear(passes, weight, bias, X, W, b, G, printed=False) -> None:
+    start = X @ weight.T + bias
+    weight.copy_(W)
+    bias.copy_(b)
+    mistakes = _forward_mistakes(X, W, b)
+    mistakes["the weights are copies of those that parameters() gives, so no optimizer can change them."] = start
+    S = X @ W.T + b
+    _compare("S", passes.forward(X=X), S, mistakes, {"expected": S} if printed else {})
+    dX = _going_back(passes, G)
+    for name, parameter, value in ("weight", weight, W), ("bias", bias, b):
+        if not torch.equal(parameter, value):
+            raise AnswerError(f"Linear.backward changes {name} itself: that is up to the optimizer.")
+        if parameter.grad is None:
+            raise AnswerError(f"After backward {name}.grad is None: hand its gradient to accumulate(self.{name}, ...).")
+    known = _backward_mistakes(X, W, G, len(X))
+    wrong_one = "that is the gradient of the weights; backward returns that of the input."
+    known["dX"] |= {wrong_one: G.T @ X, "that is the gradient from above, unchanged.": G}
+    measured = {
+        "dX": build.measure(lambda x: (G * (x @ W.T + b)).sum(), X),
+        "dW": build.measure(lambda w: (G * (X @ w.T + b)).sum(), W),
+        "db": build.measure(lambda v: (G * (X @ W.T + v)).sum(), b),
+    }
+    for what, name, got, right in (
+        ("weight.grad", "dW", weight.grad, G.T @ X),
+        ("bias.grad", "db", bias.grad, G.sum(0)),
+        ("What backward returns, dX,", "dX", dX, G @ W),
+    ):
+        _compare(what, got, right, known[name], {"measured": measured[name]} if printed else {})
+
+
+def _weight_and_bias(module, size_in: int, out: int) -> tuple[Tensor, Tensor]:
+    found, again = _parameters("Linear", module), _parameters("Linear", module)
+    shapes = [tuple(one.shape) for one in found]
+    if shapes != [(out, size_in), (out,)]:
+        if sorted(shapes) == sorted([(out, size_in), (out,)]):
+            raise AnswerError(
+                "Linear.parameters gives the bias first: PyTorch's order, weight and then bias, is wanted."
+            )
+        raise AnswerError(
+            f"Linear({size_in}, {out}).parameters() should be the weight, of shape {(out, size_in)}, and the bias, "
+            f"{(out,)}, but has the shapes {', '.join(map(str, shapes)) or 'of nothing at all'}."
+        )
+    if any(a is not b for a, b in zip(found, again, strict=True)):
+        raise AnswerError(
+            "Linear.parameters gives new tensors at each call, whose .grad no optimizer would find: "
+            "give self.weight and self.bias themselves."
+        )
+    for one in found:
+        if one.requires_grad:
+            raise AnswerError("A parameter asks for autograd (requires_grad): here parameters are plain tensors.")
+        if one.dtype != torch.float64:
+            raise AnswerError(f"A parameter is {_plain(one.dtype)}, and this notebook computes in float64.")
+    return found[0], found[1]
+
+
+def _parameters(name: str, module) -> list[Tensor]:
+    if not callable(getattr(module, "parameters", None)):
+        raise AnswerError(f"{name} has no method parameters: what would an optimizer change? {OWN_METHOD}")
+    try:
+        returned = run(f"{name}.parameters", module.parameters)
+    except NoAnswerError:
+        raise NoAnswerError(f"{name}.parameters still has its dots.") from None
+    try:
+        found = list(returned) if not isinstance(returned, (str, Mapping, Tensor)) else None
+    except Exception:
+        found = None
+    if found is None:
+        raise AnswerError(f"{name}.parameters should give a list of tensors, but gives {shown(returned)}.")
+    for one in found:
+        if isinstance(one, (list, tuple)):
+            raise AnswerError(f"{name}.parameters gives lists in a list: it should be one list of tensors.")
+        if not isinstance(one, Tensor):
+            raise AnswerError(f"{name}.parameters should give a list of tensors, but {shown(one)} is among them.")
+    return found
+
+
+@float64
+def exercise_5(Tanh) -> str:
+    def mistakes(S: Tensor, G: Tensor) -> dict[str, Tensor]:
+        Y = S.tanh()
+        return {
+            "the slope is taken at the input, 1 − S²; it is 1 − tanh², which the output tells.": G * (1 - S * S),
+            "the tanh is taken once more, of the output.": G * (1 - Y.tanh() ** 2),
+            "that is with 1 − y; the slope is 1 − y².": G * (1 - Y),
+            "that is with the slope of the sigmoid, y (1 − y).": G * Y * (1 - Y),
+            "the gradient from above is multiplied by the output, and not by the slope.": G * Y,
+            "the sign within the slope is wrong: it is 1 − y².": G * (Y * Y - 1),
+            "that is with 1 + y²; the slope is 1 − y².": G * (1 + Y * Y),
+        }
+
+    wrong = {
+        "that is the sigmoid.": torch.sigmoid,
+        "that is ReLU.": torch.relu,
+        "that is its slope, which is backward's business.": lambda S: 1 - S.tanh() ** 2,
+    }
+    _activation("Tanh", Tanh, torch.tanh, lambda S: 1 - S.tanh() ** 2, wrong, mistakes)
+    return "Where the output is near 1 or −1, next to nothing comes back."
+
+
+@float64
+def exercise_6(ReLU) -> str:
+    def mistakes(S: Tensor, G: Tensor) -> dict[str, Tensor]:
+        return {
+            "it asks for the sign of the gradient; the sign of the input is what counts.": G.relu(),
+            "it asks for both signs; that of the input alone counts.": G.relu() * (S > 0),
+            "it lets pass what should be stopped, and the other way round.": G * (S <= 0),
+            "at s = 0 the gradient passes: there the slope is taken as 0, as in PyTorch.": G * (S >= 0),
+            "it is multiplied by the output; the slope is 0 or 1.": G * S.relu(),
+            "it is multiplied by the sign, and where s < 0 the slope is 0.": G * S.sign(),
+        }
+
+    wrong = {
+        "that is the absolute value: what is negative becomes zero.": torch.abs,
+        "that is min(0, s), the other half.": lambda S: -torch.relu(-S),
+        "that is its slope, which is backward's business.": lambda S: (S > 0).double(),
+        "that is tanh.": torch.tanh,
+        "that is S itself: what is negative becomes zero.": lambda S: 1 * S,
+    }
+    _activation("ReLU", ReLU, torch.relu, lambda S: (S > 0).double(), wrong, mistakes)
+    return "A gradient passes, or it does not."
+
+
+def _activation(name: str, answer, function, slope, wrong: Mapping, backward_mistakes) -> None:
+    passes = Passes(name, answer)
+    for index in range(4):
+        S, G = normal(3 + index % 2, 2 + index, seed=index), normal(3 + index % 2, 2 + index, seed=index + 9)
+        if index == 0:
+            S, G = (
+                torch.tensor([[-2.0, 0.0, 0.5], [1.0, -0.25, 2.0]]),
+                torch.tensor([[1.0, -2.0, 3.0], [-1.0, 2.0, 0.5]]),
+            )
+        Y, right = function(S), G * slope(S)
+        forward = {words: mistaken(S) for words, mistaken in wrong.items()}
+        _compare(f"{name} of S", passes.forward(S=S), Y, forward, {"expected": Y, "S": S} if not index else {})
+        known = {
+            "that is the slope alone. Multiply it by the gradient that arrives from above.": slope(S),
+            "that is the gradient from above, unchanged. Multiply it by the slope.": G,
+            "the slope is added to the gradient from above; along a path, numbers are multiplied.": G + slope(S),
+            **backward_mistakes(S, G),
+            AVERAGED: right / len(S),
+            SIGN: -right,
+            ZERO: 0 * right,
+        }
+        columns = {}
+        if not index:
+            # At the kink of ReLU a measured slope means nothing: it is what PyTorch takes.
+            at = torch.where(S == 0, S - 1e-3, S) if name == "ReLU" else S
+            columns = {"measured": build.measure(lambda s: (G * function(s)).sum(), at), "S": S, "G": G}  # noqa: B023
+        _compare("dS", _going_back(passes, G), right, known, columns)
+    _interleaved(name, lambda: Passes(name, answer) if isinstance(answer, type) else None, slopes=slope)
+    if _parameters(name, passes.module):
+        raise AnswerError(f"{name} has nothing to learn: its parameters() should be an empty list.")
+    _usable(name, passes.module, normal(2, 3))
+
+
+def _interleaved(name: str, make: Callable, slopes: Callable | None) -> None:
+    """Let two layers of a network go forward before the second goes back, and then the first."""
+    one, two = make(), make()
+    if one is None or two is None:
+        return
+    x, y, g, h = normal(3, 3, seed=1), normal(3, 3, seed=2), normal(3, 3, seed=3), normal(3, 3, seed=4)
+    if slopes is None:
+        (w, _), (v, _) = _weight_and_bias(one.module, 3, 3), _weight_and_bias(two.module, 3, 3)
+        if w is v:
+            raise AnswerError(f"Two {name} layers have the same weights: each needs its own, made in __init__.")
+    one.forward(X=x)
+    two.forward(X=y)
+    if slopes is not None:
+        right = h * slopes(y), g * slopes(x)
+        got = two.backward(h), one.backward(g)
+    else:
+        right = h.T @ y, g.T @ x
+        two.backward(h)
+        one.backward(g)
+        got = v.grad, w.grad
+    if not all(_equals(a, b) for a, b in zip(got, right, strict=True)):
+        raise AnswerError(
+            f"With two {name} layers, what one remembers is taken for the other: keep it in self, "
+            "which is another object for each layer."
+        )
+
+
+def _usable(name: str, module, *inputs: Tensor) -> None:
+    if not callable(module):
+        raise AnswerError(f"A {name} cannot be called, `layer(X)`, as the steps that follow do. {OWN_METHOD}")
+    run(f"{name}.__call__", module.__call__, **{f"input{i}": one for i, one in enumerate(inputs)})
+
+
+def _going_back(passes: Passes, G: Tensor | None = None):
+    try:
+        return passes.backward(G)
+    except NoAnswerError:
+        raise NoAnswerError(f"{passes.name}.forward is right so far, backward still has its dots.") from None
+
+
+# A network and its loss
+
+
+@float64
+def exercise_7(Sequential) -> str:
+    for index in range(3):
+        sizes = ((2, 2, 2), (2, 3, 4), (1, 5, 2))[index]
+        N = (2, 5, 3)[index]
+        torch.manual_seed(index)
+        layers = [mini.Linear(sizes[0], sizes[1]), mini.Tanh(), mini.Linear(sizes[1], sizes[2])]
+        names = dict(zip(("first", "second", "third"), layers, strict=True))
+        passes = Passes("Sequential", Sequential, **names)
+        wanted = [layers[0].weight, layers[0].bias, layers[2].weight, layers[2].bias]
+        for repeat in range(2):
+            X, G = normal(N + repeat, sizes[0], seed=1), normal(N + repeat, sizes[2], seed=2 + repeat)
+            first = index == repeat == 0
+            _one_network(passes, layers, wanted, X, G, printed=first)
+        _check_listed(_parameters("Sequential", passes.module), wanted)
+    inner = Sequential(mini.Linear(2, 2), mini.ReLU())
+    outer = Passes("Sequential", Sequential, first=mini.Linear(3, 2), second=inner)
+    if len(_parameters("Sequential", outer.module)) != 4:
+        raise AnswerError("Of a network within a network, parameters() does not give the parameters: ask it for them.")
+    expected = inner.layers if isinstance(getattr(inner, "layers", None), list) else None
+    outer.forward(X=normal(4, 3))
+    if tuple(tensor("What backward returns", outer.backward(normal(4, 2, seed=1))).shape) != (4, 3):
+        raise AnswerError("With a network within a network, backward does not return the gradient of the input.")
+    if expected is not None and len(expected) != 2:
+        raise AnswerError("The list of layers has another length after backward: leave it as it is.")
+    _usable("Sequential", outer.module, normal(2, 3))
+    return "Forward from the first layer to the last, back from the last to the first."
+
+
+def _one_network(passes, layers, wanted, X, G, printed) -> None:
+    one, two, three = layers
+
+    def forward(*chosen):
+        value = X
+        for layer in chosen:
+            value = value @ layer.weight.T + layer.bias if isinstance(layer, mini.Linear) else value.tanh()
+        return value
+
+    square = X.shape[1] == one.weight.shape[0] == three.weight.shape[0]
+    mistakes = {
+        "that is what the first layer gives: its output is the input of the next.": forward(one),
+        "the last layer is missing.": forward(one, two),
+        "that is the input: each layer has to make something of it.": X,
+    }
+    if square:
+        mistakes |= {
+            "it goes from the last layer to the first.": forward(three, two, one),
+            "each layer gets the input of the network: it should get the output of the one before.": forward(three),
+            "the first layer is missing.": forward(two, three),
+            "the layer in the middle is missing.": forward(one, three),
+            "it goes through all layers twice.": forward(one, two, three, one, two, three),
+        }
+    Y = forward(one, two, three)
+    _compare("The output", passes.forward(X=X), Y, mistakes, {"expected": Y} if printed else {})
+
+    before = [None if one.grad is None else one.grad.clone() for one in wanted]
+    inside = forward(one, two)
+    above = G @ three.weight
+    middle = above * (1 - inside**2)
+    right = middle @ one.weight
+    try:
+        got = _going_back(passes, G)
+    except AnswerError as error:
+        shapes = "cannot be multiplied" in str(error) or "must match" in str(error)
+        if shapes and not square:
+            raise AnswerError(f"{error} Is it the last layer that is asked first?") from None
+        raise
+    mistakes = {
+        "that is the gradient from above: each layer has to make something of it.": G,
+        "that is what the last layer returns: it is the gradient from above for the one before.": above,
+        "the first layer is missing.": middle,
+        ZERO: 0 * right,
+        SIGN: -right,
+    }
+    if square:
+        mistakes["the layers are asked from the first to the last; the last one must speak first."] = (
+            (G @ one.weight) * (1 - inside**2) @ three.weight
+        )
+        mistakes["each layer gets the gradient from above the network; it should get that of the layer after it."] = (
+            G @ one.weight
+        )
+        mistakes["the layer in the middle is missing."] = above @ one.weight
+    X2 = build.measure(lambda x: (G * _through(layers, x)).sum(), X) if printed else None
+    _compare("What backward returns, dX,", got, right, mistakes, {"measured": X2} if printed else {})
+    expected = middle.T @ X, middle.sum(0), G.T @ inside, G.sum(0)
+    for name, parameter, now, then in zip(("first", "first", "last", "last"), wanted, expected, before, strict=True):
+        if parameter.grad is None:
+            raise AnswerError(
+                f"After backward a parameter of the {name} layer has no gradient: was its backward asked?"
+            )
+        total = now if then is None else then + now
+        twice = {"backward asks this layer more than once.": total + now}
+        expect(f"A gradient of the {name} layer", parameter.grad, total, twice)
+
+
+def _through(layers, value: Tensor) -> Tensor:
+    for layer in layers:
+        value = value @ layer.weight.T + layer.bias if isinstance(layer, mini.Linear) else value.tanh()
+    return value
+
+
+def _check_listed(found: list[Tensor], wanted: list[Tensor]) -> None:
+    if [id(one) for one in found] == [id(one) for one in wanted]:
+        return
+    if {id(one) for one in found} == {id(one) for one in wanted}:
+        if len(found) > len(wanted):
+            raise AnswerError(
+                "Sequential.parameters gives some parameters more than once: they would take several steps."
+            )
+        raise AnswerError("Sequential.parameters should give them in the order of the layers, as PyTorch does.")
+    missing = sum(all(one is not other for other in found) for one in wanted)
+    if missing and len(found) >= len(wanted):
+        raise AnswerError("Sequential.parameters gives copies: give what the layers' own parameters() give.")
+    which = " those of the first layer only" if missing == 2 and found and found[0] is wanted[0] else " not all of them"
+    raise AnswerError(
+        f"Sequential.parameters gives {len(found)} tensors, and its layers have {len(wanted)}:"
+        f"{which if found else ' ask each layer for its own'}."
+    )
+
+
+@float64
+def exercise_8(MSELoss) -> str:
+    loss = Passes("MSELoss", MSELoss, kind="Module")
+    # With 4 samples of 3 outputs no two of the mistakes below give the same numbers.
+    cases = [(SMALL_P, torch.tensor([[0.0, 1.0, 0.0], [1.0, 0, 0], [0, 0, 1], [1, 0, 0]]))]
+    sizes = (4, 3), (3, 3), (1, 2), (5, 1), (3, 2)
+    cases += [(normal(*size, seed=i), normal(*size, seed=i + 9)) for i, size in enumerate(sizes)]
+    for index, (P, T) in enumerate(cases):
+        D, (N, outputs), M = P - T, P.shape, P.numel()
+        total, right = D.square().sum(), D.square().mean()
+        mistakes = {
+            "that is the sum; divide by the number of components, M.": total,
+            f"it is divided by the number of samples, {N}; there are {M} components.": total / N,
+            f"it is divided by the number of outputs, {outputs}; there are {M} components.": total / outputs,
+            "it is half of the mean.": right / 2,
+            "the square is missing: errors up and down cancel.": D.mean(),
+            "the square comes last, after errors up and down have cancelled.": D.mean() ** 2,
+            "that is the absolute value, not the square.": D.abs().mean(),
+            "that is its root.": right.sqrt(),
+            "it is one number per component: a loss is a single one.": D.square(),
+            "it is one number per sample: a loss is a single one.": D.square().mean(1),
+            SIGN: -right,
+        }
+        got = loss.forward(P=P, T=T)
+        if not isinstance(got, Tensor) or got.numel() != 1:
+            tensor("The loss", got)  # refuses what is no number
+        if not index:
+            print("The loss of")
+            course.beside(P=P, T=T)
+            print(f"is {_words(got)} (yours), {float(right):.4f} (expected).")
+        expect("The loss", got, right, mistakes)
+        gradient = _going_back(loss)
+        known = {
+            "the division by M is missing: the loss is a mean.": 2 * D,
+            f"it is divided by the number of samples, {N}; the loss is divided by {M}.": 2 * D / N,
+            f"it is divided by the number of outputs, {outputs}; the loss is divided by {M}.": 2 * D / outputs,
+            "the 2 is missing, which the square brings down.": D / M,
+            "the 2 and the division by M are missing.": D,
+            "the 2 is missing, and it is divided by the number of samples.": D / N,
+            "it points to where the loss falls; a gradient points to where it grows. Are P and T exchanged?": -2
+            * D
+            / M,
+            "it is twice too large.": 4 * D / M,
+            "it is divided by M twice.": 2 * D / M**2,
+            "it is the sign alone, which belongs to the absolute value.": D.sign() / M,
+            "it is multiplied by the loss: gradients begin here, with 1.": 2 * D / M * right,
+            "it is added up over everything: each component has its own.": (2 * D / M).sum(),
+            "it is added up over the samples: each component has its own.": (2 * D / M).sum(0),
+            ZERO: 0 * D,
+        }
+        columns = {"measured": build.measure(lambda p: (p - T).square().mean(), P)} if not index else {}  # noqa: B023
+        _compare("dP", gradient, 2 * D / M, known, columns)
+    _usable("MSELoss", loss.module, normal(2, 2), normal(2, 2))
+    return "M counts components, not samples."
+
+
+# Learning
+
+
+@float64
+def exercise_9(SGD) -> str:
+    for kind in list, iter:
+        parameters = [torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([10.0, -10.0]), torch.tensor([5.0])]
+        gradients = [torch.tensor([[1.0, -1.0], [0.5, 2.0]]), torch.tensor([4.0, 0.0])]
+        for parameter, gradient in zip(parameters, gradients):
+            parameter.grad = gradient.clone()
+        optimizer = _optimizer(SGD, kind(parameters), 0.1)
+        start = [one.clone() for one in parameters]
+        for steps in 1, 2:
+            try:
+                run("SGD.step", optimizer.step, returns=False)
+            except AnswerError as error:
+                if "NoneType" in str(error):
+                    words = "SGD.step stops at a parameter whose .grad is None: leave such a parameter as it is."
+                    raise AnswerError(words) from None
+                raise
+            right = [one - 0.1 * steps * g for one, g in zip(start, gradients)]
+            _one_step(parameters, start, right, gradients, steps, kind, printed=kind is list and steps == 1)
+        learned = [one.clone() for one in parameters]
+        try:
+            run("SGD.zero_grad", optimizer.zero_grad, returns=False)
+        except NoAnswerError:
+            raise NoAnswerError("SGD.step is right so far, zero_grad still has its dots.") from None
+        if any(one.grad is not None and one.grad.any() for one in parameters):
+            raise AnswerError("After SGD.zero_grad there are gradients left: hand all parameters to zero_grad.")
+        if not all(map(torch.equal, parameters, learned)):
+            raise AnswerError("SGD.zero_grad changes the parameters: only their gradients are to be forgotten.")
+    other = torch.tensor([1.0])
+    other.grad = torch.tensor([1.0])
+    one = _optimizer(SGD, [other], 0.5)
+    _optimizer(SGD, [torch.tensor([7.0])], 0.25)
+    run("SGD.step", one.step, returns=False)
+    if not _equals(other, torch.tensor([0.5])):
+        raise AnswerError("With two optimizers, one has the parameters or the rate of the other: keep them in self.")
+    return "Downhill, by the learning rate times the slope."
+
+
+def _optimizer(SGD, parameters: Iterable, lr: float):
+    if not isinstance(SGD, type):
+        raise AnswerError(f"Hand over the class SGD itself, without brackets: this is {shown(SGD)}.")
+    if issubclass(SGD, torch.optim.Optimizer) or any(kind.__module__ == "diy" for kind in SGD.__mro__):
+        raise AnswerError("This SGD is that of a library: write it yourself.")
+    optimizer = run("SGD", SGD, copies=False, parameters=parameters, lr=lr)
+    for method in "step", "zero_grad":
+        if not callable(getattr(optimizer, method, None)):
+            raise AnswerError(f"SGD has no {method}: is it indented so that it stands inside the class?")
+    return optimizer
+
+
+def _one_step(parameters, start, right, gradients, steps, kind, printed) -> None:
+    w, before, gradient = parameters[0], start[0], gradients[0]
+    for parameter, original in zip(parameters, gradients):
+        if parameter.grad is None or (not parameter.grad.any() and original.any()):
+            raise AnswerError("SGD.step forgets the gradients: leave that to zero_grad.")
+        if not _equals(parameter.grad, original):
+            raise AnswerError("SGD.step changes the gradients in place: compute lr times the gradient as a new tensor.")
+    still = all(torch.equal(one, value) for one, value in zip(parameters, start, strict=True))
+    if still and kind is iter:
+        raise AnswerError("SGD gets a generator here, which is used up after one pass: keep list(parameters).")
+    if still:
+        raise AnswerError(
+            "SGD.step leaves the parameters as they are: `parameter = ...` makes a new tensor under a local name. "
+            "Change the tensor itself, `parameter -= ...`."
+        )
+    if steps == 2 and torch.equal(w, before - 0.1 * gradient):
+        used_up = "SGD gets a generator here, which is used up after one pass: keep list(parameters)."
+        raise AnswerError(used_up if kind is iter else "The second call of SGD.step does nothing.")
+    mistakes = {
+        "it goes uphill: the gradient points to where the loss grows.": before + 0.1 * steps * gradient,
+        "the learning rate is missing.": before - steps * gradient,
+        "the learning rate takes the place of the gradient: multiply them.": before - 0.1 * steps,
+        "the step is divided by the learning rate: multiply.": before - steps * gradient / 0.1,
+        "the learning rate is squared.": before - 0.01 * steps * gradient,
+        "only the sign of the gradient is used.": before - 0.1 * steps * gradient.sign(),
+        "the parameter is replaced by the step: subtract it from the parameter.": -0.1 * gradient,
+        "the parameter is multiplied by the step: subtract it.": before * 0.1 * gradient,
+        "it is the mean of the gradient that is used: each number has its own.": before - 0.1 * steps * gradient.mean(),
+        "it is not changed; are all parameters walked through?": before,
+    }
+    what = "A parameter after one step" if steps == 1 else "A parameter after two steps"
+    columns = {"expected": right[0], "before": before, "gradient": gradient} if printed else {}
+    _compare(what, w, right[0], mistakes, columns)
+    second = {"it is not changed: does the loop end after the first parameter?": start[1]}
+    expect(f"Another {what[2:]}", parameters[1], right[1], second)
+    if not torch.equal(parameters[2], start[2]):
+        raise AnswerError("SGD.step changes a parameter whose .grad is None: leave it as it is.")
+
+
+class _SumLoss(mini.Module):
+    """Is not the learner's loss, so that a loop that takes its own is found out."""
+
+    def forward(self, P, T):
+        self.D = P - T
+        return (self.D**2).sum()
+
+    def backward(self):
+        return 2 * self.D
+
+
+@float64
+def exercise_10(train) -> str:
+    sizes = 5, 5, 4, 6, 3, 5
+    batches = [(normal(n, 2, seed=i), normal(n, 1, seed=i + 50)) for i, n in enumerate(sizes)]
+    network, criterion, optimizer = _fresh()
+    given = [(X.clone(), T.clone()) for X, T in batches]
+    called = _counted(network, "backward"), _counted(optimizer, "step")
+    at_first = [one.clone() for one in network.parameters()]
+    arguments = {"network": network, "criterion": criterion, "optimizer": optimizer, "batches": given}
+    losses = run("train", train, copies=False, **arguments)
+    if isinstance(losses, GeneratorType):
+        raise AnswerError(
+            "train is a generator, as it has a yield, and does nothing before it is asked: return a list."
+        )
+    if len(given) != len(batches) or not all(_all_equal(list(a), list(b)) for a, b in zip(given, batches, strict=True)):
+        raise AnswerError("train changes the batches: leave data as they are.")
+    numbers = tensor("What train returns", losses, "a list of losses, one for each batch")
+    found = [one.clone() for one in network.parameters()]
+    expected, learned = _trained()(batches)
+    if numbers.shape == expected.shape:
+        print(f"The losses of {len(batches)} batches, in a network of mine:")
+        course.beside(yours=numbers, expected=expected)
+    for method, calls in zip(("network.backward", "optimizer.step"), called, strict=True):
+        if not calls:
+            raise AnswerError(f"After train the network is as it was: {method} is never called.")
+    for words, flags in _LOOPS.items():
+        wrong, parameters = _trained(**flags)(batches)
+        same = numbers.shape == wrong.shape and _equals(numbers, wrong) and not _equals(numbers, expected)
+        if _all_equal(found, parameters) and (same or not _all_equal(found, learned)):
+            raise AnswerError(f"{words}")
+    if not _all_equal(found, learned):
+        still = "as it was" if _all_equal(found, at_first) else "not what one step for each batch makes of it"
+        raise AnswerError(
+            f"After train the network is {still}. In which order should criterion, zero_grad, backward and step come?"
+        )
+    if numbers.numel() == 1:
+        raise AnswerError("What train returns is a single number: a list of the losses is wanted, one for each batch.")
+    mistakes = {
+        "they are added up from batch to batch: each batch has its own.": expected.cumsum(0),
+        "they stand in the wrong order, the last one first.": expected.flip(0),
+    }
+    expect("What train returns", numbers, expected, mistakes)
+    return "Loss, zero_grad, backward, step: the loop by which every network learns."
+
+
+def _counted(thing, method: str) -> list:
+    """Let an object note in a list when a method of it is called."""
+    calls, function = [], getattr(thing, method)
+
+    def counted(*arguments):
+        calls.append(method)
+        return function(*arguments)
+
+    setattr(thing, method, counted)
+    return calls
+
+
+_LOOPS: dict[str, dict] = {
+    "The gradients of earlier batches are still there when the next are added: zero_grad is missing.": {"zero": False},
+    "zero_grad stands between backward and step, so that the step finds no gradients.": {"zero": "late"},
+    "The step is taken before backward, with the gradients of the batch before.": {"step": "early"},
+    "Only the first batch is learned from: does `return` stand inside the loop?": {"batches": "first"},
+    "Only the last batch is learned from: should some lines stand inside the loop?": {"batches": "last"},
+    "Each batch takes two steps: one is wanted.": {"twice": True},
+    "Each loss is that after the step: note the one that the step was made from.": {"loss": "after"},
+}
+"""Loops with a mistake, by what is said about it."""
+
+
+def _fresh():
+    torch.manual_seed(0)
+    network = mini.Sequential(mini.Linear(2, 3), mini.Tanh(), mini.Linear(3, 1))
+    return network, _SumLoss(), mini.SGD(network.parameters(), 0.02)
+
+
+def _trained(zero=True, step="late", batches="all", twice=False, loss="before") -> Callable:
+    """Return a loop as it should be, or with one mistake; it gives losses and parameters."""
+
+    def loop(data):
+        network, criterion, optimizer = _fresh()
+        chosen = {"all": data, "first": data[:1], "last": data[-1:]}[batches]
+        losses = []
+        for X, T in chosen:
+            for _ in range(1 + twice):
+                value = float(criterion(network(X), T))
+                if step == "early":
+                    optimizer.step()
+                if zero is True:
+                    optimizer.zero_grad()
+                network.backward(criterion.backward())
+                if zero == "late":
+                    optimizer.zero_grad()
+                if step == "late":
+                    optimizer.step()
+                if loss == "after":
+                    value = float((network(X) - T).square().sum())
+            losses.append(value)
+        return torch.tensor(losses), [one.clone() for one in network.parameters()]
+
+    return loop
+
+
+# Measuring
+
+
+@float64
+def exercise_11(slopes) -> str:
+    A = torch.tensor([[1.0, -2.0], [0.5, 3.0]])
+    cases = [
+        ("the sum of A · x", lambda x: (A * x).sum(), SMALL["X"], A),
+        ("the sum of the cubes", lambda x: (x**3).sum(), torch.tensor([1.0, -2.0, 0.5]), None),
+        ("a product of all", lambda x: x.prod(), torch.tensor([[2.0, 3.0, 0.5]]), None),
+        ("1,000,000 x² + y at (0, 2)", lambda x: 1e6 * x[0] ** 2 + x[1], torch.tensor([0.0, 2.0]), None),
+        ("the last number", lambda x: x.reshape(-1)[-1] * 1.0, normal(2, 3), None),
+    ]
+    for index, (words, f, x, right) in enumerate(cases):
+        if right is None:
+            right = build.measure(f, x, 1e-5).round(decimals=6)
+        got = run("slopes", slopes, f=f, x=x)
+        values = tensor(f"The slopes of {words}", got)
+        if not index and values.shape == right.shape:
+            print(f"The slopes of {words}:")
+            course.beside(yours=values, expected=right)
+        if values.shape != right.shape:
+            mistakes = {"they are added up: each component has its own.": right.sum()}
+            if values.numel() == right.numel():
+                mistakes["they should have the shape of x."] = right.reshape(values.shape)
+            expect(f"The slopes of {words}", values, right, mistakes)
+        error = (values - right).abs().max().item()
+        if error <= 2e-5 * max(1.0, right.abs().max().item()):
+            continue
+        mistakes = {
+            "both sides are apart by 2h, not by h: yours are twice too large.": 2 * right,
+            "yours are half of them: both sides are apart by 2h.": right / 2,
+            "that is f(x − h) − f(x + h): the other way round.": -right,
+            "all components are moved at once: move one, and leave the others.": right.sum() + 0 * right,
+            ZERO: 0 * right,
+        }
+        for said, mistake in mistakes.items():
+            if (values - mistake).abs().max() <= 1e-4 * max(1.0, float(mistake.abs().max())) and index != 3:
+                raise AnswerError(f"The slopes of {words}: {said}")
+        if index == 3 and abs(float(values[1]) - 1) < 1e-3:
+            raise AnswerError(
+                f"Of {words} the slope in x is 0; yours is {float(values[0]):.3g}. Is it measured from one side only?"
+            )
+        raise AnswerError(
+            f"The slopes of {words} are wrong by up to {error:.1g}: is h, the step, between 1e-7 and 1e-3, "
+            "and is only one component moved?"
+        )
+    return "Now you can check layers for which nobody has written a checker."
+
+
+# Comparing
+
+
+def _compare(what: str, got, expected: Tensor, mistakes: Mapping, columns: Mapping[str, Tensor], like=None) -> None:
+    """Print an answer beside the columns, if there are any, and refuse it if it is not the expected tensor.
+
+    Raises:
+        NoAnswerError, AnswerError: see `expect`; what is no tensor of float64 is refused as well.
+    """
+    if got is ...:
+        raise NoAnswerError
+    numbers = tensor(what, got)
+    if columns:
+        head, others = what.rstrip(","), dict(columns)
+        if numbers.shape == expected.shape:
+            print(f"{head}:")
+            course.beside(yours=numbers, **others)
+        else:
+            print(f"{head}: yours has the shape {tuple(numbers.shape)}, and {tuple(expected.shape)} is expected:")
+            if numbers.dim() <= 2 and 0 < numbers.numel() <= 100:
+                course.beside(yours=numbers)
+            course.beside(**{name: value for name, value in others.items() if name in ("expected", "measured")})
+    if numbers.numel() == expected.numel() == 1 and numbers.shape != expected.shape:
+        raise AnswerError(f"{what} should have the shape {tuple(expected.shape)}, but has {tuple(numbers.shape)}.")
+    expect(what, numbers, expected, mistakes)
+    if not isinstance(got, Tensor):
+        raise AnswerError(f"{what} is right, but is {shown(got)}: the steps that follow need a tensor.")
+    if got.dtype != expected.dtype:
+        raise AnswerError(
+            f"{what} is {_plain(got.dtype)}, though what came in is {_plain(expected.dtype)}: "
+            "leave the dtype as it is, or the steps that follow cannot go on with it."
+        )
+    if got.requires_grad:
+        raise AnswerError(f"{what} asks for autograd (requires_grad): here backward is to be written by hand.")
+
+
+def _equals(got, expected: Tensor) -> bool:
+    try:
+        expect("", got, expected)
+    except AnswerError:
+        return False
+    return True
+
+
+def _all_equal(found: list[Tensor], others: list[Tensor]) -> bool:
+    return all(_equals(a, b) for a, b in zip(found, others, strict=True))
+
+
+def _words(number) -> str:
+    return f"{float(number):.4f}" if tensor("", number).numel() == 1 else shown(number)
+
+
+def _plain(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _seconds(function: Callable) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start

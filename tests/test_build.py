@@ -1,0 +1,277 @@
+"""Notebook 3, in which a framework is written: as its learner meets it, and what `Mini` makes of their cells."""
+
+import copy
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from course import build, mini
+from course.build import ALONE, NAMES, Mini, measure
+from course.execute import execute, notebooks
+
+import diy
+from tests.test_notebooks import FOLDED, as_in_a_kernel, code_cells, exercises, names_after, read  # noqa: F401
+
+PATH = next(path for path in notebooks() if path.name.startswith("03"))
+SOLUTIONS = dict(build.parts())
+
+
+def solution(after):
+    folded = re.search(FOLDED.format("Solution"), after, flags=re.DOTALL)[1]
+    return re.findall(r"^```python\n(.*?)^```", folded, flags=re.DOTALL | re.MULTILINE)[0]
+
+
+def run_alone(path):
+    """Run a file in a process in which nothing of this project can be imported."""
+    command = [sys.executable, "-I", "-c", ALONE, str(path)]
+    return subprocess.run(command, cwd=path.parent, capture_output=True, text=True, timeout=120)
+
+
+def printed(cell):
+    return "".join(output.get("text", "") for output in cell.outputs)
+
+
+def test_the_folded_solutions_are_the_given_framework():
+    """They are in two places: in the notebook to be read, in a file to be run."""
+    for number, _, cell, after in exercises(PATH):
+        if number in NAMES:
+            assert solution(after) == SOLUTIONS[number]
+            assert f"check({number!r}, {', '.join(NAMES[number])})".replace("'", '"') in cell.source
+    given = next(source for exercise, source in build.parts() if exercise == "Given")
+    assert given.strip() in [cell.source for cell in code_cells(read(PATH), "setup")]
+    assert set(NAMES) < {number for number, *_ in exercises(PATH)}
+
+
+def test_a_learner_begins_with_the_first_lines_of_the_solution():
+    """What is given in an exercise's cell stands in the solution as well, so that both fit what comes after."""
+    for number, _, cell, after in exercises(PATH):
+        begun = [line for line in cell.source.splitlines() if line.strip() not in ("", "...")][:-1]
+        assert [line for line in solution(after).splitlines() if line in begun] == begun, number
+
+
+def test_it_has_about_eighty_lines():
+    text = Mini({}).source().split("if __name__")[0]
+    assert 70 <= len(build._lines(text)) <= 90
+
+
+@pytest.fixture(scope="module")
+def solved(tmp_path_factory):
+    """The notebook after a learner has solved every step in their own cells, and where their file is."""
+    notebook, file = copy.deepcopy(read(PATH)), tmp_path_factory.mktemp("learner") / "mini.py"
+    answers = {cell.source: after for _, _, cell, after in exercises(PATH)}
+    for cell in code_cells(notebook):
+        if cell.source in answers:
+            call = cell.source.splitlines()[-1]
+            # A comment, so that what is the learner's can be told from what was given.
+            cell.source = f"# my own\n{solution(answers[cell.source])}\n\n{call}"
+        cell.source = cell.source.replace('mini.save("mini.py")', f"mini.save({str(file)!r})")
+    execute(notebook)
+    return notebook, file
+
+
+def test_whoever_solves_every_step_goes_on_with_their_own(solved):
+    cells = code_cells(solved[0])
+    verdicts = [printed(cell).splitlines()[-1] for cell in cells if "exercise" in cell.metadata.get("tags", [])]
+    assert len(verdicts) == 11 and all(": right." in verdict for verdict in verdicts)
+    goes_on = [printed(cell) for cell in cells if cell.source.startswith("mini.add(")]
+    assert len(goes_on) == 10 and all(text.startswith("This notebook goes on with your ") for text in goes_on)
+    (table,) = [cell.outputs[0].data["text/plain"] for cell in cells if cell.source == "mini.steps()"]
+    assert table.count("  you") == 10 and "given" not in table
+
+
+def test_their_framework_learns_the_circle_as_pytorch_does(solved):
+    text = "".join(map(printed, code_cells(solved[0])))
+    assert float(re.search(r"wrong on new points: ([\d.]+) %", text)[1]) < 5
+    assert "the losses of 1000 steps: within 1e-09 of pytorch" in text
+    assert "all 1,427 parameters after them: within 1e-09 of pytorch" in text
+
+
+def test_their_file_runs_on_its_own(solved):
+    text = solved[1].read_text(encoding="utf-8")
+    assert text.count("# my own") == 10 and "check(" not in text and ", given" not in text
+    assert text.startswith(
+        '"""A deep-learning framework, its backward passes written by hand. My own work: exercises 3.1'
+    )
+    ran = run_alone(solved[1])
+    assert ran.returncode == 0, ran.stderr
+    assert float(re.search(r"Of 1000 new points, ([\d.]+) % ", ran.stdout)[1]) < 6
+
+
+def test_what_notebook_3_says_about_zero_grad_and_about_silent_mistakes(as_in_a_kernel):  # noqa: F811
+    names = names_after("03")
+    for seed in 1, 2, 3:
+        assert float(names["wrong_after"](names["SGD"], seed).split()[0]) < 8
+        assert float(names["wrong_after"](names["Elephant"], seed).split()[0]) > 40
+
+    for case in "wrong_targets", "changed_batch", "used_twice":
+        got, right = names[case](names)
+        assert abs(float(got) - float(right)) > 0.1, "the small framework does not notice"
+    for case in "wrong_targets", "changed_batch":
+        with pytest.raises((ValueError, RuntimeError)):
+            names[case](vars(diy))
+    got, right = names["used_twice"](vars(diy))
+    assert abs(float(got) - float(right)) < 1e-6
+
+
+# Mini, cell by cell
+
+
+class Notebook:
+    """Runs cells as IPython does, and keeps their sources."""
+
+    def __init__(self):
+        self.names = {"__name__": "__main__", "In": [""]}
+        self.run("import math\nimport torch\ntorch.set_default_dtype(torch.float64)")
+        self.run(next(source for exercise, source in build.parts() if exercise == "Given"))
+        self.mini = Mini(self.names)
+
+    def run(self, source):
+        self.names["In"].append(source)
+        exec(compile(source, "<cell>", "exec"), self.names)
+
+
+@pytest.fixture
+def notebook():
+    dtype = torch.get_default_dtype()
+    yield Notebook()
+    torch.set_default_dtype(dtype)
+
+
+def test_an_open_step_is_replaced_by_the_given_one_and_that_is_said(notebook, capsys):
+    notebook.run("def linear(X, W, b):\n    ...")
+    notebook.mini.add("3.1")
+    told = "Exercise 3.1 is open: this notebook goes on with the given linear.\n"
+    assert capsys.readouterr().out == told
+    assert notebook.names["linear"](torch.ones(1, 1), torch.ones(1, 1), torch.ones(1)).item() == 2
+    notebook.mini.add("3.1")
+    assert capsys.readouterr().out == told, "the given solution does not become the learner's when the cell runs again"
+    notebook.mini.add("3.3")
+    assert (
+        capsys.readouterr().out
+        == "Exercise 3.3 is open: this notebook goes on with the given accumulate and zero_grad.\n"
+    )
+
+
+def test_a_wrong_step_does_not_slip_in(notebook, capsys):
+    notebook.run("def linear(X, W, b):\n    return X @ W.T")
+    notebook.mini.add("3.1")
+    assert capsys.readouterr().out == "Exercise 3.1 is not right yet: this notebook goes on with the given linear.\n"
+    assert notebook.names["linear"](torch.ones(1, 1), torch.ones(1, 1), torch.ones(1)).item() == 2
+    notebook.run("def linear(X, W, b):\n    return b + X @ W.T")
+    notebook.mini.add("3.1")
+    assert capsys.readouterr().out == "This notebook goes on with your linear.\n"
+    assert "return b + X @ W.T" in notebook.mini.source()
+
+
+def test_a_given_step_calls_the_steps_that_the_learner_wrote(notebook):
+    notebook.run("calls = []\ndef linear(X, W, b):\n    calls.append(1)\n    return X @ W.T + b")
+    for exercise in "3.1", "3.2", "3.3", "3.4":
+        notebook.mini.add(exercise)
+    before = len(notebook.names["calls"])
+    notebook.names["Linear"](2, 2)(torch.ones(1, 2))
+    assert len(notebook.names["calls"]) == before + 1
+
+
+def test_there_is_no_other_step(notebook):
+    with pytest.raises(ValueError, match=r'no step "4"; the steps are 3\.1, 3\.2'):
+        notebook.mini.add("4")
+
+
+CELL = """import numpy as np
+
+unused = linear_was_here = None
+scale = 1.0
+
+
+def transposed(matrix):
+    return np.transpose(matrix.numpy())
+
+
+# By NumPy,
+# in my own way.
+def linear(X, W, b):
+    return torch.from_numpy(scale * X.numpy() @ transposed(W) + b.numpy())
+
+
+print(linear(torch.ones(1, 2), torch.ones(1, 2), torch.ones(1)))
+"""
+
+
+def test_the_file_gets_what_a_step_uses_and_nothing_else(notebook, tmp_path, capsys):
+    notebook.run(CELL)
+    notebook.mini.add("3.1")
+    text = notebook.mini.source()
+    for kept in (
+        "import numpy as np\n",
+        "scale = 1.0\n",
+        "def transposed(matrix):",
+        "# By NumPy,\n# in my own way.\ndef",
+    ):
+        assert kept in text
+    assert "unused" not in text and "print(linear" not in text
+    assert "# Exercise 3.1, mine\n" in text and "# Exercise 3.2, given\n" in text
+    notebook.mini.save(tmp_path / "mini.py")
+    assert f"Written to {tmp_path / 'mini.py'}: " in capsys.readouterr().out
+    assert (tmp_path / "mini.py").read_text(encoding="utf-8") == text
+    assert "new points" in run_alone(tmp_path / "mini.py").stdout
+
+
+def test_two_functions_of_one_step_may_stand_in_two_cells(notebook):
+    notebook.run("def accumulate(p, g):\n    p.grad = g if p.grad is None else p.grad + g")
+    notebook.run("def zero_grad(ps):\n    for p in ps:\n        p.grad = None")
+    notebook.mini.add("3.3")
+    text = notebook.mini.source()
+    assert "def accumulate(p, g):" in text and "def zero_grad(ps):" in text
+
+
+def test_a_file_that_would_not_run_is_not_written(notebook, tmp_path, capsys):
+    notebook.run("def product(a, b):\n    return a @ b.T")
+    notebook.run("def linear(X, W, b):\n    return product(X, W) + b")
+    notebook.mini.add("3.1")
+    notebook.mini.save(tmp_path / "mini.py")
+    told = capsys.readouterr().out
+    assert "No file is written: as a file, without the rest of this notebook, exercise 3.1 is not yet." in told
+    assert "name 'product' is not defined" in told and build.BELONGS in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_was_there_is_kept(notebook, tmp_path, capsys):
+    (tmp_path / "mini.py").write_text("precious", encoding="utf-8")
+    notebook.run("def linear(X, W, b):\n    return b + X @ W.T")
+    notebook.mini.add("3.1")
+    for _ in range(2):  # the second time the file is the same
+        notebook.mini.save(tmp_path / "mini.py")
+    assert "The mini.py that was there before is now mini_1.py." in capsys.readouterr().out
+    assert (tmp_path / "mini_1.py").read_text(encoding="utf-8") == "precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mini.py", "mini_1.py"]
+
+
+def test_without_a_step_of_the_learners_own_no_file_is_written(notebook, tmp_path, capsys):
+    for exercise in NAMES:
+        notebook.mini.add(exercise)
+    notebook.mini.save(tmp_path / "mini.py")
+    assert "No file is written, as no step is yours so far." in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(notebook, tmp_path, capsys):
+    notebook.run("def linear(X, W, b):\n    return b + X @ W.T")
+    notebook.mini.add("3.1")
+    notebook.mini.save(tmp_path / "missing" / "mini.py")
+    assert "No file could be written to " in capsys.readouterr().out
+
+
+def test_measured_slopes_are_those_of_the_formula():
+    x = torch.tensor([[1.0, -2.0], [0.5, 3.0]], dtype=torch.float64)
+    before = x.clone()
+    assert torch.allclose(measure(lambda v: (v**3).sum(), x), 3 * x**2, rtol=1e-8)
+    assert torch.equal(x, before)
+
+
+def test_importing_the_given_framework_leaves_the_dtype_alone():
+    command = [sys.executable, "-c", "import torch, course.mini; print(torch.get_default_dtype())"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert ran.stdout == "torch.float32\n"
+    assert mini.Linear(2, 3).weight.shape == (3, 2)
