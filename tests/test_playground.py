@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from course import museum
 from course.museum import EXHIBITS
 from PIL import Image
 
@@ -588,14 +589,15 @@ def test_one_call_opens_the_exhibit_of_a_bug(name, arguments):
     assert eval(playground.line, {"Playground": view.Playground}).lab.settings == wanted
 
 
-@pytest.mark.parametrize("exhibit", EXHIBITS.values(), ids=lambda exhibit: exhibit.bug)
-def test_the_playground_shows_an_exhibit_with_the_museums_settings(exhibit):
-    settings = view.Playground(bug=exhibit.bug, train_size=100).lab.settings
-    assert (settings.dropout or None, settings.reduction, settings.lr) == (
-        exhibit.dropout,
-        exhibit.reduction,
-        exhibit.lr,
-    )
+@pytest.mark.parametrize("number", EXHIBITS)
+def test_the_line_of_an_exhibit_shows_the_museums_run(number):
+    healthy, ill = museum.runs(number, epochs=2)
+    lab = eval(EXHIBITS[number].playground, {"Playground": view.Playground}).lab
+    lab.run_epoch()
+    lab.run_epoch()
+    assert [record.twin_train_loss for record in lab.history] == healthy.losses
+    assert EXHIBITS[number].bug == "dropout-in-eval" or [record.train_loss for record in lab.history] == ill.losses
+    assert all(torch.equal(v, w) for v, w in zip(lab.model.parameters(), ill.network.parameters()))
 
 
 def test_a_bug_can_be_chosen_while_it_learns_and_brings_its_settings():

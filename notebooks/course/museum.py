@@ -6,8 +6,7 @@ The bugs themselves, and the test of what is said here about the oracles, are in
 import ast
 import difflib
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from functools import cache
 from html import escape
 from types import ModuleType
@@ -19,24 +18,31 @@ from torch import Tensor
 from bugs import BUGS, ORACLES, Bug, load, load_circle
 from bugs.loading import ROOT
 from course import BLUE, ORANGE, VERMILION, WIDTH, plt, show
+from diy import Sequential
+from experiments.circle import RADIUS, build_network, disk_data, error_rate, one_hot
 from gradcheck import GradientCheck, check_gradients
+from playground import company
+from playground.lab import EDGE, Lab
+
+SEED = 4
+"""Of all exhibits' runs, here and in the playground."""
 
 
-@dataclass(frozen=True)
-class Exhibit:
-    """One planted bug and how it is shown.
+class Exhibit(NamedTuple):
+    """One planted bug and how it is shown; the settings of its run are those of its story in the playground.
 
     Attributes:
         bug: its name in the catalogue.
         example: given a copy of diy, returns what `check_gradients` is called with.
-        dropout, reduction, lr: of the training that shows the symptom.
     """
 
     bug: str
     example: Callable[[ModuleType], tuple]
-    dropout: float | None = None
-    reduction: str = "sum"
-    lr: float = 0.001
+
+    @property
+    def playground(self) -> str:
+        """The line that shows the same run in the playground."""
+        return f'Playground(bug="{self.bug}", seed={SEED})'
 
 
 def numbers(*shape: int) -> Tensor:
@@ -66,11 +72,11 @@ EXHIBITS = dict(
             Exhibit("relu-mask-from-gradient", lambda diy: (diy.ReLU(), numbers(4, 3))),
             Exhibit("shuffled-without-targets", network),
             Exhibit("dropped-transpose", linear),
-            Exhibit("dropout-in-eval", lambda diy: (diy.Dropout(0.2).eval(), numbers(4, 3)), dropout=0.2),
+            Exhibit("dropout-in-eval", lambda diy: (diy.Dropout(0.2).eval(), numbers(4, 3))),
             Exhibit("variance-for-std", network),
             Exhibit("overwritten-gradient", linear),
-            Exhibit("sum-in-the-gradient", mean_loss, reduction="mean"),
-            Exhibit("no-mean-at-all", mean_loss, reduction="mean"),
+            Exhibit("sum-in-the-gradient", mean_loss),
+            Exhibit("no-mean-at-all", mean_loss),
         ],
         start=1,
     )
@@ -79,54 +85,68 @@ EXHIBITS = dict(
 
 
 class Run(NamedTuple):
-    """A training: the losses of all epochs, the labels on a grid, and the test error."""
+    """A training: the mean loss before it and after each epoch, the labels on the plane, the test error, the network.
+
+    All are taken in evaluation mode.
+    """
 
     losses: list[float]
     labels: Tensor
     error: float
+    network: Sequential
 
 
-def runs(number: int) -> tuple[Run, Run]:
-    """Train the right framework and the one of an exhibit, with the same data and settings."""
-    item = EXHIBITS[number]
-    right, wrong = (_train(bug, item.dropout, item.reduction, item.lr) for bug in (None, item.bug))
-    return right, wrong
+@cache
+def runs(number: int, seed: int = SEED, epochs: int = 100) -> tuple[Run, Run]:
+    """Train the network of an exhibit and its healthy twin: the same data, first weights, order and settings."""
+    name = EXHIBITS[number].bug
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # for the bug that draws where nothing should be drawn
+        lab = Lab(bug=name, seed=seed, **company.settings(name))
+        for _ in range(epochs):
+            lab.run_epoch()
+        healthy = Run(
+            [record.twin_train_loss for record in lab.history],
+            (lab.surface(101, twin=True) > 0).long(),
+            error_rate(lab.twin, lab.x_test, lab.labels_test),
+            lab.twin,
+        )
+        ill = Run(
+            [record.train_loss for record in lab.history],
+            (lab.surface(101) > 0).long(),
+            lab.history[-1].test_error,
+            lab.model,
+        )
+    return healthy, ill
 
 
-def exhibit(number: int, description: str) -> None:
-    """Show losses and labels of the right framework and of the one with the mistake."""
+def exhibit(number: int, description: str) -> tuple[Run, Run]:
+    """Show the losses and labels of an exhibit and of its healthy twin, and return both runs."""
+    healthy, ill = runs(number)
     figure, (left, *squares) = plt.subplots(1, 3, figsize=(WIDTH, 2.7), width_ratios=[1.25, 1, 1])
-    looks = zip(runs(number), squares, (BLUE, VERMILION), ("-", "--"), ("right", "exhibit"))
+    looks = zip((ill, healthy), squares, (VERMILION, BLUE), ("-", "--"), ("exhibit", "healthy twin"))
     for run, axes, color, style, name in looks:
-        left.plot(range(1, len(run.losses) + 1), run.losses, style, color=color, label=name)
-        axes.contourf(run.labels, levels=[-0.5, 0.5, 1.5], colors=[ORANGE, BLUE], extent=(-1, 1, -1, 1), alpha=0.6)
-        axes.add_patch(plt.Circle((0, 0), (2 / torch.pi) ** 0.5, fill=False, linewidth=1.5))
+        left.plot(run.losses, style, color=color, label=name)
+        square = (-EDGE, EDGE, -EDGE, EDGE)
+        axes.contourf(run.labels.flip(0), levels=[-0.5, 0.5, 1.5], colors=[ORANGE, BLUE], extent=square, alpha=0.6)
+        axes.add_patch(plt.Circle((0, 0), RADIUS, fill=False, edgecolor="black", linewidth=1.5))
+        axes.add_patch(plt.Rectangle((-1, -1), 2, 2, fill=False, edgecolor="black", linestyle=":"))
         axes.set(aspect="equal", xticks=[], yticks=[])
         axes.set_title(f"{name}: {100 * run.error:.1f} %", fontsize="medium")
     left.set(xlabel="epoch", ylabel="mean squared error", ylim=(0, None))
     left.legend(frameon=False, fontsize="small")
     show(figure, description)
-
-
-@cache  # most exhibits stand beside the same right network
-def _train(bug: str | None, dropout: float | None, reduction: str, lr: float, epochs: int = 100) -> Run:
-    circle = load_circle(load(bug), bug)
-    recipe = replace(circle.MODELS["diy-sgd"], reduction=reduction, lr=lr)
-    torch.manual_seed(2)
-    generator = torch.Generator().manual_seed(2)
-    (points, labels), test = circle.disk_data(1000, generator), circle.disk_data(1000, generator)
-    model = circle.build_network("diy", dropout=dropout)
-    targets = circle.one_hot(labels)
-    _, losses = circle.train(model, recipe, circle.Protocol(epochs=epochs), points, targets, generator)
-    axis = torch.linspace(-1, 1, 101)
-    grid = circle.predict(model, torch.cartesian_prod(axis, axis)).reshape(101, 101).T
-    return Run(losses, grid, circle.error_rate(model, *test))
+    return healthy, ill
 
 
 def check_exhibit(number: int) -> GradientCheck:
     """Return what `check_gradients` finds out about the framework of an exhibit."""
     item = EXHIBITS[number]
     return check_gradients(*item.example(load(item.bug)), verbose=False)
+
+
+_PRE = '<pre style="font-family: monospace">'  # templates differ, and columns need one width
+_IMPORT = "from playground.view import Playground"
 
 
 class Reveal:
@@ -144,7 +164,8 @@ class Reveal:
         ]
 
     def __repr__(self) -> str:
-        return "\n".join([self.bug.title, *difference(self.bug), *self.verdicts, *_oracles(self.bug)])
+        line = EXHIBITS[self.number].playground
+        return "\n".join([self.bug.title, *difference(self.bug), *self.verdicts, *_oracles(self.bug), line])
 
     def _repr_html_(self) -> str:
         story = re.sub("`(.+?)`", r"<code>\1</code>", escape(self.bug.story))
@@ -156,12 +177,14 @@ class Reveal:
         ]
         return (
             f"<details><summary>The label of exhibit {self.number}</summary>\n"
-            f"<p><b>{escape(self.bug.title)}.</b> {story}</p>\n<pre>"
+            f"<p><b>{escape(self.bug.title)}.</b> {story}</p>\n{_PRE}"
             + "\n".join(lines)
-            + f"</pre>\n{heading.format('check_gradients')}\n<pre>"
+            + f"</pre>\n{heading.format('check_gradients')}\n{_PRE}"
             + escape("\n".join(self.verdicts))
-            + f"</pre>\n{heading.format('the oracles')}\n<pre>"
+            + f"</pre>\n{heading.format('the oracles')}\n{_PRE}"
             + escape("\n".join(_oracles(self.bug)))
+            + f"</pre>\n{heading.format('the same run in the playground, in a cell of its own')}\n{_PRE}"
+            + escape(f"{_IMPORT}\n{EXHIBITS[self.number].playground}")
             + "</pre>\n</details>"
         )
 
@@ -201,17 +224,37 @@ def angle(name: str, seed: int = 0) -> tuple[float, float]:
     Returns:
         the cosine of the angle between the two, and the length of the wrong one divided by that of the right one.
     """
-    gradients = []
-    for bug in (None, name):
-        diy = load(bug)
-        circle = load_circle(diy, bug)
-        torch.manual_seed(seed)
-        model = circle.build_network("diy").to(torch.float64)
-        points, labels = circle.disk_data(100, torch.Generator().manual_seed(seed))
-        criterion = diy.MSELoss()
-        criterion(model(points.double()), circle.one_hot(labels).double())
-        model.backward(criterion.backward())
-        gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
-    right, wrong = gradients
-    lengths = wrong.norm() / right.norm()
-    return ((right @ wrong) / (right.norm() * wrong.norm())).item(), lengths.item()
+    torch.manual_seed(seed)
+    weights = build_network("diy").state_dict()
+    points, labels = disk_data(100, torch.Generator().manual_seed(seed))
+    right, wrong = (_gradient(bug, weights, points, one_hot(labels)) for bug in (None, name))
+    return _cosine(right, wrong), (wrong.norm() / right.norm()).item()
+
+
+def angles(number: int, epochs: Sequence[int]) -> list[tuple[int, float, float]]:
+    """Return, after each of some epochs of an exhibit, the cosine as above and the length of the right gradient."""
+    name = EXHIBITS[number].bug
+    lab, rows = Lab(bug=name, seed=SEED, **company.settings(name)), []
+    for epoch in epochs:
+        while lab.epoch < epoch:
+            lab.run_epoch()
+        right, wrong = (_gradient(bug, lab.model.state_dict(), lab.x, lab.y) for bug in (None, name))
+        rows.append((epoch, _cosine(right, wrong), right.norm().item()))
+    return rows
+
+
+def _gradient(bug: str | None, weights: dict[str, Tensor], points: Tensor, targets: Tensor) -> Tensor:
+    diy = _copy(bug)
+    model = load_circle(diy, bug).build_network("diy").to(torch.float64)
+    model.load_state_dict(weights)
+    criterion = diy.MSELoss()
+    criterion(model(points.double()), targets.double())
+    model.backward(criterion.backward())
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+
+_copy = cache(load)
+
+
+def _cosine(a: Tensor, b: Tensor) -> float:
+    return (a @ b / (a.norm() * b.norm())).item()
