@@ -14,7 +14,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from classroom import free, fresh, notebooks
+from classroom import free, fresh, nbgrader, notebooks
 from classroom.items import ITEMS
 from classroom.stages import DEFINITION, STAGES, owners, parse_stages, stage_of
 
@@ -22,11 +22,24 @@ ROOT = Path(__file__).resolve().parent.parent
 ALSO_LEFT_OUT = {"stack", "unstack"}
 """Many networks at once, whose layers would give away those that are to be written."""
 
-SELFCHECK = ("__init__.py", "stages.py", "items.py", "free.py", "fresh.py", "judge.py", "worker.py", "selfcheck.py")
+SELFCHECK = (
+    "__init__.py",
+    "stages.py",
+    "items.py",
+    "free.py",
+    "fresh.py",
+    "judge.py",
+    "nbgrader.py",
+    "worker.py",
+    "selfcheck.py",
+)
 
 
-def student_source(source: str, stages: Collection[int], solved: Collection[int] = ()) -> str:
-    """Return `source` with gaps for `stages`, except those in `solved`; what belongs to no stage here is left out."""
+def student_source(source: str, stages: Collection[int], solved: Collection[int] = (), marked: bool = False) -> str:
+    """Return `source` with gaps for `stages`, except those in `solved`; what belongs to no stage here is left out.
+
+    If `marked`, the gaps hold the solution between nbgrader's marks.
+    """
     wanted = {*stages, *solved}
     lines, tree, found = source.splitlines(keepends=True), ast.parse(source), owners(source)
     classes = {node.name: node for node in tree.body if isinstance(node, DEFINITION)}
@@ -39,7 +52,8 @@ def student_source(source: str, stages: Collection[int], solved: Collection[int]
     for name, (function, formulas) in found.items():
         numbers = {*map(stage_of, formulas)} - {*solved}
         if name.split(".")[0] in kept and numbers:
-            edits.append(_gap(function, formulas, min(numbers & wanted or numbers)))
+            own = lines[function.body[0].end_lineno : function.end_lineno] if marked else []
+            edits.append(_gap(function, formulas, min(numbers & wanted or numbers), own))
             gaps.add(name)
     edits += [  # other names for what is left out
         (node.lineno, node.end_lineno, [])
@@ -65,7 +79,7 @@ def _start(node: ast.AST) -> int:
     return min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
 
 
-def _gap(function: ast.FunctionDef, formulas: list[str], stage: int) -> tuple[int, int, list[str]]:
+def _gap(function: ast.FunctionDef, formulas: list[str], stage: int, solution: list[str]) -> tuple[int, int, list[str]]:
     indent = " " * (function.col_offset + 4)
     text = ast.get_docstring(function) or ""
     before = text.split("(F")[0].strip() if not text.startswith("(F") else ""
@@ -80,7 +94,10 @@ def _gap(function: ast.FunctionDef, formulas: list[str], stage: int) -> tuple[in
     doc = f'"""{body}\n"""' if "\n" in body else f'"""{body}"""'
     what = f"stage {stage}: {', '.join(formulas)}"
     new = [*doc.splitlines(), f"# S{what[1:]}", f'raise NotImplementedError("{what}")']
+    if solution:
+        new[-1:] = ["### BEGIN SOLUTION", "### END SOLUTION"]
     new = [f"{indent}{line}\n" if line else "\n" for line in new]
+    new[-1:-1] = solution
     return function.body[0].lineno, function.body[-1].end_lineno, new
 
 
@@ -149,6 +166,16 @@ def write(
     )
 
 
+def write_nbgrader(out: Path, stages: Collection[int], solved: Collection[int] = ()) -> list[Path]:
+    """Write what belongs into the folder source/NAME of an nbgrader course; see `write`."""
+    source = (ROOT / "diy.py").read_text(encoding="utf-8")
+    edition, words = student_source(source, stages, solved), statement(stages, solved)
+    words = words[: words.index("    pip install torch")] + "Run the cells from top to bottom.\n"
+    marked = student_source(source, stages, solved, marked=True)
+    files = {"diy.py": edition, "framework.ipynb": nbgrader.notebook(marked, edition, words, {*stages} - {*solved})}
+    return _write(out, files, {"stages": sorted(stages), "solved": sorted(solved), "modules": []})
+
+
 def write_free(out: Path) -> list[Path]:
     """Write the handout for frameworks of the students' own; see `write`."""
     return _write(out, {"adapters.py": free.ADAPTERS, "README.md": free.statement()}, {"free": True})
@@ -189,6 +216,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--free", action="store_true", help="students design a framework of their own, as in 2019, and an adapters.py"
     )
+    parser.add_argument(
+        "--nbgrader", action="store_true", help="a source notebook for nbgrader, whose folder source/NAME is --out"
+    )
     options = parser.parse_args(arguments)
     try:
         if options.free:
@@ -196,6 +226,10 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"{options.out}: README.md, adapters.py, grade.py and what it needs ({len(files)} files)")
             return
         stages, solved = parse_stages(options.stages), parse_stages(options.solved) if options.solved else []
+        if options.nbgrader:
+            files = write_nbgrader(options.out, stages, solved)
+            print(f"{options.out}: framework.ipynb, diy.py and what they need ({len(files)} files)")
+            return
         files = write(options.out, stages, solved, options.modules)
     except (ValueError, OSError) as error:
         sys.exit(f"{parser.prog}: {error}")

@@ -9,19 +9,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Fresh:
-    """A module of this year.
+    """A module, or a loss, of this year.
 
     Attributes:
         name: of the class that students write.
-        oracle: the same in PyTorch, as an expression of torch.nn.
-        rule: σ(s) in words.
+        oracle: the same in PyTorch, as an expression of torch.nn; for a loss, the class, which takes a reduction.
+        rule: σ(s) in words; for a loss, the terms that are averaged or summed.
         points: for forward and for backward, each.
+        loss: whether it is one.
     """
 
     name: str
     oracle: str
     rule: str
     points: int = 3
+    loss: bool = False
 
 
 MODULES = {
@@ -32,17 +34,16 @@ MODULES = {
         Fresh("LeakyReLU", "nn.LeakyReLU()", "σ(s) = s where s > 0, and 0.01 s elsewhere"),
         Fresh("Softsign", "nn.Softsign()", "σ(s) = s / (1 + |s|)"),
         Fresh("SiLU", "nn.SiLU()", "σ(s) = s / (1 + e⁻ˢ)"),
+        Fresh("HuberLoss", "nn.HuberLoss", "(p − t)² / 2 where |p − t| < 1, and |p − t| − 1/2 elsewhere", loss=True),
+        Fresh("SoftMarginLoss", "nn.SoftMarginLoss", "log(1 + exp(−t p))", loss=True),
     )
 }
 
 
-def gaps(names: Collection[str]) -> str:
-    """Return the classes with gaps, to be appended to the edition."""
-    return "".join(
-        f'''
+GAP = '''
 
 class {name}(Module):
-    """{MODULES[name].rule}, component by component, for inputs of any shape."""
+    """{rule}, component by component, for inputs of any shape."""
 
     def forward(self, S: Tensor) -> Tensor:
         """Return σ(S)."""
@@ -54,8 +55,28 @@ class {name}(Module):
         # This year's module
         raise NotImplementedError("this year's module: {name}.backward")
 '''
-        for name in names
-    )
+
+LOSS_GAP = '''
+
+class {name}(Loss):
+    """The mean or, with reduction="sum", the sum of {rule}, over all components."""
+
+    def forward(self, P: Tensor, T: Tensor) -> Tensor:
+        """Return the loss of the prediction P with the target T, of the same shape."""
+        # This year's module
+        raise NotImplementedError("this year's module: {name}.forward")
+
+    def backward(self) -> Tensor:
+        """Return ∂ℓ/∂p."""
+        # This year's module
+        raise NotImplementedError("this year's module: {name}.backward")
+'''
+
+
+def gaps(names: Collection[str]) -> str:
+    """Return the classes with gaps, to be appended to the edition."""
+    chosen = [MODULES[name] for name in names]
+    return "".join((LOSS_GAP if one.loss else GAP).format(name=one.name, rule=one.rule) for one in chosen)
 
 
 def statement(names: Collection[str]) -> str:

@@ -298,10 +298,10 @@ def spread(what: str, w: Tensor, expected: float, n_in: int, n_out: int) -> None
 
 
 def loss(
-    ask: Ask, generator: torch.Generator, kind: str, reduction: str, target: Tensor, prediction: Tensor, back: bool
-):
+    ask: Ask, kind: str, reduction: str, target: Tensor, prediction: Tensor, back: bool, oracle: Any = None
+) -> None:
     own = prediction.clone().requires_grad_()
-    value = getattr(nn, kind)(reduction=reduction)(own, target)
+    value = (oracle or getattr(nn, kind))(reduction=reduction)(own, target)
     value.backward()
     spec = {"class": kind, "kwargs": {"reduction": reduction}, "prediction": prediction, "target": target}
     reply = ask("loss", {**spec, "backward": back})
@@ -332,7 +332,7 @@ def losses(prediction: Tensor, target: Tensor, value: Tensor) -> dict[str, Tenso
 def mse(reduction: str, back: bool):
     def test(ask, generator):
         for shape in ((5, 3), (1, 4)):
-            loss(ask, generator, "MSELoss", reduction, randn(generator, *shape), randn(generator, *shape), back)
+            loss(ask, "MSELoss", reduction, randn(generator, *shape), randn(generator, *shape), back)
 
     return test
 
@@ -578,7 +578,7 @@ def cross_entropy(back: bool):
     def test(ask, generator):
         for reduction, scale in (("mean", 1), ("sum", 1), ("mean", 1000)):
             target = torch.randint(0, 4, (6,), generator=generator)
-            loss(ask, generator, "CrossEntropyLoss", reduction, target, scale * randn(generator, 6, 4), back)
+            loss(ask, "CrossEntropyLoss", reduction, target, scale * randn(generator, 6, 4), back)
 
     return test
 
@@ -680,6 +680,16 @@ def fresh_items(names) -> list[Item]:
     made = []
     for module in (fresh.MODULES[name] for name in names):
         oracle = eval(module.oracle, {"nn": nn})
+        if module.loss:
+            for what, back in (("forward", False), ("backward", True)):
+
+                def test(ask, generator, module=module, oracle=oracle, back=back):
+                    for reduction, shape in (("mean", (5, 3)), ("sum", (2, 4))):
+                        numbers = 2 * randn(generator, *shape), 2 * randn(generator, *shape)
+                        loss(ask, module.name, reduction, *numbers, back, oracle)
+
+                made.append(Item(0, module.points, (), f"{module.name} {what}", (module.name,), test))
+            continue
 
         def test_forward(ask, generator, module=module, oracle=oracle):
             for x in (randn(generator, 5, 4), torch.tensor([[-800.0, -3.0, 3.0, 800.0]], dtype=torch.float64)):

@@ -28,6 +28,9 @@ from gradcheck import compare
 TOLERANCE = 1e-5
 """Relative: what float32 inside a submission may cost. Formulas in float64 come to 1e-14."""
 
+IMAGE = os.environ.get("CLASSROOM_IMAGE", "classroom")
+"""Of the sandbox "docker": Python with PyTorch; classroom/gradescope/Dockerfile makes one."""
+
 ITEM_SECONDS, SUBMISSION_SECONDS, GIGABYTES = 5.0, 60.0, 2.0
 
 
@@ -125,14 +128,33 @@ def _beside(got: Any, expected: Tensor) -> str:
 
 
 def sandboxed(kind: str) -> list[str]:
-    """Return the command of a worker, in bubblewrap or in nothing.
+    """Return the command of a worker: in bubblewrap, in a container, as another user, or in nothing.
 
-    In bubblewrap it has no network, another user, its own processes, a read-only view of the interpreter and its
+    In a sandbox it has no network, another user, its own processes, a read-only view of the interpreter and its
     packages, and nothing else of this machine.
     """
     worker = Path(__file__).with_name("worker.py")
     if kind == "none":
         return [sys.executable, "-I", str(worker)]
+    if kind == "user":  # as nobody, who may not be allowed to read this folder
+        command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--no-new-privs"]
+        return [*command, sys.executable, "-I", "-c", worker.read_text(encoding="utf-8")]
+    if kind == "docker":
+        command = [
+            "docker",
+            "run",
+            "--rm",
+            "--interactive",
+            "--network",
+            "none",
+            "--read-only",
+            "--user",
+            "65534:65534",
+        ]
+        command += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--pids-limit", "64"]
+        command += ["--memory", f"{int(2 * GIGABYTES)}g", "--memory-swap", f"{int(2 * GIGABYTES)}g", "--cpus", "1"]
+        command += ["--env", "OMP_NUM_THREADS=1", "--volume", f"{worker}:/worker.py:ro", IMAGE]
+        return [*command, "python", "-I", "/worker.py"]
     places = {Path(p).resolve() for p in (sys.prefix, sys.base_prefix, *sys.path[1:]) if p and Path(p).is_dir()}
     places = {
         p

@@ -544,9 +544,13 @@ ATTACKS: dict[str, str] = {
         "    except OSError:\n        pass\nreturn S"
     ),
     "patched PyTorch": hostile("torch.equal = torch.allclose = lambda *a, **k: True\ntorch.Tensor.__eq__ = lambda a, b: True\nreturn S"),
-    "files": hostile("import os\nreturn S + sum(len(os.listdir(d)) for d in ('/home', '/root', '/work', '/etc/ssl'))"),
-    "network": hostile("import socket\nsocket.create_connection(('1.1.1.1', 80), 2)\nreturn S.relu()"),
-    "processes": hostile("import multiprocessing\nfor _ in range(1000):\n    multiprocessing.Process(target=print).start()\nreturn S.relu()"),
+    "reading the solution": hostile(f"open({str(ROOT / 'diy.py')!r}).close()\nX = S.relu()\nself.remember(X, X)\nreturn X"),
+    "reading other files": hostile("assert open('/etc/passwd').read()\nX = S.relu()\nself.remember(X, X)\nreturn X"),
+    "importing the solution": hostile("import diy as solution\nassert solution.Linear.__module__ == 'diy'\nX = S.relu()\nself.remember(X, X)\nreturn X"),
+    "writing a file": hostile("with open('/dev/shm/left', 'w') as f:\n    f.write('x')\nX = S.relu()\nself.remember(X, X)\nreturn X"),
+    "the network": hostile("import socket\nassert [name for _, name in socket.if_nameindex() if name != 'lo']\nX = S.relu()\nself.remember(X, X)\nreturn X"),
+    "other processes": hostile("import os\nassert sum(name.isdigit() for name in os.listdir('/proc')) > 6\nX = S.relu()\nself.remember(X, X)\nreturn X"),
+    "processes": hostile("import os, _posixsubprocess, multiprocessing\nfor _ in range(3):\n    multiprocessing.Process(target=print).start()\nX = S.relu()\nself.remember(X, X)\nreturn X"),
     "autograd": hostile(
         "S = self.recall(G)[1]\nS = S.clone().requires_grad_()\nwith torch.enable_grad():\n    S.relu().backward(G)\nreturn S.grad", "ReLU.backward"
     ),
@@ -563,7 +567,16 @@ ATTACKS: dict[str, str] = {
         "G, X = self.recall(G)\nh = 1e-6\nreturn G * (self.forward(X + h) - self.forward(X - h)) / (2 * h)", "ReLU.backward"
     ),
 }  # fmt: skip
-"""Submissions that must not get the points of the function that they do not write; the next one must be unharmed."""
+"""Submissions that must not get the points of the function that they do not write; the next one must be unharmed.
+
+Those that reach out of their process return the right answer if they have succeeded, and fail if not.
+"""
+
+ONLY_IN_A_SANDBOX = {
+    "reading the solution", "reading other files", "importing the solution", "writing a file",
+    "the network", "other processes",
+}  # fmt: skip
+"""Attacks that nothing but a sandbox contains: without one they may succeed, and that is what is reported."""
 
 
 def check_right(name: str, grade: Grade) -> str:
@@ -612,7 +625,7 @@ def check_attack(name: str, grade: Grade) -> str:
     ]
     others = [what for what in others if not what.startswith("Sequential")]
     if any(o.got for o in own):
-        return f"an attack got points: {name}"
+        return f"an attack succeeded: {name}"
     return f"an attack harmed other items: {name}: {', '.join(others)}" if others else ""
 
 
@@ -652,6 +665,10 @@ def prove(sandbox: str, jobs: int, short: bool = False) -> int:
         results = [result for part in pool.map(run, parts) for result in part]
     problems = [problem for problem, _ in results if problem]
     seconds = sorted(seconds for _, seconds in results)
+    if sandbox in ("none", "user"):  # said, not hidden
+        out = [p for p in problems if p.removeprefix("an attack succeeded: ") in ONLY_IN_A_SANDBOX]
+        problems = [p for p in problems if p not in out]
+        print("".join(f"--sandbox {sandbox}: {p}\n" for p in out), end="")
     print("\n".join(problems) or "no problem found")
     print(
         f"{len(RIGHT)} right solutions, {len(MISTAKES)} mistakes of students, {len(planted())} planted bugs, "

@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import itertools
 import json
 import re
 import shutil
@@ -12,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from classroom import frameworks, fresh, prove
-from classroom.edition import student_source, write, write_free
+from classroom.edition import student_source, write, write_free, write_nbgrader
 from classroom.free import FREE
 from classroom.grade import main
 from classroom.items import ITEMS, fresh_items
-from classroom.judge import Worker, judge
+from classroom.judge import Worker, composite, judge, sandboxed
 from classroom.stages import STAGES, owners, parse_stages, stage_of
 
 ROOT = Path(__file__).parent.parent
@@ -155,6 +156,29 @@ def test_the_notebooks_of_a_handout_import_what_lies_beside_them(handout):
     line = "import course, course.drawings, experiments.circle, diy; print(course.__file__)"
     done = subprocess.run([sys.executable, "-c", line], cwd=handout, capture_output=True, text=True, timeout=300)
     assert str(handout) in done.stdout, done.stderr
+
+
+def test_the_source_notebook_for_nbgrader_solves_itself_and_is_empty_without_its_solutions(tmp_path, worker):
+    write_nbgrader(tmp_path / "source", [1, 2, 3])
+    notebook = json.loads((tmp_path / "source" / "framework.ipynb").read_text(encoding="utf-8"))
+    cells = [cell for cell in notebook["cells"] if "nbgrader" in cell["metadata"]]
+    keys = {"grade", "solution", "locked", "task", "grade_id", "schema_version"}  # its metadata, version 3
+    for cell in cells:
+        about = cell["metadata"]["nbgrader"]
+        assert about.keys() == keys | ({"points"} if about["grade"] else set()) and about["schema_version"] == 3
+        assert about["grade"] != about["solution"] and about["locked"] == about["grade"]
+    assert len({cell["metadata"]["nbgrader"]["grade_id"] for cell in cells}) == len(cells)
+    points = sum(cell["metadata"]["nbgrader"].get("points", 0) for cell in cells)
+    assert points == sum(item.points for item in ITEMS if item.stage <= 3)
+    parts = dict("".join(c["source"]).split("\n", 1) for c in cells if c["metadata"]["nbgrader"]["solution"])
+    names, text = tuple(line.removeprefix("%%part ") for line in parts), "\n\n".join(parts.values())
+    assert text.count("### BEGIN SOLUTION") == text.count("### END SOLUTION") > 10
+    edition = (tmp_path / "source" / "diy.py").read_text(encoding="utf-8")
+    solved = judge(worker, "solved", composite(edition, text, names), [i for i in ITEMS if i.stage <= 3])
+    assert solved.points == solved.possible, [o.reason for o in solved.outcomes]
+    unsolved = re.sub(r"### BEGIN SOLUTION.*?### END SOLUTION", "raise NotImplementedError()", text, flags=re.DOTALL)
+    unsolved = unsolved.replace("raise NotImplementedError()", "", 1)  # the helpers
+    assert judge(worker, "empty", composite(edition, unsolved, names), [i for i in ITEMS if i.stage <= 3]).points == 0
 
 
 def test_a_handout_is_not_written_over_a_students_work(tmp_path):
@@ -316,6 +340,19 @@ def test_a_fresh_module_is_asked_for_by_its_oracle(worker, name):
     items = fresh_items([name])
     written = SOURCE + fresh.gaps([name])
     assert judge(worker, "gaps", written, items, SOURCE).points == 0
+    if name == "HuberLoss":
+        written = _filled(
+            written, "HuberLoss.forward", "D = P - T", "A = D.abs()", "loss = self.reduce(torch.where(A < 1, A * A / 2, A - 0.5))",
+            "self.remember(loss, D)", "return loss",
+        )  # fmt: skip
+        wrong = _filled(written, "HuberLoss.backward", "(D,) = self.recall()", "return D.clamp(-1, 1)")
+        written = _filled(
+            written, "HuberLoss.backward", "(D,) = self.recall()", "return D.clamp(-1, 1) * self.share(D)"
+        )
+        found = judge(worker, "right", written, items, SOURCE)
+        assert found.points == found.possible, [o.reason for o in found.outcomes]
+        reasons = [o.reason for o in judge(worker, "wrong", wrong, items, SOURCE).outcomes]
+        assert not reasons[0] and "summed where it should be averaged" in reasons[1]
     if name == "LeakyReLU":
         bodies = "self.remember(S, S)", "return torch.where(S > 0, S, 0.01 * S)"
         written = _filled(written, "LeakyReLU.forward", *bodies)
@@ -374,3 +411,25 @@ def test_what_cannot_be_graded_is_told_in_one_line(tmp_path, arguments, capsys):
         main([*arguments, "--sandbox", "none", "--out", str(tmp_path / "out")])
     assert stopped.value.code == 2
     assert "error:" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_gradescope_gets_results_for_right_and_for_missing_files(tmp_path):
+    (tmp_path / "submission").mkdir()
+    command = [str(tmp_path / "submission"), "--gradescope", "--stages", "2", "--sandbox", "none"]
+    assert main([*command, "--out", str(tmp_path / "results.json")]) == 0
+    assert "hand in one file diy.py" in json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["output"]
+    (tmp_path / "submission" / "diy.py").write_text(SOURCE, encoding="utf-8")
+    assert main([*command, "--out", str(tmp_path / "results.json")]) == 0
+    found = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert found["score"] == sum(test["max_score"] for test in found["tests"]) == 15
+
+
+def test_a_container_has_no_network_no_rights_and_a_limited_memory():
+    command = sandboxed("docker")
+    assert command[:2] == ["docker", "run"] and command[-3:] == ["python", "-I", "/worker.py"]
+    pairs = {*itertools.pairwise(command)}
+    for option, value in {"--network": "none", "--cap-drop": "ALL", "--user": "65534:65534", "--memory": "4g"}.items():
+        assert (option, value) in pairs
+    assert {"--read-only", "--rm", "--interactive"} <= {*command}
+    mounts = [value for option, value in pairs if option in ("--volume", "--mount")]
+    assert len(mounts) == 1 and mounts[0].endswith("worker.py:/worker.py:ro"), "the solution is not in it"
