@@ -33,6 +33,7 @@ myst_url_schemes = {"http": None, "https": None, "mailto": None, "source": None,
 
 default_role = "literal"
 autodoc_member_order = "bysource"
+autodoc_default_options = {"exclude-members": "extra_repr"}
 python_use_unqualified_type_names = True
 
 MATHJAX = distribution("sphinx-mathjax-offline").locate_file("sphinx-mathjax-offline/static/mathjax/tex-svg-full.js")
@@ -69,7 +70,7 @@ def constructor(app, what, name, owner, options, signature, returns):
     """Give a class the arguments of its `__init__`; autodoc takes those of diy's `__new__`, which passes all on."""
     if what == "class":
         own = inspect.signature(owner.__init__.__get__(owner)) if owner.__init__ is not object.__init__ else ""
-        return own and stringify_signature(own, show_return_annotation=False), returns
+        return own and stringify_signature(own, show_return_annotation=False, unqualified_typehints=True), returns
 
 
 class Links(SphinxPostTransform):
