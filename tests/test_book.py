@@ -153,6 +153,8 @@ def reader(book):
 
 @pytest.fixture
 def page(reader):
+    reader.errors.clear()
+    reader.elsewhere.clear()
     yield reader
     assert reader.errors == [] and reader.elsewhere == []
 
