@@ -21,7 +21,7 @@ BINS = 30
 GRADIENT_RANGE = (-8.0, 2.0)
 """Powers of ten."""
 
-STILL = "This is a still picture. To play, run the first code cell and then this one (Shift+Enter)."
+STILL = "This is a still picture. To play, run the cells above and then this one (Shift+Enter)."
 
 COLORS = {0: "#D55E00", 1: "#0072B2", "train": "#000000", "test": "#009E73", "twin": "#CC79A7"}
 """Okabe and Ito's palette, which remains distinct with a colour-vision deficiency."""

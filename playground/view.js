@@ -683,7 +683,7 @@ function render({ model, el }) {
   function showLost() {
     lost = true;
     root.dataset.waiting = "false";
-    showStatus({ text: "The kernel was restarted: run the first code cell and this one again.", kind: "trouble", playing: false });
+    showStatus({ text: "The kernel was restarted: run the cells above and this one again.", kind: "trouble", playing: false });
   }
 
   function showSettings() {

@@ -146,6 +146,7 @@ def test_the_notebooks_of_a_handout_import_what_lies_beside_them(handout):
     names = [path.stem for path in handout.glob("*.py")]
     for path in sorted(handout.glob("*.ipynb")):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        assert not any('"clone"' in "".join(c["source"]) for c in cells), "it fetches diy.py whole"
         imports = [
             line for c in cells if c["cell_type"] == "code" for line in c["source"] if re.match("from|import", line)
         ]

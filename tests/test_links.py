@@ -44,5 +44,5 @@ def test_the_public_address_is_the_same_everywhere():
             text = path.read_text(encoding="utf-8")
             for groups in re.findall(rf"{hosts}/([\w-]+)/{name}\b|//([\w-]+)\.github\.io/{name}\b", text):
                 spelled.setdefault(path.relative_to(ROOT).as_posix(), set()).update(filter(None, groups))
-    assert {"README.md", "notebooks/README.md", "CITATION.cff"} <= set(spelled)
+    assert {"README.md", "notebooks/README.md", "CITATION.cff", "notebooks/course/fetch.py"} <= set(spelled)
     assert {place: owners for place, owners in spelled.items() if owners != {owner}} == {}

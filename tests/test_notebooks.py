@@ -4,8 +4,12 @@ That they give the same outputs again is nbval's part, see notebooks/README.md.
 """
 
 import ast
+import copy
 import dis
+import os
 import re
+import shutil
+import subprocess
 import sys
 import types
 from collections import Counter
@@ -16,7 +20,7 @@ import matplotlib
 import nbformat
 import pytest
 import torch
-from course.execute import FOLDER, PICTURES, notebooks, picture, pictures
+from course.execute import FOLDER, PICTURES, notebooks, picture, pictures, provide
 
 import diy
 from experiments import evaluation
@@ -35,6 +39,7 @@ def read(path):
 
 
 def code_cells(notebook, tag=None):
+    """Return the code cells, of which the first only fetches the project where it is missing."""
     return [c for c in notebook.cells if c.cell_type == "code" and (not tag or tag in c.metadata.get("tags", []))]
 
 
@@ -60,8 +65,8 @@ def test_each_notebook_has_its_number():
 
 @every_notebook
 def test_every_code_cell_was_executed_in_order(path):
-    counts = [cell.execution_count for cell in code_cells(read(path))]
-    assert counts == list(range(1, len(counts) + 1)), "run: python -m course.execute"
+    fetch, *counts = [cell.execution_count for cell in code_cells(read(path))]
+    assert fetch is None and counts == list(range(1, len(counts) + 1)), "run: python -m course.execute"
 
 
 @every_notebook
@@ -99,10 +104,38 @@ def test_links_lead_somewhere(path):
 
 
 @every_notebook
-def test_the_first_code_cell_sets_up(path):
-    first = code_cells(read(path))[0]
-    assert "setup" in first.metadata.get("tags", [])
-    assert "from course import *" in first.source
+def test_the_first_code_cells_set_up(path):
+    notebook = read(path)
+    provided = copy.deepcopy(notebook)
+    provide(provided)
+    assert notebook == provided, "run: python -m course.execute"
+    imports = code_cells(notebook)[1]
+    assert "setup" in imports.metadata.get("tags", []) and "from course import *" in imports.source
+
+
+def test_a_notebook_fetches_the_project_where_it_is_missing(tmp_path):
+    public, elsewhere = tmp_path / "public", tmp_path / "elsewhere"
+    (public / "notebooks" / "course").mkdir(parents=True)
+    (public / "notebooks" / "course" / "__init__.py").write_text("import diy", encoding="utf-8")
+    (public / "diy.py").write_text("fetched = True", encoding="utf-8")
+    elsewhere.mkdir()
+
+    def git(*arguments):
+        subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e", "-C", public, *arguments], check=True)
+
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message=all")
+    fetch = code_cells(read(notebooks()[0]))[0].source
+    address = re.search('"(https://.*)"', fetch)[1]
+    # Git takes the local repository for the public one; -I -S: no installed package is found, nor what lies here.
+    settings = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{public.as_uri()}.insteadOf"}
+    settings |= {"GIT_CONFIG_VALUE_0": address}
+    for _ in range(2):  # the second time, nothing is left to fetch
+        command = [sys.executable, "-I", "-S", "-c", f"{fetch}\nimport course, diy\nassert diy.fetched"]
+        subprocess.run(command, cwd=elsewhere, env=os.environ | settings, check=True)
+        shutil.rmtree(public, ignore_errors=True)
+    assert [path.name for path in elsewhere.iterdir()] == ["diy-project"]
 
 
 @every_notebook

@@ -235,7 +235,7 @@ def lab(page):
     return Lab(page)
 
 
-STILL = ".diy-still:has-text('This is a still picture. To play, run the first code cell and then this one')"
+STILL = ".diy-still:has-text('This is a still picture. To play, run the cells above and then this one')"
 
 
 def shows_still_picture(page):
@@ -585,7 +585,7 @@ def test_a_restart_of_the_kernel_is_explained(page, lab):
     lab.press("play")
     lab.until("+data.epoch >= 3")
     page.evaluate(RESTART)
-    explained = "text === 'The kernel was restarted: run the first code cell and this one again.'"
+    explained = "text === 'The kernel was restarted: run the cells above and this one again.'"
     for press in (lambda: None, lambda: lab.press("step"), lambda: lab.press("play")):
         press()
         lab.until(f"data.playing === 'false' && {explained}")

@@ -4,7 +4,8 @@
     python -m course.execute 01 05           those whose names begin so
     python -m course.execute --check         write nothing; the exit status is 1 if something would change
 
-The figure of the cell tagged "picture" is also written to docs/pictures/, under the notebook's number.
+The figure of the cell tagged "picture" is also written to docs/pictures/, under the notebook's number. Before all other
+code comes a cell with what stands in fetch.py: it is not executed here, and the book leaves it out.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import nbformat
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell
 
 FOLDER = Path(__file__).resolve().parent.parent
 PICTURES = FOLDER.parent / "docs" / "pictures"
@@ -27,6 +29,16 @@ PICTURES = FOLDER.parent / "docs" / "pictures"
 def notebooks() -> list[Path]:
     """Return the paths of all notebooks in reading order."""
     return sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
+
+
+def provide(notebook: NotebookNode) -> None:
+    """Put the cell that fetches the project, in its present form, before all other code."""
+    metadata = {"jupyter": {"source_hidden": True}, "tags": ["setup", "skip-execution", "remove-cell"]}
+    source = Path(__file__).with_name("fetch.py").read_text(encoding="utf-8").strip()
+    fetch = new_code_cell(source, id="fetch", metadata=metadata)
+    notebook.cells = [cell for cell in notebook.cells if cell.id != fetch.id]
+    first = next(index for index, cell in enumerate(notebook.cells) if cell.cell_type == "code")
+    notebook.cells.insert(first, fetch)
 
 
 def execute(notebook: NotebookNode) -> None:
@@ -116,6 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
     for path in chosen:
         start = time.perf_counter()
         notebook = nbformat.read(path, as_version=4)
+        provide(notebook)
         execute(notebook)
         normalize(notebook)
         files = {path: (nbformat.writes(notebook) + "\n").encode()}
