@@ -124,7 +124,15 @@ RIGHT[step(2)] = [
     lambda grad, inputs, weight: (grad @ weight, (inputs.T @ grad).T, torch.ones(len(grad)) @ grad),
     lambda G, X, W: (G @ W, (G[:, :, None] * X[:, None, :]).sum(0), len(G) * G.mean(0)),
 ]
+
+
+def asking_autograd(G, X, W):
+    x, w = X.clone().requires_grad_(), W.clone().requires_grad_()
+    return *torch.autograd.grad((G * (x @ w.T)).sum(), [x, w]), G.sum(0)
+
+
 WRONG[step(2)] = [
+    (asking_autograd, "autograd"),
     (lambda G, X, W: (G @ W, G.T @ X / len(X), G.sum(0)), "dW: it is divided by the number of samples"),
     (lambda G, X, W: (G @ W, G.T @ X, G.mean(0)), "db: it is divided by the number of samples"),
     (lambda G, X, W: (G @ W.T, G.T @ X, G.sum(0)), "dX: W is transposed"),
@@ -290,6 +298,7 @@ WRONG[step(3)] = [
     ((truth_of_a_tensor, zero_grad), "raises RuntimeError"),
     ((lambda p, g: setattr(p, "grad", g.mul_(1.5)), zero_grad), "adds in place to a gradient"),
     ((accumulate, zero_without_care), "zero_grad stops at a parameter whose .grad is None"),
+    ((accumulate, zero_in_place), "zero_grad sets to zero, in place, a gradient that accumulate was given"),
     ((accumulate, zero_local), "After zero_grad the gradients are still there"),
     ((accumulate, zero_parameters), "zero_grad changes the parameters themselves"),
     ((accumulate, zero_first), "one of the gradients is still there"),
@@ -587,6 +596,7 @@ RIGHT[step(5)] = [
 ]
 WRONG[step(5)] = [
     (layer(torch.tanh, lambda g, x, y: 1 - y * y), "that is the slope alone"),
+    (layer(torch.tanh, lambda g, x, y: g * (1 - y ^ 2)), "a power is **, not ^"),
     (layer(torch.tanh, lambda g, x, y: g), "the gradient from above, unchanged"),
     (layer(torch.tanh, lambda g, x, y: g * (1 - x * x)), "the slope is taken at the input"),
     (layer(torch.tanh, lambda g, x, y: g * (1 - y.tanh() ** 2)), "the tanh is taken once more"),
@@ -657,7 +667,7 @@ WRONG[step(6)] = [
     (layer(torch.relu, lambda g, x, y: g.relu()), "the sign of the gradient"),
     (layer(torch.relu, lambda g, x, y: g * (x >= 0)), "at s = 0 the gradient passes"),
     (layer(torch.relu, lambda g, x, y: g * y), "multiplied by the output"),
-    (layer(torch.relu, lambda g, x, y: g * (x <= 0)), "the other way round"),
+    (layer(torch.relu, lambda g, x, y: g * (x <= 0)), "stops what should pass"),
     (layer(torch.relu, lambda g, x, y: g * x.sign()), "multiplied by the sign"),
     (layer(torch.relu, lambda g, x, y: g + (x > 0)), "numbers are multiplied"),
     (layer(torch.relu, lambda g, x, y: relu_back(g, x, y) / len(g)), "divided by the number of samples"),
@@ -1169,6 +1179,12 @@ def no_losses(network, criterion, optimizer, batches):
     mini.train(network, criterion, optimizer, batches)
 
 
+def exchanged(network, criterion, optimizer, batches):
+    forward = criterion.forward
+    criterion.forward = lambda P, T: forward(T, P)
+    return mini.train(network, criterion, optimizer, batches)
+
+
 RIGHT[step(10)] = [
     mini.train,
     loop(*"fLzbs"),
@@ -1196,6 +1212,7 @@ WRONG[step(10)] = [
     (after_step, "that after the step"),
     (return_inside, "Only the first batch is learned from"),
     (outside, "Only the last batch is learned from"),
+    (exchanged, "P and T are exchanged"),
     (own_loss, "one step for each batch"),
     (by_autograd, "does not require grad"),
     (popping, "changes the batches"),
@@ -1270,6 +1287,7 @@ WRONG[step(11)] = [
     (lambda f, x: central(f, x, 0.1), "is h, the step"),
     (lambda f, x: central(f, x, 1e-13), "is h, the step"),
     (drifting, "changes its argument x in place"),
+    (lambda f, x: torch.autograd.functional.jacobian(f, x), "it is to be measured"),
     (lambda f, x: 0 * x, "all zero"),
     (lambda f, x: ..., "open"),
     (lambda f: f, "is called with 2 arguments"),

@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import functools
 import io
 import linecache
 import re
@@ -126,15 +127,11 @@ class Mini:
         if problem := _problem(text):
             print(f"No file is written: {problem}")
             return
-        with tempfile.TemporaryDirectory() as folder:
-            trial = Path(folder) / "mini.py"
-            trial.write_text(text, encoding="utf-8")
-            command = [sys.executable, "-I", "-c", ALONE, str(trial)]
-            try:
-                ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
-            except subprocess.TimeoutExpired:
-                print("No file is written: on its own it takes over two minutes. Is a product computed in loops?")
-                return
+        try:
+            ran = _run_alone(text)
+        except subprocess.TimeoutExpired:
+            print("No file is written: on its own it takes over two minutes. Is a product computed in loops?")
+            return
         if ran.returncode:
             last = (ran.stderr.strip().splitlines() or ["it ended without a word"])[-1]
             print(f"No file is written: on its own, the framework stops with {last}. {BELONGS}")
@@ -195,6 +192,16 @@ def _same(now: tuple, then: tuple) -> bool:
 def _silently(exercise: str, answers: tuple) -> tuple[str, str]:
     with contextlib.redirect_stdout(io.StringIO()):
         return judge(exercise, answers)
+
+
+@functools.cache
+def _run_alone(text: str) -> subprocess.CompletedProcess:
+    """Run a framework as a file in a process of its own; one that has run before is not run again."""
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder) / "mini.py"
+        trial.write_text(text, encoding="utf-8")
+        command = [sys.executable, "-I", "-c", ALONE, str(trial)]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
 
 
 def _problem(text: str) -> str | None:

@@ -16,10 +16,10 @@ from course import build, mini
 from torch import Tensor
 
 from .answers import AnswerError, NoAnswerError, expect, shown, tensor
-from .running import Passes, normal, run
+from .running import Passes, by_hand, normal, run
 
 AVERAGED = (
-    "it is divided by the number of samples. Contributions of samples are added; the loss may divide, a layer not."
+    "it is divided by the number of samples. Contributions of samples are added; the loss may divide, a layer does not."
 )
 SIGN = "the sign is wrong."
 ZERO = "it is all zero."
@@ -54,43 +54,43 @@ def exercise_1(linear) -> str:
     for index, (X, W, b) in enumerate(_layers()):
         got = run("linear", linear, X=X, W=W, b=b)
         _compare("S", got, X @ W.T + b, _forward_mistakes(X, W, b), {} if index else {"expected": X @ W.T + b})
-    slow = _seconds(lambda: linear(normal(100, 25), normal(25, 25), normal(25))) > 0.02
-    said = "Every sample goes through the same neurons."
-    return said + " As it is, 1000 steps of training would take minutes: a product of matrices, @, does not." * slow
+    slow = _slow(lambda: linear(normal(10, 25), normal(25, 25), normal(25)))
+    return f"Every sample goes through the same neurons.{slow}"
 
 
 @float64
 def exercise_2(linear_backward) -> str:
     names = "dX", "dW", "db"
     for index, (X, W, b) in enumerate(_layers()):
-        N, G = len(X), normal(len(X), len(W), seed=4) if index else SMALL["G"]
+        G = normal(len(X), len(W), seed=4) if index else SMALL["G"]
         expected = G @ W, G.T @ X, G.sum(0)
-        returned = run("linear_backward", linear_backward, G=G, X=X, W=W)
-        got = _three(returned)
-        measured = {}
-        if not index:
-            measured = {
-                "dX": build.measure(lambda x: (G * (x @ W.T + b)).sum(), X),  # noqa: B023
-                "dW": build.measure(lambda w: (G * (X @ w.T + b)).sum(), W),  # noqa: B023
-                "db": build.measure(lambda v: (G * (X @ W.T + v)).sum(), b),  # noqa: B023
-            }
+        with by_hand("linear_backward"):
+            got = _three(run("linear_backward", linear_backward, G=G, X=X, W=W))
+        columns = {} if index else _measured(X, W, b, G)
         in_place = all(_equals(a, e) for a, e in zip(got, expected, strict=True))
         for order in permutations(range(3)):
             if not in_place and all(_equals(got[place], expected[one]) for place, one in enumerate(order)):
                 mixed = ", ".join(names[one] for one in order)
                 raise AnswerError(f"The three are right, but in the order {mixed}: return dX, dW, db.")
-        mistakes = _backward_mistakes(X, W, G, N)
+        mistakes = _backward_mistakes(X, W, G)
         for name, one, right in zip(names, got, expected, strict=True):
-            _compare(name, one, right, mistakes[name], {"measured": measured[name]} if measured else {}, like=X)
-    slow = _seconds(lambda: linear_backward(normal(100, 25), normal(100, 25), normal(25, 25))) > 0.02
-    said = "Sums over the samples for what they share, none for what each has of its own."
-    return said + " As it is, 1000 steps of training would take minutes: a product of matrices, @, does not." * slow
+            _compare(name, one, right, mistakes[name], columns.get(name, {}))
+    slow = _slow(lambda: linear_backward(normal(10, 25), normal(10, 25), normal(25, 25)))
+    return f"Sums over the samples for what they share, none for what each has of its own.{slow}"
 
 
 def _layers() -> list[tuple[Tensor, Tensor, Tensor]]:
     sizes = (3, 3, 3), (4, 3, 2), (2, 4, 2), (1, 2, 3), (5, 1, 1)  # samples, inputs, neurons
     drawn = [(normal(N, i, seed=1), normal(k, i, seed=2), normal(k, seed=3)) for N, i, k in sizes]
     return [(SMALL["X"], SMALL["W"], SMALL["b"]), *drawn]
+
+
+def _measured(X: Tensor, W: Tensor, b: Tensor, G: Tensor) -> dict[str, dict[str, Tensor]]:
+    """Return for each of the three gradients the column that is printed beside the learner's."""
+    dX = build.measure(lambda x: (G * (x @ W.T + b)).sum(), X)
+    dW = build.measure(lambda w: (G * (X @ w.T + b)).sum(), W)
+    db = build.measure(lambda v: (G * (X @ W.T + v)).sum(), b)
+    return {"dX": {"measured": dX}, "dW": {"measured": dW}, "db": {"measured": db}}
 
 
 def _forward_mistakes(X: Tensor, W: Tensor, b: Tensor) -> dict[str, Tensor]:
@@ -113,8 +113,8 @@ def _forward_mistakes(X: Tensor, W: Tensor, b: Tensor) -> dict[str, Tensor]:
     return mistakes
 
 
-def _backward_mistakes(X: Tensor, W: Tensor, G: Tensor, N: int) -> dict[str, dict[str, Tensor]]:
-    dX, dW, db = G @ W, G.T @ X, G.sum(0)
+def _backward_mistakes(X: Tensor, W: Tensor, G: Tensor) -> dict[str, dict[str, Tensor]]:
+    N, dX, dW, db = len(X), G @ W, G.T @ X, G.sum(0)
     mistakes: dict[str, dict[str, Tensor]] = {
         "dX": {
             "that is W alone, not multiplied by the gradient from above.": W.sum(0) + 0 * dX,
@@ -141,8 +141,6 @@ def _backward_mistakes(X: Tensor, W: Tensor, G: Tensor, N: int) -> dict[str, dic
             "that is one for each sample; each also has the gradient from above.": N + 0 * db,
         },
     }
-    if len(W) == N:
-        mistakes["db"]["it is summed over the neurons: the samples are what shares a bias."] = G.sum(1)
     if W.shape[0] == W.shape[1]:
         mistakes["dX"]["W is transposed; the summed index, the neuron, already comes first in W."] = G @ W.T
         if len(W) == N:
@@ -227,6 +225,11 @@ def exercise_3(accumulate, zero_grad) -> str:
         raise AnswerError("zero_grad changes the list of parameters: only their gradients are to be forgotten.")
     if not all(torch.equal(now, then) for now, then in zip((w, v, u), before, strict=True)):
         raise AnswerError("zero_grad changes the parameters themselves: only their gradients are to be forgotten.")
+    if not all(map(torch.equal, (first, second, other), given)):
+        raise AnswerError(
+            "zero_grad sets to zero, in place, a gradient that accumulate was given and that others may still use: "
+            "set the .grad of each parameter to None."
+        )
     left = [one for one in (w, v, u) if one.grad is not None and one.grad.any()]
     if left:
         some = "the gradients are still there" if len(left) == 2 else "one of the gradients is still there"
@@ -285,26 +288,22 @@ def _one_linear(passes, weight, bias, X, W, b, G, printed=False) -> None:
     mistakes["the weights are copies of those that parameters() gives, so no optimizer can change them."] = start
     S = X @ W.T + b
     _compare("S", passes.forward(X=X), S, mistakes, {"expected": S} if printed else {})
-    dX = _going_back(passes, G)
+    dX = passes.backward(G)
     for name, parameter, value in ("weight", weight, W), ("bias", bias, b):
         if not torch.equal(parameter, value):
             raise AnswerError(f"Linear.backward changes {name} itself: that is up to the optimizer.")
         if parameter.grad is None:
             raise AnswerError(f"After backward {name}.grad is None: hand its gradient to accumulate(self.{name}, ...).")
-    known = _backward_mistakes(X, W, G, len(X))
+    known = _backward_mistakes(X, W, G)
     wrong_one = "that is the gradient of the weights; backward returns that of the input."
     known["dX"] |= {wrong_one: G.T @ X, "that is the gradient from above, unchanged.": G}
-    measured = {
-        "dX": build.measure(lambda x: (G * (x @ W.T + b)).sum(), X),
-        "dW": build.measure(lambda w: (G * (X @ w.T + b)).sum(), W),
-        "db": build.measure(lambda v: (G * (X @ W.T + v)).sum(), b),
-    }
+    columns = _measured(X, W, b, G) if printed else {}
     for what, name, got, right in (
         ("weight.grad", "dW", weight.grad, G.T @ X),
         ("bias.grad", "db", bias.grad, G.sum(0)),
-        ("What backward returns, dX,", "dX", dX, G @ W),
+        ("The dX that backward returns", "dX", dX, G @ W),
     ):
-        _compare(what, got, right, known[name], {"measured": measured[name]} if printed else {})
+        _compare(what, got, right, known[name], columns.get(name, {}))
 
 
 def _weight_and_bias(module, size_in: int, out: int) -> tuple[Tensor, Tensor]:
@@ -382,7 +381,7 @@ def exercise_6(ReLU) -> str:
         return {
             "it asks for the sign of the gradient; the sign of the input is what counts.": G.relu(),
             "it asks for both signs; that of the input alone counts.": G.relu() * (S > 0),
-            "it lets pass what should be stopped, and the other way round.": G * (S <= 0),
+            "it passes what should be stopped, and stops what should pass.": G * (S <= 0),
             "at s = 0 the gradient passes: there the slope is taken as 0, as in PyTorch.": G * (S >= 0),
             "it is multiplied by the output; the slope is 0 or 1.": G * S.relu(),
             "it is multiplied by the sign, and where s < 0 the slope is 0.": G * S.sign(),
@@ -425,7 +424,7 @@ def _activation(name: str, answer, function, slope, wrong: Mapping, backward_mis
             # At the kink of ReLU a measured slope means nothing: it is what PyTorch takes.
             at = torch.where(S == 0, S - 1e-3, S) if name == "ReLU" else S
             columns = {"measured": build.measure(lambda s: (G * function(s)).sum(), at), "S": S, "G": G}  # noqa: B023
-        _compare("dS", _going_back(passes, G), right, known, columns)
+        _compare("dS", passes.backward(G), right, known, columns)
     _interleaved(name, lambda: Passes(name, answer) if isinstance(answer, type) else None, slopes=slope)
     if _parameters(name, passes.module):
         raise AnswerError(f"{name} has nothing to learn: its parameters() should be an empty list.")
@@ -465,13 +464,6 @@ def _usable(name: str, module, *inputs: Tensor) -> None:
     run(f"{name}.__call__", module.__call__, **{f"input{i}": one for i, one in enumerate(inputs)})
 
 
-def _going_back(passes: Passes, G: Tensor | None = None):
-    try:
-        return passes.backward(G)
-    except NoAnswerError:
-        raise NoAnswerError(f"{passes.name}.forward is right so far, backward still has its dots.") from None
-
-
 # A network and its loss
 
 
@@ -507,8 +499,7 @@ def exercise_7(Sequential) -> str:
 def _one_network(passes, layers, wanted, X, G, printed) -> None:
     one, two, three = layers
 
-    def forward(*chosen):
-        value = X
+    def forward(*chosen, value=X):
         for layer in chosen:
             value = value @ layer.weight.T + layer.bias if isinstance(layer, mini.Linear) else value.tanh()
         return value
@@ -536,7 +527,7 @@ def _one_network(passes, layers, wanted, X, G, printed) -> None:
     middle = above * (1 - inside**2)
     right = middle @ one.weight
     try:
-        got = _going_back(passes, G)
+        got = passes.backward(G)
     except AnswerError as error:
         shapes = "cannot be multiplied" in str(error) or "must match" in str(error)
         if shapes and not square:
@@ -557,8 +548,8 @@ def _one_network(passes, layers, wanted, X, G, printed) -> None:
             G @ one.weight
         )
         mistakes["the layer in the middle is missing."] = above @ one.weight
-    X2 = build.measure(lambda x: (G * _through(layers, x)).sum(), X) if printed else None
-    _compare("What backward returns, dX,", got, right, mistakes, {"measured": X2} if printed else {})
+    columns = {"measured": build.measure(lambda x: (G * forward(*layers, value=x)).sum(), X)} if printed else {}
+    _compare("The dX that backward returns", got, right, mistakes, columns)
     expected = middle.T @ X, middle.sum(0), G.T @ inside, G.sum(0)
     for name, parameter, now, then in zip(("first", "first", "last", "last"), wanted, expected, before, strict=True):
         if parameter.grad is None:
@@ -568,12 +559,6 @@ def _one_network(passes, layers, wanted, X, G, printed) -> None:
         total = now if then is None else then + now
         twice = {"backward asks this layer more than once.": total + now}
         expect(f"A gradient of the {name} layer", parameter.grad, total, twice)
-
-
-def _through(layers, value: Tensor) -> Tensor:
-    for layer in layers:
-        value = value @ layer.weight.T + layer.bias if isinstance(layer, mini.Linear) else value.tanh()
-    return value
 
 
 def _check_listed(found: list[Tensor], wanted: list[Tensor]) -> None:
@@ -626,7 +611,7 @@ def exercise_8(MSELoss) -> str:
             course.beside(P=P, T=T)
             print(f"is {_words(got)} (yours), {float(right):.4f} (expected).")
         expect("The loss", got, right, mistakes)
-        gradient = _going_back(loss)
+        gradient = loss.backward()
         known = {
             "the division by M is missing: the loss is a mean.": 2 * D,
             f"it is divided by the number of samples, {N}; the loss is divided by {M}.": 2 * D / N,
@@ -783,7 +768,7 @@ def exercise_10(train) -> str:
         wrong, parameters = _trained(**flags)(batches)
         same = numbers.shape == wrong.shape and _equals(numbers, wrong) and not _equals(numbers, expected)
         if _all_equal(found, parameters) and (same or not _all_equal(found, learned)):
-            raise AnswerError(f"{words}")
+            raise AnswerError(words)
     if not _all_equal(found, learned):
         still = "as it was" if _all_equal(found, at_first) else "not what one step for each batch makes of it"
         raise AnswerError(
@@ -818,6 +803,7 @@ _LOOPS: dict[str, dict] = {
     "Only the first batch is learned from: does `return` stand inside the loop?": {"batches": "first"},
     "Only the last batch is learned from: should some lines stand inside the loop?": {"batches": "last"},
     "Each batch takes two steps: one is wanted.": {"twice": True},
+    "P and T are exchanged, so that each step goes uphill: it is criterion(network(X), T).": {"swapped": True},
     "Each loss is that after the step: note the one that the step was made from.": {"loss": "after"},
 }
 """Loops with a mistake, by what is said about it."""
@@ -829,7 +815,7 @@ def _fresh():
     return network, _SumLoss(), mini.SGD(network.parameters(), 0.02)
 
 
-def _trained(zero=True, step="late", batches="all", twice=False, loss="before") -> Callable:
+def _trained(zero=True, step="late", batches="all", twice=False, loss="before", swapped=False) -> Callable:
     """Return a loop as it should be, or with one mistake; it gives losses and parameters."""
 
     def loop(data):
@@ -838,7 +824,8 @@ def _trained(zero=True, step="late", batches="all", twice=False, loss="before") 
         losses = []
         for X, T in chosen:
             for _ in range(1 + twice):
-                value = float(criterion(network(X), T))
+                P = network(X)
+                value = float(criterion(T, P) if swapped else criterion(P, T))
                 if step == "early":
                     optimizer.step()
                 if zero is True:
@@ -872,7 +859,8 @@ def exercise_11(slopes) -> str:
     for index, (words, f, x, right) in enumerate(cases):
         if right is None:
             right = build.measure(f, x, 1e-5).round(decimals=6)
-        got = run("slopes", slopes, f=f, x=x)
+        with by_hand("slopes", "it is to be measured, also where f is not PyTorch's"):
+            got = run("slopes", slopes, f=f, x=x)
         values = tensor(f"The slopes of {words}", got)
         if not index and values.shape == right.shape:
             print(f"The slopes of {words}:")
@@ -886,8 +874,8 @@ def exercise_11(slopes) -> str:
         if error <= 2e-5 * max(1.0, right.abs().max().item()):
             continue
         mistakes = {
-            "both sides are apart by 2h, not by h: yours are twice too large.": 2 * right,
-            "yours are half of them: both sides are apart by 2h.": right / 2,
+            "the two points are 2h apart, not h: yours are twice too large.": 2 * right,
+            "yours are half of them: the two points are 2h apart.": right / 2,
             "that is f(x − h) − f(x + h): the other way round.": -right,
             "all components are moved at once: move one, and leave the others.": right.sum() + 0 * right,
             ZERO: 0 * right,
@@ -909,7 +897,7 @@ def exercise_11(slopes) -> str:
 # Comparing
 
 
-def _compare(what: str, got, expected: Tensor, mistakes: Mapping, columns: Mapping[str, Tensor], like=None) -> None:
+def _compare(what: str, got, expected: Tensor, mistakes: Mapping, columns: Mapping[str, Tensor]) -> None:
     """Print an answer beside the columns, if there are any, and refuse it if it is not the expected tensor.
 
     Raises:
@@ -919,15 +907,14 @@ def _compare(what: str, got, expected: Tensor, mistakes: Mapping, columns: Mappi
         raise NoAnswerError
     numbers = tensor(what, got)
     if columns:
-        head, others = what.rstrip(","), dict(columns)
         if numbers.shape == expected.shape:
-            print(f"{head}:")
-            course.beside(yours=numbers, **others)
+            print(f"{what}:")
+            course.beside(yours=numbers, **columns)
         else:
-            print(f"{head}: yours has the shape {tuple(numbers.shape)}, and {tuple(expected.shape)} is expected:")
+            print(f"{what}: yours has the shape {tuple(numbers.shape)}, and {tuple(expected.shape)} is expected:")
             if numbers.dim() <= 2 and 0 < numbers.numel() <= 100:
                 course.beside(yours=numbers)
-            course.beside(**{name: value for name, value in others.items() if name in ("expected", "measured")})
+            course.beside(**{name: value for name, value in columns.items() if name in ("expected", "measured")})
     if numbers.numel() == expected.numel() == 1 and numbers.shape != expected.shape:
         raise AnswerError(f"{what} should have the shape {tuple(expected.shape)}, but has {tuple(numbers.shape)}.")
     expect(what, numbers, expected, mistakes)
@@ -962,7 +949,10 @@ def _plain(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _seconds(function: Callable) -> float:
-    start = time.perf_counter()
+def _slow(function: Callable) -> str:
+    """Return a remark about a function that computes a product in loops, a tenth of a training step's, or nothing."""
+    start = time.process_time()
     function()
-    return time.perf_counter() - start
+    if time.process_time() - start < 0.02:
+        return ""
+    return " But 1000 steps of training would take hours this way: with a product of matrices, @, they take a second."

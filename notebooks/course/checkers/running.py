@@ -151,7 +151,7 @@ class Passes:
 
     def _passed(self, method: str, given: Mapping[str, Tensor]):
         name = f"{self.name}.{method}"
-        with _by_hand(self.name):
+        with by_hand(self.name):
             result = _called(name, getattr(self.module, method), given)
         for key, now, before in self.inputs:
             check_unchanged(name, key, now, before)
@@ -195,7 +195,7 @@ def _made(name: str, answer, arguments: dict, keywords: dict, kind: str):
 
 
 @contextlib.contextmanager
-def _by_hand(name: str) -> Iterator[None]:
+def by_hand(name: str, wanted: str = "backward is to be written by hand") -> Iterator[None]:
     """Refuse automatic differentiation, all of which goes through one function of PyTorch for each direction."""
     used = []
 
@@ -216,7 +216,7 @@ def _by_hand(name: str) -> Iterator[None]:
         for (module, engine), function in zip(engines, before):
             setattr(module, engine, function)
     if used:
-        raise AnswerError(f"{name} lets PyTorch's autograd find the gradient: here backward is to be written by hand.")
+        raise AnswerError(f"{name} lets PyTorch's autograd find the gradient: here {wanted}.")
 
 
 def _code(function) -> CodeType | None:
@@ -322,6 +322,7 @@ _HINTS = {
     "can only be converted": "it works for a single number, and gets a tensor of many: use PyTorch's functions",
     "Boolean value of Tensor": "`if` asks about a single number; torch.where asks about each of many",
     "truth value of an array": "`if` asks about a single number; torch.where asks about each of many",
+    "bitwise_xor": "a power is **, not ^",
     "maximum recursion": "it calls itself without end",
     "positional argument": "compare how it is defined with how it is called",
     "NoneType": "something there is None: a result without `return`, or a .grad before the first backward",
@@ -359,9 +360,10 @@ def _told(name: str, error: BaseException) -> AnswerError | NoAnswerError:
             if place == "library" and root not in _OURS and not foreign:
                 place, text = "learner", linecache.getline(file, number).strip()
                 line = f" in line {number}" + (f', "{text}"' if text else "")
-        if isinstance(error, NotImplementedError) and place == "learner":
-            return NoAnswerError()
         words = message_of(error).rstrip(".")
+        # A learner's own, for PyTorch raises it as well: ^ is "not implemented for" floats.
+        if isinstance(error, NotImplementedError) and place == "learner" and "not implemented for" not in words:
+            return NoAnswerError()
         if place == "diy" and words:
             # A refusal of the framework is a whole sentence already.
             return AnswerError(f"{words[0].upper()}{words[1:]}{f' (that was{line})' if line else ''}.")
