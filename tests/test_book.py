@@ -87,6 +87,17 @@ def test_everything_is_there(pages):
         assert links(pages["index.html"], name), f"the contents do not name {name}"
 
 
+def test_what_is_folded_in_jupyterlab_is_folded_here_and_no_project_is_fetched(pages):
+    for name in NOTEBOOKS:
+        cells = nbformat.read(ROOT / f"notebooks/{name}.ipynb", as_version=4).cells
+        folded = [cell for cell in cells if cell.metadata.get("jupyter", {}).get("source_hidden")]
+        page = pages[f"notebooks/{name}.html"]
+        assert len([tag for tag, attrs in page.tags if tag == "details" and "input" in attrs.get("class", "")]) == (
+            len(folded) - 1
+        )
+        assert "diy-project" not in "".join(page.words)
+
+
 def test_every_link_and_anchor_leads_somewhere(pages):
     known = {page.path: page.anchors for page in pages.values()}
     wrong = []
@@ -185,7 +196,7 @@ def test_a_formula_is_drawn_and_its_number_leads_on(book, page):
 
 def test_hints_unfold_and_films_run(book, page):
     page.goto(f"{book.as_uri()}/notebooks/04_circle.html")
-    hint = page.locator("details", has_text="Hint").first
+    hint = page.locator("details:has(> summary:text-is('Hint'))").first
     assert not hint.locator("p").first.is_visible()
     hint.locator("summary").click()
     assert hint.locator("p").first.is_visible()

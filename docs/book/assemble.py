@@ -38,6 +38,8 @@ def assemble(folder: Path) -> None:
             for cell in notebook.cells:
                 if cell.cell_type == "markdown":
                     cell.source = relink(cell.source, path, pages)
+                elif cell.metadata.get("jupyter", {}).get("source_hidden"):  # folded in JupyterLab, and so here
+                    cell.metadata.tags = [*cell.metadata.get("tags", []), "hide-input"]
             text = nbformat.writes(notebook)
         else:
             text = relink(text, path, pages)
