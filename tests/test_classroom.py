@@ -343,8 +343,8 @@ def test_a_fresh_module_is_asked_for_by_its_oracle(worker, name):
     assert judge(worker, "gaps", written, items, SOURCE).points == 0
     if name == "HuberLoss":
         written = _filled(
-            written, "HuberLoss.forward", "D = P - T", "A = D.abs()", "loss = self.reduce(torch.where(A < 1, A * A / 2, A - 0.5))",
-            "self.remember(loss, D)", "return loss",
+            written, "HuberLoss.forward", "D = P - T", "A = D.abs()",
+            "loss = self.reduce(torch.where(A < 1, A * A / 2, A - 0.5))", "self.remember(loss, D)", "return loss",
         )  # fmt: skip
         wrong = _filled(written, "HuberLoss.backward", "(D,) = self.recall()", "return D.clamp(-1, 1)")
         written = _filled(

@@ -759,7 +759,7 @@ def exercise_10(train) -> str:
     found = [one.clone() for one in network.parameters()]
     expected, learned = _trained()(batches)
     if numbers.shape == expected.shape:
-        print(f"The losses of {len(batches)} batches, in a network of mine:")
+        print(f"The losses of {len(batches)} batches, in a small network:")
         course.beside(yours=numbers, expected=expected)
     for method, calls in zip(("network.backward", "optimizer.step"), called, strict=True):
         if not calls:
