@@ -488,7 +488,8 @@ class _Session:
         wrong = self.attempt(item, seed, "whole", self.files)
         own_gap = isinstance(wrong, TodoError) and bool({*wrong.formulas} & {*item.formulas})
         rescued = False
-        if wrong and self.reference and item.owners and not own_gap and {*item.owners} <= self.defined:
+        alone = not self.borrowed(item.owners or ())
+        if wrong and self.reference and item.owners and not own_gap and alone and {*item.owners} <= self.defined:
             mixed = {"diy.py": composite(self.reference, self.files["diy.py"], tuple(item.owners))}
             self.restart()  # in a fork of its own, or the submission could keep the reference for later
             wrong = self.attempt(item, seed, " ".join(item.owners), mixed)
@@ -500,6 +501,15 @@ class _Session:
             self.skip |= owners
         state = "todo" if isinstance(wrong, TodoError) else "stopped" if isinstance(wrong, StoppedError) else "wrong"
         return Outcome(item.stage, item.what, item.points, 0, state, str(wrong))
+
+    def borrowed(self, owners: Sequence[str]) -> set[str]:
+        """Return the names of the reference that a submission's own classes mention although it does not have them."""
+        nodes = [n for text in self.files.values() for n in _parsed(text).body if getattr(n, "name", None) in owners]
+        found = set()
+        for node in (inner for outer in nodes for inner in ast.walk(outer)):
+            name = getattr(node, "id", getattr(node, "value", None))
+            found |= {name} if isinstance(node, (ast.Name, ast.Constant)) and isinstance(name, str) else set()
+        return found & {name for n in _parsed(self.reference or "").body for name in _names(n)} - self.defined
 
     def restart(self) -> None:
         """Go on in a fresh fork."""

@@ -146,7 +146,6 @@ def test_the_notebooks_of_a_handout_import_what_lies_beside_them(handout):
     names = [path.stem for path in handout.glob("*.py")]
     for path in sorted(handout.glob("*.ipynb")):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        assert not any('"clone"' in "".join(c["source"]) for c in cells), "it fetches diy.py whole"
         imports = [
             line for c in cells if c["cell_type"] == "code" for line in c["source"] if re.match("from|import", line)
         ]
@@ -301,6 +300,14 @@ def test_the_reference_cannot_be_kept_for_later(worker):
     assert grade(worker, source, [1, 3]).points == 0
 
 
+def test_helpers_of_the_reference_cannot_be_borrowed(worker):
+    source = student_source(SOURCE, range(1, 8))
+    source = source.replace('raise NotImplementedError("stage 1: F7")', "X = S.relu(); self.remember(X, X); return X")
+    source = source.replace('raise NotImplementedError("stage 3: F8")', "G, X = self.recall(G); return _where(X, G)")
+    items = [item for item in ITEMS if item.what.startswith("ReLU")]
+    assert [o.got for o in judge(worker, "borrows", source, items, SOURCE).outcomes] == [3, 0]
+
+
 def test_a_submission_can_leave_nothing_for_the_next(worker):
     if worker.sandbox == "none":
         pytest.skip("without a sandbox it can")
@@ -342,10 +349,8 @@ def test_a_fresh_module_is_asked_for_by_its_oracle(worker, name):
     written = SOURCE + fresh.gaps([name])
     assert judge(worker, "gaps", written, items, SOURCE).points == 0
     if name == "HuberLoss":
-        written = _filled(
-            written, "HuberLoss.forward", "D = P - T", "A = D.abs()",
-            "loss = self.reduce(torch.where(A < 1, A * A / 2, A - 0.5))", "self.remember(loss, D)", "return loss",
-        )  # fmt: skip
+        lines = "D = P - T", "A = D.abs()", "loss = self.reduce(torch.where(A < 1, A * A / 2, A - 0.5))"
+        written = _filled(written, "HuberLoss.forward", *lines, "self.remember(loss, D)", "return loss")
         wrong = _filled(written, "HuberLoss.backward", "(D,) = self.recall()", "return D.clamp(-1, 1)")
         written = _filled(
             written, "HuberLoss.backward", "(D,) = self.recall()", "return D.clamp(-1, 1) * self.share(D)"
