@@ -140,8 +140,10 @@ class Module(_Base):
             TypeError, ValueError: `gradient` has another dtype or shape than the output.
         """
 
-    def __call__(self, input: Tensor) -> Tensor:
+    def __call__(self, input: Tensor, *more: Any) -> Tensor:
         """Return `forward(input)`."""
+        if more:
+            _refuse_inputs(self, 1 + len(more))
         if not self._guarded:
             self._check(input)
             input = input.detach()
@@ -313,6 +315,7 @@ class Sequential(Module):
         if not isinstance(module, Module):
             hint = "; a list is unpacked with Sequential(*modules)" if isinstance(module, (list, tuple)) else ""
             hint = f"; write {module.__name__}(...) for an object of it" if isinstance(module, type) else hint
+            hint = " of PyTorch; diy has its own" if type(module).__module__.startswith("torch.") else hint
             raise TypeError(f"argument {len(self)} of Sequential must be a diy Module, got {_kind(module)}{hint}")
         self.layers.append(module)
         self.names.append(next(str(n) for n in itertools.count(len(self.names)) if str(n) not in self.names))
@@ -356,6 +359,8 @@ class Loss(Function):
     """
 
     _gradients = 0
+    reduction = "mean"
+    stacked = False
 
     def __init__(
         self, size_average: None = None, reduce: None = None, reduction: str = "mean", *, stacked: bool = False
@@ -1445,6 +1450,7 @@ class _Remembering:
         run = _thread.run
         if run is not None and run.module is self and name not in getattr(self, "buffer_names", ()):
             run.assigned = vars(self)["_assigned"] = run.assigned or next(_numbers)
+            run.names |= {name}
         object.__setattr__(self, name, _adopted(value) if name in getattr(self, "parameter_names", ()) else value)
 
     def __getstate__(self: Any) -> dict[str, Any]:
@@ -1520,6 +1526,9 @@ class _Run:
         number: tells the runs of a module from each other.
         assigned: not 0 if this run left something in attributes of the module: the larger, the later.
         origin: which run of which module made the input.
+        swapped: whether a loss got the output of a module as its target, and something else as the prediction.
+        names: the attributes of the module that this run has assigned.
+        attributes: after a learner's forward, its parameters and what it has assigned: name, value and version.
         replaced: the origins of inputs whose forwards no backward followed, before this one took their place.
     """
 
@@ -1527,6 +1536,9 @@ class _Run:
     output: tuple[torch.Size, torch.dtype]
     noted = number = assigned = 0
     origin: tuple[int, int] | None = None
+    swapped = False
+    names: frozenset[str] = frozenset()
+    attributes: list[tuple[str, Any, int | None]] | None = None
     replaced: Mapping[int, int] | None = None
 
     def __init__(self, module: Any, outer: "_Run | None"):
@@ -1633,6 +1645,8 @@ def _guarded_forward(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
             run = _thread.run = _Run(self, outer)
             if outer is None:
                 run.origin = getattr(inputs[0], "_diy_origin", None)
+                if run.origin is None and len(inputs) > 1:
+                    run.swapped = hasattr(inputs[1], "_diy_origin")
                 with _PlainTensors():
                     output = formula(self, *map(Tensor.detach, inputs))
             else:
@@ -1644,6 +1658,8 @@ def _guarded_forward(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if not isinstance(output, Tensor):
             _refuse_result(self, "forward", output, "the output")
         run.input = inputs[0].shape, inputs[0].dtype
+        if not run.trusted:
+            run.attributes = [_state_of(self, name) for name in {*run.names, *getattr(self, "parameter_names", ())}]
         return run.keep(outer, output)
 
     return forward
@@ -1672,6 +1688,8 @@ def _guarded_backward(formula: Callable[..., Tensor | None]) -> Callable[..., Te
             _thread.run = outer
         if outer is not None:
             outer.check_versions()
+        if isinstance(result, Tensor) and not result.is_leaf:
+            result = result.detach()  # a parameter that belongs to PyTorch as well has asked for a graph
         if run.entries or not isinstance(result, Tensor) or (result.shape, result.dtype) != run.input:
             _check_result(run, result)
         if run.origin is not None and result is not None:
@@ -1710,6 +1728,12 @@ def _find(self: Any, outer: _Run | None, gradient: tuple[Any, ...]) -> _Run:
             _refuse_gradient(run, G)
     if run.assigned and run.assigned != vars(self).get("_assigned"):
         _refuse_overwritten(self)
+    if run.swapped:
+        _refuse_swapped(self)
+    for name, value, version in run.attributes or ():
+        now = _state_of(self, name)
+        if isinstance(value, Tensor) and (now[1] is not value or now[2] != version):
+            _refuse_changed_attribute(self, name)
     if outer is None:
         setattr(self._memory, "enabled" if run.recorded else "disabled", None)
     return run
@@ -1735,6 +1759,11 @@ def _versions(entries: list[Any]) -> list[int | None]:
         return [*map(_version, values)]
     except (AttributeError, RuntimeError):
         return [v._version if isinstance(v, Tensor) and not v.is_inference() else None for v in values]
+
+
+def _state_of(module: Any, name: str) -> tuple[str, Any, int | None]:
+    value = vars(module).get(name)
+    return name, value, value._version if isinstance(value, Tensor) and not value.is_inference() else None
 
 
 def _accumulate(parameter: Any, gradient: Any) -> None:
@@ -1803,6 +1832,28 @@ def _refuse_other_loss(self: Any) -> NoReturn:
     )
 
 
+def _refuse_swapped(self: Any) -> NoReturn:
+    name = type(self).__name__
+    raise RuntimeError(
+        f"{name} got the output of a network as its target, and something else as the prediction, to which this "
+        f"gradient would belong: write {name}(...)(prediction, target) (a target that a network made is passed on as "
+        "target.clone())"
+    )
+
+
+def _refuse_changed_attribute(self: Any, name: str) -> NoReturn:
+    kind = type(self).__name__
+    raise RuntimeError(
+        f"{kind}.{name} was changed after the forward that this backward belongs to: call forward again, or change it "
+        "after backward"
+    )
+
+
+def _refuse_inputs(self: Any, count: int) -> NoReturn:
+    name = type(self).__name__
+    raise TypeError(f"{name} takes one input, got {count}: a module of diy has one input and one output")
+
+
 def _refuse_overwritten(self: Any) -> NoReturn:
     raise RuntimeError(
         f"{type(self).__name__} was called again since the forward that this backward belongs to, and keeps what "
@@ -1827,7 +1878,8 @@ def _refuse_gradient(run: _Run, G: Any) -> NoReturn:
     (shape, dtype), must = run.output, f"the gradient given to {type(run.module).__name__}.backward must"
     if not isinstance(G, Tensor) or G.dtype != dtype:
         raise TypeError(f"{must} be a tensor of {dtype}, got {_kind(G)}")
-    raise ValueError(f"{must} have the shape of the output, {tuple(shape)}, got {tuple(G.shape)}")
+    hint = ": criterion.backward() returns it, not the loss" if G.dim() == 0 else ""
+    raise ValueError(f"{must} have the shape of the output, {tuple(shape)}, got {tuple(G.shape)}{hint}")
 
 
 def _refuse_recall(run: _Run, module: Any) -> NoReturn:

@@ -579,3 +579,100 @@ def test_backward_with_the_wrong_number_of_arguments():
     with pytest.raises(TypeError, match=r"MSELoss\.backward takes no argument, got 1"):
         criterion.backward(G)
     net.backward(criterion.backward())
+
+
+class Reading(diy.Module):
+    """A learner's module that reads its parameter, and what forward has set, as plain attributes."""
+
+    parameter_names = ("factor",)
+
+    def __init__(self):
+        self.factor = torch.tensor(2.0, dtype=torch.float64)
+
+    def forward(self, x):
+        self.x = x.clone()
+        return x * self.factor
+
+    def backward(self, g):
+        self.accumulate(self.factor, (g * self.x).sum())
+        self.sizes = getattr(self, "sizes", 0) + g.norm()  # of no use for the gradient
+        return g * self.factor
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda module: module.factor.mul_(5),
+        lambda module: setattr(module, "factor", torch.tensor(5.0, dtype=torch.float64)),
+        lambda module: setattr(module.factor, "data", torch.tensor(5.0, dtype=torch.float64)),
+        lambda module: module.x.zero_(),
+        lambda module: setattr(module, "x", OTHER),
+    ],
+    ids=["a step", "a new parameter", "new data", "what was kept", "something else is kept"],
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_a_learners_module_reads_must_not_change(change, inside):
+    module = Reading()
+    network = diy.Sequential(diy.Tanh(), module) if inside else module
+    for _ in range(2):
+        network(X)
+        network.backward(torch.ones_like(X))
+    network(X)
+    change(module)
+    with pytest.raises(RuntimeError, match=r"Reading\.(factor|x) was changed after the forward"):
+        network.backward(torch.ones_like(X))
+
+
+def test_prediction_and_target_in_the_wrong_order_are_noticed():
+    ours, _ = pair()
+    criterion = diy.MSELoss()
+    loss = criterion(G, ours(X))  # the same number, and a gradient that leads uphill
+    assert loss.equal(criterion(ours(X), G))
+    criterion(G, ours(X))
+    with pytest.raises(RuntimeError, match=r"MSELoss got the output of a network as its target"):
+        criterion.backward()
+    criterion(G, ours(X).clone())  # whoever means it
+    torch.testing.assert_close(criterion.backward(), 2 * (G - ours(X)) / G.numel(), rtol=1e-12, atol=1e-12)
+
+
+def test_a_module_takes_one_input():
+    class Product(diy.Module):
+        def forward(self, a, b):
+            return a * b
+
+        def backward(self, g):
+            return g
+
+    with pytest.raises(TypeError, match="Product takes one input, got 2"):
+        Product()(X, X)
+
+
+def test_a_loss_that_does_not_call_the_constructor_is_a_mean():
+    class Absolute(diy.Loss):
+        def __init__(self, factor):
+            self.factor = factor
+
+        def forward(self, p, t):
+            loss = self.factor * self.reduce((p - t).abs())
+            self.remember(loss, p - t)
+            return loss
+
+        def backward(self):
+            (d,) = self.recall()
+            return self.factor * d.sign() * self.share(d)
+
+    criterion = Absolute(3)
+    assert criterion(X, OTHER).equal(3 * (X - OTHER).abs().mean())
+    assert criterion.backward().equal(3 * (X - OTHER).sign() / X.numel())
+
+
+def test_the_loss_in_the_place_of_its_gradient():
+    ours, _ = pair()
+    loss = diy.MSELoss()(ours(X), G)
+    with pytest.raises(ValueError, match=r"got \(\): criterion.backward\(\) returns it, not the loss"):
+        ours.backward(loss)
+
+
+def test_a_layer_of_pytorch_is_called_that():
+    with pytest.raises(TypeError, match="got Linear of PyTorch; diy has its own"):
+        diy.Sequential(nn.Linear(3, 2))
