@@ -140,6 +140,11 @@ or attributes of your own. What PyTorch's automatic differentiation or `torch.nn
     python grade.py diy.py            # checks what you have, stage by stage; as often as you like
     python grade.py diy.py --stage 2  # one stage
 
+The notebooks derive the formulas, and check what you have written. For them:
+
+    pip install jupyterlab matplotlib scikit-learn
+    jupyter lab
+
 Your teacher's grader asks the same questions with other numbers, and does not let one mistake cost you twice: each
 stage is judged as if the others were right. The last item, a network that learns, needs all of it.
 {chr(10).join(rows)}

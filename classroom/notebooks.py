@@ -18,9 +18,18 @@ ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = {"01_forward_pass": 1, "02_backward_pass": 3, "08_classification": 6, "07_convolutions": 7}
 """Notebooks and the stage from which they are of use. Others are solutions, or show planted bugs of the solution."""
 
-SUPPORT = ("gradcheck.py", "experiments/__init__.py", "experiments/circle.py", "notebooks/course/__init__.py",
-           "notebooks/course/course.mplstyle", "notebooks/course/drawings.py", "notebooks/course/checkers/core.py",
-           "notebooks/course/checkers/answers.py", "notebooks/course/checkers/running.py")  # fmt: skip
+SUPPORT = (
+    "gradcheck.py",
+    "experiments/__init__.py",
+    "experiments/circle.py",
+    "notebooks/course/__init__.py",
+    "notebooks/course/course.mplstyle",
+    "notebooks/course/drawings.py",
+    "notebooks/course/images.py",
+    "notebooks/course/checkers/core.py",
+    "notebooks/course/checkers/answers.py",
+    "notebooks/course/checkers/running.py",
+)
 """What they import; it lies beside them in the handout."""
 
 SOLUTION = re.compile(r"<details><summary>Solution</summary>.*?</details>\n?", re.DOTALL)

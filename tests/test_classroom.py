@@ -272,14 +272,31 @@ def test_the_free_handout_gets_nothing_until_there_is_a_framework(tmp_path, work
 
 
 @pytest.mark.parametrize("made", [lambda out: write(out, range(1, 8)), write_free], ids=["gaps", "free"])
-def test_a_handout_needs_nothing_but_pytorch(tmp_path, made):
-    for path in made(tmp_path / "handout"):
+def test_a_handout_needs_nothing_but_pytorch_and_for_its_notebooks_what_it_says(tmp_path, made):
+    handout = tmp_path / "handout"
+    for path in made(handout):
         if path.suffix == ".py" and path.name != "adapters.py":
+            of_notebooks = path.relative_to(handout).parts[0] in ("course", "experiments", "gradcheck.py")
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-                names += [node.module] if isinstance(node, ast.ImportFrom) else []
+                names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
                 roots = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names)
-                assert roots <= {"torch", "selfcheck"}, f"{path.name}: {roots}"
+                more = (
+                    {"matplotlib", "numpy", "IPython", "course", "experiments", "gradcheck", "diy"}
+                    if of_notebooks
+                    else set()
+                )
+                assert roots <= {"torch", "selfcheck"} | more, f"{path.name}: {roots}"
+
+
+def test_all_that_the_handouts_notebooks_import_is_there(tmp_path):
+    written = {path.relative_to(tmp_path).as_posix() for path in write(tmp_path, range(1, 8))}
+    for name in [name for name in written if name.endswith(".ipynb")]:
+        cells = json.loads((tmp_path / name).read_text(encoding="utf-8"))["cells"]
+        code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        for module in re.findall(r"^from ((?:course|experiments|diy|gradcheck)\S*) import", code, re.MULTILINE):
+            file = module.replace(".", "/")
+            assert {f"{file}.py", f"{file}/__init__.py"} & written, f"{name} imports {module}"
 
 
 @pytest.mark.parametrize(
