@@ -1,7 +1,7 @@
 """A small deep-learning framework: modules, losses and optimizers with hand-written backward passes.
 
 Every gradient in this file is written out by hand on PyTorch tensors; nothing here uses automatic differentiation.
-The interface is PyTorch's own, so that what is learned here can be used there. One training step reads
+The interface is PyTorch's own: what you learn here, you can use there. One training step reads
 
     loss = criterion(model(x), y)
     optimizer.zero_grad()
@@ -13,7 +13,7 @@ activation σ turns S into σ(S). ℓ is the loss, and G is the gradient that ar
 numbered, (F1), (F2) and so on; the same number marks the derivation in the notebooks and the test.
 
 Read the file from top to bottom: I. a network that learns, II. what helps it to learn, III. images, IV. many networks
-at once, V. behind the scenes: what refuses wrong input, what remembers, saves, moves and prints.
+at once, V. behind the scenes: checking input, remembering, saving, moving, printing.
 
 The handouts cited are those of EE-559, EPFL, 2019 (https://fleuret.org/ee559/): 3-6 back-propagation, 4-3 modules and
 batch processing, 4-4 convolutions, 4-5 pooling, 5-1 cross-entropy, 5-2 stochastic gradient descent, 5-5 initialization,
@@ -46,8 +46,8 @@ __all__ += ["Optimizer", "SGD", "Adam", "CosineAnnealingLR", "kaiming_normal_", 
 class Function(ABC):
     """What a module and a loss have in common: `forward` computes, `backward` applies the chain rule.
 
-    Both hold their formula and nothing else. What runs around them is in part V: it refuses what cannot be right, and
-    brings to each `backward` what its own `forward` has remembered.
+    Both hold their formula and nothing else. The code that runs around them is in part V: it refuses wrong input, and
+    hands each `backward` what its own `forward` remembered.
     """
 
     _guarded: bool = True
@@ -69,7 +69,7 @@ class Function(ABC):
         return self
 
     def remember(self, output: Tensor, *values: Any) -> None:
-        """Keep `values` for backward, unchanged until then; called by forward, which returns `output`."""
+        """Keep `values` for backward; they must not change until then. Called by forward, which returns `output`."""
         run = _thread.run
         if run is None or not run.trusted:
             _remember(self, run, output, values)
@@ -77,10 +77,10 @@ class Function(ABC):
             run.entries.append((self, values, None))
 
     def recall(self, *gradient: Tensor) -> tuple[Tensor, ...]:
-        """Return the gradient from above and what `remember` kept; called by backward.
+        """Return the gradient from above, then what `remember` kept. Called by backward.
 
         Raises:
-            RuntimeError: forward remembered nothing, or a remembered tensor was changed in place since.
+            RuntimeError: forward remembered nothing, or a remembered tensor has since been changed in place.
         """
         run = _thread.run
         if run is None or not run.trusted:
@@ -104,16 +104,16 @@ else:
 class Module(_Base):
     """A layer or a network.
 
-    To write one, define `forward` and `backward`, and name the parameters in `parameter_names`. Modules that it uses
-    are kept as attributes, several of them in a Sequential: in a list they would not be found.
+    To write one, define `forward` and `backward`, and name the parameters in `parameter_names`. Keep a module that it
+    uses as an attribute, and several in a Sequential: in a list they would not be found.
 
     Attributes:
         parameter_names: the attributes that are learned: plain tensors (or None), each with its gradient in `.grad`.
         buffer_names: the attributes that belong to the state but are not learned.
-        training: whether the module is in training mode, as at first, or in evaluation mode.
-        needs_input_grad: set to False in a first layer, it saves the work for ∂ℓ/∂(input), as PyTorch does; backward
-            then returns None.
-        stackable: whether `stack` may take it as it is; a class derived from it has to say so anew.
+        training: True in training mode, the default, and False in evaluation mode.
+        needs_input_grad: set it to False in the first layer to save the work for ∂ℓ/∂(input), as PyTorch does;
+            backward then returns None.
+        stackable: whether `stack` accepts this class; a subclass has to set it again.
         stack_size: the number of networks in a network made by `stack`, otherwise None.
     """
 
@@ -133,11 +133,11 @@ class Module(_Base):
     def backward(self, gradient: Tensor) -> Tensor | None:
         """Take G = ∂ℓ/∂(output), `accumulate` ∂ℓ/∂(parameter) for each parameter, and return ∂ℓ/∂(input).
 
-        It belongs to the last forward and uses it up, as in PyTorch: one forward, then at most one backward.
+        It belongs to the last forward. As in PyTorch, each forward allows one backward.
 
         Raises:
-            RuntimeError: there is no forward to go back through, or what it remembered was changed in place since.
-            TypeError, ValueError: `gradient` has another dtype or shape than the output.
+            RuntimeError: no forward is waiting for a backward, or what it remembered has since been changed in place.
+            TypeError, ValueError: the dtype or shape of `gradient` is not the output's.
         """
 
     def __call__(self, input: Tensor, *more: Any) -> Tensor:
@@ -151,13 +151,13 @@ class Module(_Base):
 
     @staticmethod
     def accumulate(parameter: Tensor, gradient: Tensor) -> None:
-        """(F1) ∂ℓ/∂w = Σ over all paths from w to ℓ: add what came along one path to `parameter.grad`.
+        """(F1) ∂ℓ/∂w = Σ over all paths from w to ℓ: add one path's share to `parameter.grad`.
 
         A parameter that is used several times, by several samples or in several batches, influences the loss along
-        several paths, and the chain rule adds them all. A `.grad` of None counts as zero. Handout 4-3.
+        several paths, and the chain rule adds them all up. A `.grad` of None counts as zero. Handout 4-3.
         """
         if not getattr(parameter, "frozen", False):
-            # A new tensor, as `gradient` and the sum so far may be in use elsewhere.
+            # A new tensor, because `gradient` and the sum so far may be in use elsewhere.
             before = parameter.grad
             parameter.grad = gradient if before is None else before + gradient
 
@@ -166,7 +166,7 @@ class Module(_Base):
         return (parameter for _, parameter in self.named_parameters())
 
     def param(self) -> list[tuple[Tensor, Tensor | None]]:
-        """Return the assignment's list of (parameter, gradient) pairs; a gradient is None before the first backward."""
+        """Return (parameter, gradient) pairs, as the assignment asks; a gradient is None before the first backward."""
         return [(parameter, parameter.grad) for parameter in self.parameters()]
 
 
@@ -175,7 +175,7 @@ class Linear(Module):
 
     Args:
         in_features, out_features: sizes of the last dimension of input and output, at least 1.
-        bias: whether there is a b.
+        bias: whether to add b.
         device, dtype: of the parameters, as in PyTorch.
 
     Attributes:
@@ -196,11 +196,11 @@ class Linear(Module):
         """(F2) S = X Wᵀ + b, for a row: sₖ = Σᵢ Wₖᵢ xᵢ + bₖ. Handout 3-6, p. 8/11.
 
         Args:
-            X: (..., in_features), of the dtype of the weights. The result is (..., out_features).
+            X: (..., in_features), with the dtype of the weights. The result is (..., out_features).
 
         Raises:
-            ValueError: the last dimension of X is not in_features, or X has no dimension.
-            TypeError: X has another dtype than the weights.
+            ValueError: the last dimension of X is not in_features, or X has no dimensions.
+            TypeError: the dtypes of X and the weights differ.
         """
         W, b = self.weight, self.bias
         S = X @ W.mT  # (N, in) (in, out) -> (N, out)
@@ -226,7 +226,7 @@ class Linear(Module):
     def reset_parameters(self) -> None:
         """(F6) Xavier: Wᵢⱼ ~ N(0, σ²) with σ = √(2 / (in + out)); every bias 0.01. Handout 5-5, p. 13/22.
 
-        The variance is a compromise: 1/in keeps the size of activations from layer to layer, 1/out that of gradients.
+        The variance is a compromise: 1/in would keep activations the same size from layer to layer, 1/out gradients.
         """
         self.weight.normal_(0, math.sqrt(2 / (self.in_features + self.out_features)))
         if self.bias is not None:
@@ -256,9 +256,9 @@ class ReLU(Module):
         return X
 
     def backward(self, G: Tensor) -> Tensor:
-        """(F8) ∂ℓ/∂s = G · σ'(s) with σ'(s) = 1 where s > 0 and 0 elsewhere: at the kink s = 0 as in PyTorch.
+        """(F8) ∂ℓ/∂s = G · σ'(s) with σ'(s) = 1 where s > 0 and 0 elsewhere, as in PyTorch at the kink s = 0 too.
 
-        The output, which is kept anyway for the next layer, is not zero exactly where s > 0: σ'(s) is its sign.
+        The output, kept anyway for the next layer, is positive where s > 0 and 0 elsewhere: its sign is σ'(s).
         """
         G, X = self.recall(G)
         return _where(X, G)
@@ -284,7 +284,7 @@ class Tanh(Module):
 class Sequential(Module):
     """Modules one after the other: the output of each is the input of the next.
 
-    A module may stand in several places: it is the same object with the same parameters in all of them.
+    A module may appear in several places: it is the same object, with the same parameters, in each of them.
 
     Raises:
         TypeError: an argument is not a Module.
@@ -313,9 +313,9 @@ class Sequential(Module):
     def append(self, module: Module) -> "Sequential":
         """Add a module at the end; return self."""
         if not isinstance(module, Module):
-            hint = "; a list is unpacked with Sequential(*modules)" if isinstance(module, (list, tuple)) else ""
-            hint = f"; write {module.__name__}(...) for an object of it" if isinstance(module, type) else hint
-            hint = " of PyTorch; diy has its own" if type(module).__module__.startswith("torch.") else hint
+            hint = "; unpack a list with Sequential(*modules)" if isinstance(module, (list, tuple)) else ""
+            hint = f"; write {module.__name__}(...) to make a module of it" if isinstance(module, type) else hint
+            hint = " from PyTorch; use diy's own" if type(module).__module__.startswith("torch.") else hint
             raise TypeError(f"argument {len(self)} of Sequential must be a diy Module, got {_kind(module)}{hint}")
         self.layers.append(module)
         self.names.append(next(str(n) for n in itertools.count(len(self.names)) if str(n) not in self.names))
@@ -346,16 +346,16 @@ class Sequential(Module):
 
 
 class Loss(Function):
-    """A function of a prediction and its target that gives one number, to be made small.
+    """How far a prediction is from its target: one number, which training makes small.
 
     Args:
         reduction: "mean" divides by the number of terms, "sum" does not. Loss and gradient always agree.
-        stacked: whether the first dimension counts the networks of a stack (see `stack`), R of them. Each then has its
-            own loss, and the loss is a tensor (R,).
+        stacked: whether the first dimension runs over the R networks of a stack (see `stack`). The loss is then a
+            tensor (R,), one loss per network.
         size_average, reduce: PyTorch's former names for the reduction; not supported.
 
     Raises:
-        ValueError: another reduction.
+        ValueError: `reduction` is neither "mean" nor "sum".
     """
 
     _gradients = 0
@@ -378,14 +378,14 @@ class Loss(Function):
 
     @abstractmethod
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Return the loss, a tensor without dimensions, and `remember` what backward will need."""
+        """Return the loss, a 0-dimensional tensor, and `remember` what backward will need."""
 
     @abstractmethod
     def backward(self) -> Tensor:
         """Return ∂ℓ/∂(prediction) for the last prediction and target, and forget them.
 
         Raises:
-            RuntimeError: there is no forward to go back through.
+            RuntimeError: no forward is waiting for a backward.
         """
 
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
@@ -393,12 +393,12 @@ class Loss(Function):
         return self.forward(prediction, target)
 
     def reduce(self, terms: Tensor) -> Tensor:
-        """Return the mean or the sum of all terms; in a stack, for each network."""
+        """Return the mean or the sum of all terms; in a stack, one per network."""
         dims = tuple(range(1, terms.dim())) if self.stacked else None
         return terms.mean(dims) if self.reduction == "mean" else terms.sum(dims)
 
     def share(self, terms: Tensor) -> float:
-        """Return how much of each term enters the loss: 1/M of M terms for the mean, all of it for the sum."""
+        """Return the factor with which each term enters the loss: 1/M for the mean of M terms, 1 for the sum."""
         networks = len(terms) if self.stacked else 1
         return networks / max(1, terms.numel()) if self.reduction == "mean" else 1
 
@@ -420,7 +420,7 @@ class MSELoss(Loss):
 
         Raises:
             TypeError: one is not a floating-point tensor, or the dtypes differ.
-            ValueError: the shapes differ, or those of a stack have no second dimension.
+            ValueError: the shapes differ, or with stacked=True there is no second dimension.
         """
         D = P - T
         loss = self.reduce(D.square())
@@ -439,9 +439,9 @@ class MSELoss(Loss):
             shapes = f"{tuple(P.shape)} and {tuple(T.shape)}"
             raise ValueError(f"prediction and target must have the same shape, got {shapes}: nothing is broadcast")
         if P.dtype != T.dtype:
-            raise TypeError(f"prediction and target must have the same dtype, got {P.dtype}, {T.dtype}")
+            raise TypeError(f"prediction and target must have the same dtype, got {P.dtype} and {T.dtype}")
         if self.stacked and P.dim() < 2:
-            raise ValueError(f"with stacked=True a prediction is (R, N, ...), for R networks, got {tuple(P.shape)}")
+            raise ValueError(f"with stacked=True a prediction must be (R, N, ...) for R networks, got {tuple(P.shape)}")
 
 
 LossMSE = MSELoss
@@ -461,21 +461,21 @@ class _Setting:
 
 
 class Optimizer(ABC):
-    """Changes parameters with the help of their gradients: all take w ← w − η d, and differ in the direction d.
+    """Updates parameters from their gradients: each optimizer takes w ← w − η d, with a direction d of its own.
 
     Args:
-        params: tensors, as `module.parameters()` gives them; those of a PyTorch module do as well.
+        params: tensors, from `module.parameters()`, of diy or of PyTorch.
         lr: the learning rate η, a finite number ≥ 0. It may be changed at any time: `optimizer.lr = 0.1`. For a stack
-            of R networks also a tensor (R,), one learning rate per network.
+            of R networks it may be a tensor (R,), one learning rate per network.
         weight_decay: λ ≥ 0, adds λ w to the gradient of w.
 
     Attributes:
         param_groups: a list of one dictionary, with the parameters and all settings, as in PyTorch.
-        state: for each parameter what the steps so far have left behind, under PyTorch's names.
+        state: for each parameter, what is kept from one step to the next, under PyTorch's names.
 
     Raises:
-        TypeError, ValueError: there is no parameter, one is not a floating-point tensor or comes twice, or a setting
-            is out of range.
+        TypeError, ValueError: there are no parameters, one is not a floating-point tensor or appears twice, or a
+            setting is out of range.
     """
 
     lr, weight_decay = _Setting(), _Setting()
@@ -499,10 +499,10 @@ class Optimizer(ABC):
 
     @abstractmethod
     def direction(self, g: Tensor, w: Tensor) -> Tensor:
-        """Return d for the parameter w, given g; what it leaves for the next step goes into `self.state[w]`."""
+        """Return d for the parameter w, given g; what the next step needs goes into `self.state[w]`."""
 
     def step(self, closure: None = None) -> None:
-        """(F17) w ← w − η d for every w that has a gradient, in place; here g = ∂ℓ/∂w + λ w. Handout 5-2, p. 12/17."""
+        """(F17) w ← w − η d, in place, for every w with a gradient; d from g = ∂ℓ/∂w + λ w. Handout 5-2, p. 12/17."""
         if closure is not None:
             _only_default(self, closure=(closure, None))
         pairs = [(w, g) for w in self.param_groups[0]["params"] if (g := w.grad) is not None]
@@ -518,11 +518,11 @@ class Optimizer(ABC):
                 torch._foreach_add_(parameters, steps, alpha=-lr)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return settings and state in PyTorch's format; with the parameters' values, it is all that a step needs."""
+        """Return settings and state in PyTorch's format: with the parameters' values, all that resuming needs."""
         return _optimizer_state(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on where an optimizer of the same class, this framework's or PyTorch's, was when its state was taken.
+        """Resume from the state of an optimizer of the same class, of diy or of PyTorch.
 
         Raises:
             KeyError, TypeError, ValueError: the state does not fit; nothing is changed.
@@ -531,14 +531,14 @@ class Optimizer(ABC):
 
 
 class SGD(Optimizer):
-    """Mini-batch stochastic gradient descent, with momentum if wanted.
+    """Mini-batch stochastic gradient descent, optionally with momentum.
 
     Args:
         params, lr, weight_decay: see `Optimizer`.
         momentum: μ ≥ 0, the share of the last step that goes into the next.
-        dampening: τ; with momentum, gradients after the first enter with weight 1 − τ.
-        nesterov: whether the gradient is taken after the momentum step; needs momentum > 0 and dampening = 0.
-        maximize, foreach, differentiable, fused: PyTorch's, at their defaults.
+        dampening: τ; with momentum, every gradient after the first is weighted by 1 − τ.
+        nesterov: whether to look ahead, as Nesterov did; needs momentum > 0 and dampening = 0.
+        maximize, foreach, differentiable, fused: PyTorch's, supported at their defaults only.
     """
 
     momentum, dampening, nesterov = _Setting(), _Setting(), _Setting()
@@ -576,7 +576,7 @@ class SGD(Optimizer):
 
 
 class Dropout(Module):
-    """Inverted dropout: in training each component is zeroed with probability p; in evaluation nothing happens.
+    """Inverted dropout: in training, each component is zeroed with probability p; in evaluation, nothing changes.
 
     Args:
         p: the probability of zeroing, in [0, 1].
@@ -594,8 +594,8 @@ class Dropout(Module):
     def forward(self, X: Tensor) -> Tensor:
         """(F19) output = m · x, with m drawn from Bernoulli(1 − p) / (1 − p) for each component.
 
-        The division keeps the expectation, E[output] = x, so that evaluation needs no correction. The same seed draws
-        the same masks as in PyTorch. Handout 6-3, p. 7/12.
+        The division keeps the expectation, E[output] = x, so evaluation needs no correction. The same seed draws the
+        same masks as in PyTorch. Handout 6-3, p. 7/12.
         """
         m = self.mask(X) if self.training else 1.0
         output = X * m
@@ -608,10 +608,10 @@ class Dropout(Module):
         return G * m
 
     def mask(self, X: Tensor) -> Tensor | float:
-        """Draw m for training. As in PyTorch, no random numbers are used where nothing is left to chance."""
+        """Draw m for training. As in PyTorch, no random numbers are drawn when p is 0 or 1 or the input is empty."""
         if self.p in (0, 1) or X.numel() == 0:
             return 1 - float(self.p)
-        # Numbers are drawn in the order of memory, in which images of this framework have the samples last.
+        # Numbers are drawn in memory order; this framework's images have the samples last in memory.
         samples_last = X.dim() == 4 and X.stride(0) == 1
         m = torch.empty_like(X, memory_format=torch.contiguous_format if samples_last else torch.preserve_format)
         return m.bernoulli_(1 - self.p).div_(1 - self.p)
@@ -638,13 +638,14 @@ class Sigmoid(Module):
 
 
 class CrossEntropyLoss(Loss):
-    """The negative logarithm of the probability that softmax gives to the right class; by default the mean.
+    """The negative logarithm of the probability that softmax gives the right class; by default, the samples' mean.
 
-    The prediction holds one score (logit) per class, without a softmax layer before.
+    The prediction holds one score (logit) per class; put no softmax layer before this loss.
 
     Args:
         reduction, stacked: see `Loss`.
-        weight, ignore_index, label_smoothing: PyTorch's, at their defaults; a target of ignore_index is refused.
+        weight, ignore_index, label_smoothing: PyTorch's, supported at their defaults only; a target of ignore_index
+            is refused.
     """
 
     def __init__(
@@ -659,24 +660,24 @@ class CrossEntropyLoss(Loss):
         stacked: bool = False,
     ):
         if isinstance(weight, str):
-            weight, size_average = None, weight  # which has the words for it
+            weight, size_average = None, weight  # Loss.__init__ explains this mistake
         super().__init__(size_average, reduce, reduction, stacked=stacked)
         _only_default(self, weight=(weight, None), ignore_index=(ignore_index, -100))
         _only_default(self, label_smoothing=(label_smoothing, 0.0))
 
     def forward(self, S: Tensor, t: Tensor) -> Tensor:
-        """(F23) ℓₙ = −log qₙₜ, with t the target of n and qₙₖ = exp(sₙₖ) / Σⱼ exp(sₙⱼ). Handout 5-1.
+        """(F23) ℓₙ = −log qₙₜ, with t the target of sample n and qₙₖ = exp(sₙₖ) / Σⱼ exp(sₙⱼ). Handout 5-1.
 
-        mean: ℓ = (1/N) Σ ℓₙ    sum: ℓ = Σ ℓₙ. All scores of a sample are first lowered by their maximum: that changes
-        no qₙₖ, and no exp can overflow.
+        mean: ℓ = (1/N) Σ ℓₙ    sum: ℓ = Σ ℓₙ. The scores of a sample are first lowered by their maximum: this changes
+        no qₙₖ, and exp cannot overflow.
 
         Args:
             S: the scores s, floating-point, (N, number of classes).
             t: the index of the right class of each sample, int64, (N,).
 
         Raises:
-            TypeError: S is not a floating-point tensor, or t not one of int64.
-            ValueError: the shapes do not fit, or an index is no class.
+            TypeError: S is not a floating-point tensor, or t is not an int64 tensor.
+            ValueError: the shapes do not fit, or a class index is out of range.
         """
         lowered = S - S.amax(-1, keepdim=True)
         log_q = lowered - lowered.exp().sum(-1, keepdim=True).log()  # (N, classes)
@@ -699,9 +700,10 @@ class CrossEntropyLoss(Loss):
             shapes = f"{tuple(S.shape)} and {tuple(t.shape)}"
             sizes, of_target = ("R, N", "(R, N)") if self.stacked else ("N", "(N,)")
             more = S.dim() > 2 and not self.stacked
-            hint = ": further dimensions of samples become rows by S.movedim(1, -1).flatten(0, -2)" if more else ""
+            hint = ": turn further dimensions into rows with S.movedim(1, -1).flatten(0, -2)" if more else ""
             raise ValueError(
-                f"expected a prediction of shape ({sizes}, classes), a target of shape {of_target}, got {shapes}{hint}"
+                f"expected a prediction of shape ({sizes}, classes) and a target of shape {of_target}, "
+                f"got {shapes}{hint}"
             )
         if t.numel() and not 0 <= t.min() <= t.max() < S.shape[-1]:
             low, high = t.min().item(), t.max().item()
@@ -709,14 +711,14 @@ class CrossEntropyLoss(Loss):
 
 
 def momentum_direction(g: Tensor, state: dict[str, Any], momentum: float, dampening: float, nesterov: bool) -> Tensor:
-    """(F25) d = v with v ← μ v + (1 − τ) g, where at first v = g: steps in the same direction add up.
+    """(F25) d = v with v ← μ v + (1 − τ) g, where v = g in the first step: steps in the same direction add up.
 
-    (F26) Nesterov: d = g + μ v, the gradient and then, in advance, the share of v that the next step will take.
+    (F26) Nesterov: d = g + μ v, the gradient plus, in advance, the share of v that the next step will take.
 
     Args:
         g: the gradient of one parameter, of any shape.
-        state: keeps v as "momentum_buffer", under PyTorch's name.
-        momentum, dampening, nesterov: μ, τ and which of the two; see `SGD`.
+        state: holds v as "momentum_buffer", PyTorch's name for it.
+        momentum, dampening, nesterov: μ, τ and which of the two directions; see `SGD`.
     """
     if state.get("momentum_buffer") is None:
         v: Tensor = g.clone()
@@ -727,14 +729,14 @@ def momentum_direction(g: Tensor, state: dict[str, Any], momentum: float, dampen
 
 
 class Adam(Optimizer):
-    """Adam: every component has a step size of its own, from running averages of its gradient and of its square.
+    """Adam: every component has its own step size, from running averages of its gradient and the gradient's square.
 
     Args:
         params, lr, weight_decay: see `Optimizer`.
         betas: β₁ and β₂, in [0, 1), the shares of the past in the two averages.
-        eps: ε ≥ 0, keeps the division away from zero.
-        amsgrad, foreach, maximize, capturable, differentiable, fused, decoupled_weight_decay: PyTorch's, at their
-            defaults.
+        eps: ε ≥ 0, keeps the denominator away from zero.
+        amsgrad, foreach, maximize, capturable, differentiable, fused, decoupled_weight_decay: PyTorch's, supported at
+            their defaults only.
     """
 
     betas, eps = _Setting(), _Setting()
@@ -764,7 +766,7 @@ class Adam(Optimizer):
     def direction(self, g: Tensor, w: Tensor) -> Tensor:
         """(F27) d = m̂ / (√v̂ + ε), with m ← β₁ m + (1 − β₁) g and v ← β₂ v + (1 − β₂) g². Kingma and Ba (2015).
 
-        m and v begin with 0; after t steps, m̂ = m / (1 − β₁ᵗ) and v̂ = v / (1 − β₂ᵗ) undo the pull of that beginning.
+        m and v start at 0; after t steps, m̂ = m / (1 − β₁ᵗ) and v̂ = v / (1 − β₂ᵗ) undo the bias of that start.
         """
         (beta1, beta2), state = self.betas, self.state.setdefault(w, {})
         m: Tensor = state["exp_avg"] if state else torch.zeros_like(g)
@@ -781,10 +783,10 @@ class CosineAnnealingLR:
     """Lowers an optimizer's learning rate from its first value η₀ to `eta_min` along half a cosine.
 
     Args:
-        optimizer: one of this file or of PyTorch; its learning rate is changed by each `step()`.
+        optimizer: one from this file or from PyTorch; each `step()` changes its learning rate.
         T_max: the number of calls of `step` after which `eta_min` is reached.
         eta_min: the last learning rate.
-        last_epoch: PyTorch's, at its default; `load_state_dict` goes on with a schedule.
+        last_epoch: PyTorch's, supported at its default only; to resume a schedule, use `load_state_dict`.
     """
 
     def __init__(self, optimizer: Any, T_max: int, eta_min: float = 0.0, last_epoch: int = -1):
@@ -801,9 +803,9 @@ class CosineAnnealingLR:
     def step(self) -> None:
         """(F28) η_t = η_min + (η_{t−1} − η_min) (1 + cos(π t / T)) / (1 + cos(π (t − 1) / T)), T being T_max.
 
-        In words of the first value, η_t = η_min + (η₀ − η_min) (1 + cos(π t / T)) / 2. The step from the last value
-        lets a rate that was changed by hand, or by another schedule, stay changed. At t − 1 = T, and every 2 T steps
-        later, the quotient is 0 / 0; there the rate rises by (η₀ − η_min) (1 − cos(π / T)) / 2.
+        In terms of the first value, η_t = η_min + (η₀ − η_min) (1 + cos(π t / T)) / 2. Starting from the last value
+        instead keeps a change made by hand or by another schedule. At t − 1 = T, and every 2 T steps after, the
+        quotient is 0 / 0; there the rate rises by (η₀ − η_min) (1 − cos(π / T)) / 2.
         """
         self.last_epoch = t = self.last_epoch + 1
         T, least = self.T_max, self.eta_min
@@ -815,7 +817,7 @@ class CosineAnnealingLR:
                 group["lr"] = quotient * (group["lr"] - least) + least
 
     def get_last_lr(self) -> list[Any]:
-        """Return the present learning rate, in a list as in PyTorch."""
+        """Return the current learning rate, in a list as in PyTorch."""
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
@@ -823,13 +825,13 @@ class CosineAnnealingLR:
         return {name: getattr(self, name) for name in ("T_max", "eta_min", "base_lrs", "last_epoch")}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on where a schedule, this one's or PyTorch's, was when its state was taken. Load the optimizer's, too.
+        """Resume from the state of a schedule, of diy or of PyTorch. Load the optimizer's state, too.
 
         Raises:
             KeyError: a name is missing.
         """
         if missing := [name for name in self.state_dict() if name not in state_dict]:
-            raise KeyError(f"this is no state of a CosineAnnealingLR: missing {missing}")
+            raise KeyError(f"this is not the state of a CosineAnnealingLR: missing {missing}")
         for name in self.state_dict():
             setattr(self, name, copy.deepcopy(state_dict[name]))
 
@@ -843,8 +845,8 @@ Pair = int | tuple[int, int]
 
 
 class _Sliding(Module):
-    # What Conv2d and MaxPool2d share: a window that slides over padded images. Inside, images lie as (C, H, W, N): with
-    # the samples last, what is read or added at one place of the window comes in long runs of neighbouring numbers.
+    # What Conv2d and MaxPool2d share: a window that slides over padded images. Internally, images are (C, H, W, N):
+    # with the samples last, each place of the window reads and writes long runs of neighbouring numbers.
 
     def __init__(self, kernel_size: Pair, stride: Pair, padding: Pair | str):
         self.kernel_size, self.stride = _pair("kernel_size", kernel_size), _pair("stride", stride)
@@ -864,7 +866,7 @@ class _Sliding(Module):
         samples, channels, *size = images.shape
         padded = [before + length + after for (before, after), length in zip(self._border, size)]
         if padded == size:
-            return images.permute(1, 2, 3, 0).contiguous()  # no copy where the samples are last already
+            return images.permute(1, 2, 3, 0).contiguous()  # no copy if the samples are last already
         framed = images.new_full((channels, *padded, samples), value)
         self.inside(framed, images.shape).copy_(images)
         return framed
@@ -893,17 +895,17 @@ class Conv2d(_Sliding):
         in_channels, out_channels: numbers of channels of input and output, at least 1.
         kernel_size, stride: integers ≥ 1, one for both directions or a pair (vertical, horizontal).
         padding: how many zeros to add on each side, an integer ≥ 0 or a pair; "valid" for none; "same" for as many as
-            keep height and width with stride 1 (where their number is odd, the extra one goes to the bottom and right).
-        bias: whether there is a b.
-        dilation, groups, padding_mode: PyTorch's, at their defaults.
+            keep height and width, with stride 1 (if their number is odd, the extra one goes to the bottom or right).
+        bias: whether to add b.
+        dilation, groups, padding_mode: PyTorch's, supported at their defaults only.
         device, dtype: of the parameters, as in PyTorch.
 
     Attributes:
         weight: W, of shape (out_channels, in_channels, kernel height, kernel width), from `kaiming_normal_`.
-        bias: b, of shape (out_channels,), at first 0, or None.
+        bias: b, of shape (out_channels,), initially 0, or None.
 
     Raises:
-        ValueError: a size is out of range, or padding is "same" with another stride than 1.
+        ValueError: a size is out of range, or padding is "same" with a stride other than 1.
     """
 
     parameter_names = ("weight", "bias")
@@ -940,12 +942,12 @@ class Conv2d(_Sliding):
         of one output pixel, and each row of W̃ one kernel, both as vectors of length C · kernel height · kernel width.
 
         Args:
-            X: (N, in_channels, height, width), of the dtype of the weights. The result is (N, out_channels, H, W)
+            X: (N, in_channels, height, width), with the dtype of the weights. The result is (N, out_channels, H, W)
                 with H = ⌊(height + padding above and below − kernel height) / stride⌋ + 1, and W likewise.
 
         Raises:
-            ValueError: X has another shape, or is smaller than the kernel after padding.
-            TypeError: X has another dtype than the weights.
+            ValueError: X has the wrong shape, or is smaller than the kernel even after padding.
+            TypeError: the dtypes of X and the weights differ.
         """
         W, b = self.weight, self.bias
         windows = self.windows(self.frame(X))  # (C, kernel height, kernel width, H, W, N)
@@ -962,7 +964,7 @@ class Conv2d(_Sliding):
         (F31) ∂ℓ/∂b = G̃ 1      by index: ∂ℓ/∂b[o] = Σ G[n,o,y,x] over n, y, x
         (F32) ∂ℓ/∂X̃ = W̃ᵀ G̃    by index: ∂ℓ/∂P[n,c,u,v] = Σ G[n,o,y,x] W[o,c,i,j] over o and all ys + i = u, xs + j = v
 
-        Each pixel collects what all windows that saw it send back; the border of padding is cut off. With stride 1 this
+        Each pixel collects what all windows that saw it send back; the padded border is cut off. With stride 1, this
         is the correlation of G, padded, with the kernel flipped in both directions and its channels swapped.
         """
         G, X, W = self.recall(G)
@@ -994,19 +996,19 @@ def kaiming_normal_(
     nonlinearity: str = "leaky_relu",
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """(F33) He: Wᵢ ~ N(0, σ²) with σ = √(2 / fan), in place; return the tensor. For layers that a ReLU follows.
+    """(F33) He: Wᵢ ~ N(0, σ²) with σ = √(2 / fan), in place; return the tensor. For layers followed by a ReLU.
 
     A ReLU lets half of the variance through; the 2 makes up for it. He et al. (2015), section 2.2.
 
     Args:
         tensor: the weight of a `Linear` or `Conv2d`.
-        a, nonlinearity: PyTorch's, for a ReLU: a = 0 with "leaky_relu", or "relu".
-        mode: "fan_in" keeps the size of activations: fan is the number of inputs of one output. "fan_out" keeps the
-            size of gradients: fan is the number of outputs that one input goes to.
-        generator: what the numbers are drawn from; PyTorch's global generator by default.
+        a, nonlinearity: PyTorch's, supported for a ReLU only: a = 0 with "leaky_relu", or "relu".
+        mode: "fan_in" keeps the size of activations: fan is the number of inputs of each output. "fan_out" keeps the
+            size of gradients: fan is the number of outputs that each input feeds.
+        generator: the source of random numbers; PyTorch's global generator by default.
 
     Raises:
-        ValueError: another mode, or a tensor of fewer than two dimensions.
+        ValueError: an unknown mode, or a tensor of fewer than two dimensions.
     """
     _only_default("kaiming_normal_", a=(a, 0), nonlinearity=(nonlinearity, "leaky_relu", "relu"))
     if mode not in ("fan_in", "fan_out") or not isinstance(tensor, Tensor) or tensor.dim() < 2:
@@ -1023,7 +1025,7 @@ class MaxPool2d(_Sliding):
     Args:
         kernel_size, stride: integers ≥ 1 or pairs (vertical, horizontal); by default windows do not overlap.
         padding: how many −∞ to add on each side, an integer or a pair, at most half of the kernel.
-        dilation, return_indices, ceil_mode: PyTorch's, at their defaults.
+        dilation, return_indices, ceil_mode: PyTorch's, supported at their defaults only.
 
     Raises:
         ValueError: a size is out of range.
@@ -1051,7 +1053,7 @@ class MaxPool2d(_Sliding):
             X: (N, C, height, width). The sizes of the result follow the same rule as in `Conv2d`.
 
         Raises:
-            ValueError: X has not four dimensions, or is smaller than the kernel after padding.
+            ValueError: X does not have four dimensions, or is smaller than the kernel even after padding.
         """
         windows = self.windows(self.frame(X, -math.inf))
         S = windows[:, 0, 0].clone()  # (C, H, W, N)
@@ -1064,8 +1066,8 @@ class MaxPool2d(_Sliding):
     def backward(self, G: Tensor) -> Tensor:
         """(F35) ∂ℓ/∂P[n,c,u,v] = Σ G[n,c,y,x] over the windows y, x that have their maximum at u, v.
 
-        Where a window has its maximum several times, the first place gets all, row by row as in PyTorch. A window with
-        a NaN has the maximum NaN and sends nothing back, where PyTorch's sends all to the NaN.
+        If a window has its maximum in several places, the first of them, row by row, gets the whole gradient, as in
+        PyTorch. A window with a NaN has the maximum NaN and sends nothing back; PyTorch's sends all to the NaN.
         """
         G, X, S = self.recall(G)
         G = G.permute(1, 2, 3, 0).contiguous()  # (N, C, H, W) -> (C, H, W, N)
@@ -1092,12 +1094,13 @@ class BatchNorm2d(Module):
         num_features: the number of channels C.
         eps: ε > 0, added to the variance.
         momentum: ρ in [0, 1], the share of the newest batch in the running statistics.
-        affine, track_running_stats, bias: PyTorch's, at their defaults.
+        affine, track_running_stats, bias: PyTorch's, supported at their defaults only.
         device, dtype: of parameters and statistics, as in PyTorch.
 
     Attributes:
         weight, bias: γ (at first 1) and β (at first 0), of shape (C,).
-        running_mean, running_var: the statistics for evaluation, of shape (C,); num_batches_tracked: how many batches.
+        running_mean, running_var: the statistics for evaluation, of shape (C,).
+        num_batches_tracked: how many batches they have seen.
     """
 
     parameter_names = ("weight", "bias")
@@ -1119,7 +1122,7 @@ class BatchNorm2d(Module):
         _check_integers(num_features=num_features)
         self.num_features, self.eps = num_features, _check_number("eps", eps, least=0)
         if eps == 0:
-            raise ValueError("eps must be above 0, got 0: a channel of equal values has the variance 0")
+            raise ValueError("eps must be above 0, got 0: a channel of equal values has variance 0")
         self.momentum = _check_number("momentum", momentum, least=0, most=1)
         place = {"device": device, "dtype": _floating(dtype)}
         self.weight, self.bias = torch.ones(num_features, **place), torch.zeros(num_features, **place)
@@ -1129,20 +1132,20 @@ class BatchNorm2d(Module):
     def forward(self, X: Tensor) -> Tensor:
         """(F36) x̂ = (x − μ) / √(σ² + ε), output = γ x̂ + β, channel by channel. Handout 6-4.
 
-        In training, μ and σ² are mean and variance over the M = N · H · W values of a channel, and
+        In training, μ and σ² are the mean and variance of the M = N · H · W values of a channel, and
 
         (F37) mean ← (1 − ρ) mean + ρ μ, variance ← (1 − ρ) variance + ρ σ² M / (M − 1), for the running statistics.
 
         The factor M / (M − 1) makes the estimate unbiased. In evaluation, μ and σ² are the running statistics.
 
         Args:
-            X: (N, C, H, W), of the dtype of the parameters.
+            X: (N, C, H, W), with the dtype of the parameters.
 
         Raises:
-            ValueError: X has another shape, or in training one value per channel.
-            TypeError: X has another dtype.
+            ValueError: X has the wrong shape, or in training only one value per channel.
+            TypeError: the dtypes of X and the parameters differ.
         """
-        self._check(X)  # in a Sequential as well: what does not fit would be broadcast
+        self._check(X)  # in a Sequential too: a wrong shape would be broadcast
         W, b, M = self.weight, self.bias, X.numel() // self.num_features
         if self.training:
             self.num_batches_tracked += 1
@@ -1163,8 +1166,8 @@ class BatchNorm2d(Module):
 
         (F40) ∂ℓ/∂x = γ / √(σ² + ε) · (G − (1/M) Σ G − x̂ · (1/M) Σ G x̂)
 
-        The two means stand for the paths through μ and σ², to which every value of the batch contributes; in evaluation
-        the statistics are constants, and both are left out.
+        The two means come from the paths through μ and σ², to which every value of the batch contributes; in
+        evaluation, the statistics are constants, and both means drop out.
         """
         G, normalized, scale, W, share = self.recall(G)  # share: 1/M, or 0 in evaluation
         along, across = (G * normalized).sum((0, 2, 3)), _wide(G).sum((0, 2, 3))
@@ -1176,14 +1179,14 @@ class BatchNorm2d(Module):
     def _check(self, X: Tensor) -> None:
         _check_images(X, self.num_features, self.weight)
         if self.training and X.numel() == self.num_features:
-            raise ValueError(f"training needs at least 2 values per channel, got an input of {tuple(X.shape)}")
+            raise ValueError(f"training needs at least 2 values per channel, got an input of shape {tuple(X.shape)}")
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
 
 
 class Flatten(Module):
-    """Makes one dimension out of the dimensions from `start_dim` to `end_dim`: images become rows for `Linear`."""
+    """Merges the dimensions from `start_dim` to `end_dim` into one: images become rows for `Linear`."""
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1):
         self.start_dim, self.end_dim = start_dim, end_dim
@@ -1237,12 +1240,12 @@ def stack(networks: Iterable[Module]) -> Module:
     """Return one network that computes all R `networks` at once, each parameter with a leading dimension R.
 
     Inputs become (R, N, ...), a batch for each network; the loss is built with `stacked=True`, and the learning rate
-    may be a tensor (R,). Every network then takes the steps that it would take alone, and one that diverges leaves the
-    others untouched. Masks of Dropout are drawn for all networks together.
+    may be a tensor (R,). Each network then takes the steps that it would take alone, and one that diverges leaves the
+    others untouched. Only the masks of Dropout are drawn for all networks together.
 
     Args:
-        networks: alike but for the values of parameters and buffers, which are copied. They may be built from Linear,
-            ReLU, Tanh, Sigmoid, Dropout, Sequential, and classes that set `stackable = True`.
+        networks: alike except for the values of parameters and buffers, which are copied. They may be built from
+            Linear, ReLU, Tanh, Sigmoid, Dropout, Sequential, and classes that set `stackable = True`.
 
     Raises:
         ValueError: there is no network, two are not alike, or one holds a module that cannot be stacked.
@@ -1252,11 +1255,11 @@ def stack(networks: Iterable[Module]) -> Module:
         kind = type(module)
         if module.stack_size is not None or not (kind is Linear or vars(kind).get("stackable")):
             what = "is a stack already" if module.stack_size is not None else "cannot be stacked"
-            raise ValueError(f"a {kind.__name__} {what}: train networks that contain one by themselves")
+            raise ValueError(f"a {kind.__name__} {what}: train networks that contain one separately")
     if not networks or not all(_alike(networks[0], network) for network in networks):
         raise ValueError(
-            "stack needs at least one network, all of the same layers, shapes and dtypes, and alike in everything but "
-            f"the values of parameters; got {len(networks)}: {', '.join(map(repr, networks))}"
+            "stack needs at least one network, all with the same layers, shapes and dtypes, and alike in everything but "
+            f"the values of their parameters; got {len(networks)}: {', '.join(map(repr, networks))}"
         )
     together = copy.deepcopy(networks[0])
     tensors: dict[int, Tensor] = {}

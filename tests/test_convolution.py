@@ -361,7 +361,7 @@ def test_batch_norm_keeps_its_state(diy):
 
 def test_batch_norm_needs_two_values_per_channel(diy):
     layer = diy.BatchNorm2d(2)
-    with pytest.raises(ValueError, match=r"at least 2 values per channel, got an input of \(1, 2, 1, 1\)"):
+    with pytest.raises(ValueError, match=r"at least 2 values per channel, got an input of shape \(1, 2, 1, 1\)"):
         layer(torch.zeros(1, 2, 1, 1))
     assert layer.num_batches_tracked == 0 and not layer.running_mean.any(), "a refused input changes nothing"
     assert layer.eval()(torch.zeros(1, 2, 1, 1)).tolist() == [[[[0]], [[0]]]]

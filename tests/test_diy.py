@@ -207,7 +207,7 @@ def test_an_empty_sequential_is_the_identity(diy):
 def test_sequential_takes_modules_alone(diy):
     with pytest.raises(TypeError, match=r"argument 1 of Sequential must be a diy Module, got Linear"):
         diy.Sequential(diy.Tanh(), nn.Linear(3, 2))
-    with pytest.raises(TypeError, match=r"argument 0 .* got list; a list is unpacked with Sequential\(\*modules\)"):
+    with pytest.raises(TypeError, match=r"argument 0 .* got list; unpack a list with Sequential\(\*modules\)"):
         diy.Sequential([diy.Tanh()])
 
 
@@ -1071,7 +1071,7 @@ def test_options_of_the_schedule_out_of_range(diy):
             torch.zeros(5),
             torch.zeros(5, dtype=torch.float64),
             TypeError,
-            r"same dtype, got torch\.float32, torch\.float64",
+            r"same dtype, got torch\.float32 and torch\.float64",
         ),
         (torch.zeros(5, dtype=torch.int64), torch.zeros(5), TypeError, r"the prediction must be .*got torch\.int64"),
         (

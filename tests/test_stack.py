@@ -157,7 +157,7 @@ def test_a_module_that_is_used_twice_stays_one_module():
 )
 def test_networks_of_different_kinds_are_refused(networks):
     with pytest.raises(
-        ValueError, match=r"^stack needs at least one network, all of the same layers, shapes and dtypes, and"
+        ValueError, match=r"^stack needs at least one network, all with the same layers, shapes and dtypes, and"
     ):
         diy.stack(networks)
 
@@ -166,7 +166,7 @@ def test_networks_of_different_kinds_are_refused(networks):
 def test_layers_for_images_are_refused(layer):
     with pytest.raises(
         ValueError,
-        match=r"^a (Conv2d|BatchNorm2d|Flatten) cannot be stacked: train networks that contain one by themselves$",
+        match=r"^a (Conv2d|BatchNorm2d|Flatten) cannot be stacked: train networks that contain one separately$",
     ):
         diy.stack([diy.Sequential(layer()), diy.Sequential(layer())])
 
