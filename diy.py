@@ -1258,8 +1258,8 @@ def stack(networks: Iterable[Module]) -> Module:
             raise ValueError(f"a {kind.__name__} {what}: train networks that contain one separately")
     if not networks or not all(_alike(networks[0], network) for network in networks):
         raise ValueError(
-            "stack needs at least one network, all with the same layers, shapes and dtypes, and alike in everything but "
-            f"the values of their parameters; got {len(networks)}: {', '.join(map(repr, networks))}"
+            "stack needs at least one network, all with the same layers, shapes and dtypes, and alike in everything "
+            f"but the values of their parameters; got {len(networks)}: {', '.join(map(repr, networks))}"
         )
     together = copy.deepcopy(networks[0])
     tensors: dict[int, Tensor] = {}

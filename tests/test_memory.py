@@ -674,5 +674,5 @@ def test_the_loss_in_the_place_of_its_gradient():
 
 
 def test_a_layer_of_pytorch_is_called_that():
-    with pytest.raises(TypeError, match="got Linear from PyTorch; use diy.s own"):
+    with pytest.raises(TypeError, match="got Linear from PyTorch; use diy's own"):
         diy.Sequential(nn.Linear(3, 2))

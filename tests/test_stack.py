@@ -282,7 +282,7 @@ def test_a_slice_of_a_stack_can_be_unstacked():
 
 
 def test_the_loss_of_a_stack_needs_a_dimension_for_the_networks_and_one_more():
-    with pytest.raises(ValueError, match=r"a prediction is \(R, N, ...\), for R networks, got \(3,\)"):
+    with pytest.raises(ValueError, match=r"a prediction must be \(R, N, ...\) for R networks, got \(3,\)"):
         diy.MSELoss(stacked=True)(torch.ones(3), torch.ones(3))
 
 
