@@ -294,7 +294,7 @@ class Sequential(Module):
 
     def __init__(self, *modules: Module):
         self.layers: list[Module] = []
-        self.names: list[str] = []  # "0", "1", ...; a slice keeps those of the whole
+        self._names: list[str] = []
         for module in modules:
             self.append(module)
 
@@ -317,9 +317,16 @@ class Sequential(Module):
             hint = f"; write {module.__name__}(...) to make a module of it" if isinstance(module, type) else hint
             hint = " from PyTorch; use diy's own" if type(module).__module__.startswith("torch.") else hint
             raise TypeError(f"argument {len(self)} of Sequential must be a diy Module, got {_kind(module)}{hint}")
+        self._names = [*self.names, next(str(n) for n in itertools.count(len(self)) if str(n) not in self.names)]
         self.layers.append(module)
-        self.names.append(next(str(n) for n in itertools.count(len(self.names)) if str(n) not in self.names))
         return self
+
+    @property
+    def names(self) -> list[str]:
+        """The modules' names, "0", "1", ...; a slice keeps those of the whole."""
+        if len(self._names) != len(self.layers):  # the list was changed by hand
+            self._names = [str(index) for index in range(len(self))]
+        return self._names
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         yield from zip(self.names, self.layers)
@@ -341,7 +348,7 @@ class Sequential(Module):
         if not isinstance(index, slice):
             return self.layers[index]
         part = Sequential(*self.layers[index])
-        part.names, part.stack_size, part.training = self.names[index], self.stack_size, self.training
+        part._names, part.stack_size, part.training = self.names[index], self.stack_size, self.training
         return part
 
 
@@ -1197,7 +1204,7 @@ class Flatten(Module):
         Raises:
             IndexError: the input has no such dimension.
         """
-        output = X.flatten(self.start_dim, self.end_dim)
+        output = X.flatten(self.start_dim, self.end_dim).contiguous()  # what follows need not know of samples last
         self.remember(output, X.shape)
         return output
 
@@ -1531,7 +1538,7 @@ class _Run:
         origin: which run of which module made the input.
         swapped: whether a loss got the output of a module as its target, and something else as the prediction.
         names: the attributes of the module that this run has assigned.
-        attributes: after a learner's forward, its parameters and what it has assigned: name, value and version.
+        attributes: after a learner's forward, by name, the state of what its backward might read there.
         replaced: the origins of inputs whose forwards no backward followed, before this one took their place.
     """
 
@@ -1541,7 +1548,7 @@ class _Run:
     origin: tuple[int, int] | None = None
     swapped = False
     names: frozenset[str] = frozenset()
-    attributes: list[tuple[str, Any, int | None]] | None = None
+    attributes: Mapping[str, list[Any]] | None = None
     replaced: Mapping[int, int] | None = None
 
     def __init__(self, module: Any, outer: "_Run | None"):
@@ -1643,6 +1650,7 @@ def _guarded_forward(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if outer is not None:
             outer.note_versions()
         run = None
+        before = {} if self._trusted else _state_of(self)
         try:
             self._check(*inputs)
             run = _thread.run = _Run(self, outer)
@@ -1662,7 +1670,7 @@ def _guarded_forward(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
             _refuse_result(self, "forward", output, "the output")
         run.input = inputs[0].shape, inputs[0].dtype
         if not run.trusted:
-            run.attributes = [_state_of(self, name) for name in {*run.names, *getattr(self, "parameter_names", ())}]
+            run.attributes = _kept(run, before)
         return run.keep(outer, output)
 
     return forward
@@ -1733,10 +1741,11 @@ def _find(self: Any, outer: _Run | None, gradient: tuple[Any, ...]) -> _Run:
         _refuse_overwritten(self)
     if run.swapped:
         _refuse_swapped(self)
-    for name, value, version in run.attributes or ():
-        now = _state_of(self, name)
-        if isinstance(value, Tensor) and (now[1] is not value or now[2] != version):
-            _refuse_changed_attribute(self, name)
+    if run.attributes:
+        now = _state_of(self)
+        for name, state in run.attributes.items():
+            if now.get(name) != state:
+                _refuse_changed_attribute(self, name)
     if outer is None:
         setattr(self._memory, "enabled" if run.recorded else "disabled", None)
     return run
@@ -1764,16 +1773,36 @@ def _versions(entries: list[Any]) -> list[int | None]:
         return [v._version if isinstance(v, Tensor) and not v.is_inference() else None for v in values]
 
 
-def _state_of(module: Any, name: str) -> tuple[str, Any, int | None]:
-    value = vars(module).get(name)
-    return name, value, value._version if isinstance(value, Tensor) and not value.is_inference() else None
+def _state_of(module: Any) -> dict[str, list[Any]]:
+    # All tensors that a learner's backward might read: in attributes, and in the lists, dictionaries and objects there.
+    left_out = {"_memory", *getattr(module, "buffer_names", ())}
+    return {name: state for name, value in vars(module).items() if name not in left_out and (state := _held(value))}
+
+
+def _kept(run: _Run, before: Mapping[str, Any]) -> dict[str, list[Any]]:
+    # What backward might read: parameters, what forward has assigned, and, where it has not called `remember`, what it
+    # has changed.
+    names = {*run.names, *getattr(run.module, "parameter_names", ())}
+    remembers = any(owner is run.module for owner, _, _ in run.entries)
+    after = _state_of(run.module)
+    return {n: after[n] for n in after if n in names or (not remembers and after[n] != before.get(n))}
+
+
+def _held(value: Any, depth: int = 3) -> list[Any]:
+    if isinstance(value, Tensor):
+        return [(id(value), None if value.is_inference() else value._version, value)]
+    if not depth or isinstance(value, (Function, type)):
+        return []
+    inside = value if isinstance(value, (list, tuple, set, dict)) else getattr(value, "__dict__", {})
+    parts = list(inside.values() if isinstance(inside, Mapping) else inside)
+    return [tensor for part in parts for tensor in _held(part, depth - 1)]
 
 
 def _accumulate(parameter: Any, gradient: Any) -> None:
     # What a learner's module adds is looked at first.
     if _thread.run is not None:
         _check_gradient_of(_thread.run.module, parameter, gradient)
-    Module.accumulate(parameter, gradient)
+    Module.accumulate(parameter, gradient if parameter.grad is not None else gradient.clone())  # it may go on elsewhere
 
 
 def _check_gradient_of(module: Any, parameter: Tensor, gradient: Any) -> None:
@@ -1847,8 +1876,8 @@ def _refuse_swapped(self: Any) -> NoReturn:
 def _refuse_changed_attribute(self: Any, name: str) -> NoReturn:
     kind = type(self).__name__
     raise RuntimeError(
-        f"{kind}.{name} was changed after the forward that this backward belongs to: call forward again, or change it "
-        "after backward"
+        f"{kind}.{name} was changed after the forward that this backward belongs to, perhaps by a later forward: call "
+        "forward again, or change it after backward"
     )
 
 

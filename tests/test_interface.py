@@ -118,6 +118,37 @@ def test_masks_are_pytorchs_behind_layers_for_images_as_well():
         torch.testing.assert_close(got, theirs(x).detach(), rtol=1e-5, atol=1e-6)
 
 
+def test_masks_are_pytorchs_behind_flatten_as_well():
+    x = torch.randn(4, 1, 6, 6)
+    for layers in (
+        lambda m: [m.Conv2d(1, 2, 3), m.Flatten()],
+        lambda m: [m.MaxPool2d(2), m.Flatten(), m.ReLU()],
+        lambda m: [m.Conv2d(1, 2, 3), m.Flatten(2)],
+    ):
+        ours, theirs = (m.Sequential(*layers(m), m.Dropout(0.5)) for m in (diy, nn))
+        theirs.load_state_dict(ours.state_dict())
+        torch.manual_seed(3)
+        got = ours(x)
+        torch.manual_seed(3)
+        torch.testing.assert_close(got, theirs(x).detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda layers: layers.append(diy.Linear(3, 2)),
+        lambda layers: layers.insert(0, diy.Linear(3, 3)),
+        lambda layers: layers.__setitem__(slice(1, None), []),
+    ],
+    ids=["one more", "one before", "one less"],
+)
+def test_layers_that_are_changed_by_hand_are_all_trained(change):
+    net = diy.Sequential(diy.Linear(3, 3), diy.Linear(3, 3))
+    change(net.layers)
+    assert list(net.state_dict()) == [f"{i}.{name}" for i in range(len(net)) for name in ("weight", "bias")]
+    assert list(net.append(diy.Linear(2, 1)).state_dict())[-1] == f"{len(net) - 1}.bias"
+
+
 def test_a_slice_keeps_the_names_of_the_whole():
     ours, theirs = (m.Sequential(m.Linear(2, 3), m.Tanh(), m.Linear(3, 1)) for m in (diy, nn))
     assert list(ours[1:].state_dict()) == list(theirs[1:].state_dict()) == ["2.weight", "2.bias"]

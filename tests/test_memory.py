@@ -3,6 +3,7 @@
 import copy
 import pickle
 import threading
+import types
 
 import pytest
 import torch
@@ -621,6 +622,117 @@ def test_what_a_learners_module_reads_must_not_change(change, inside):
     change(module)
     with pytest.raises(RuntimeError, match=r"Reading\.(factor|x) was changed after the forward"):
         network.backward(torch.ones_like(X))
+
+
+class Caching(diy.Module):
+    """A learner's module that keeps what backward needs where Python notes no assignment."""
+
+    def __init__(self):
+        self.cache, self.inputs, self.note = {}, [], types.SimpleNamespace()
+
+    def backward(self, g):
+        return 2 * g * self.kept()
+
+
+class InADictionary(Caching):
+    def forward(self, x):
+        self.cache["x"] = x
+        return x * x
+
+    def kept(self):
+        return self.cache["x"]
+
+
+class InAList(Caching):
+    def forward(self, x):
+        self.inputs.append(x)
+        return x * x
+
+    def kept(self):
+        return self.inputs.pop()
+
+
+class InAnObject(Caching):
+    def forward(self, x):
+        self.note.x = x
+        return x * x
+
+    def kept(self):
+        return self.note.x
+
+
+class InATensor(Caching):
+    def forward(self, x):
+        vars(self).setdefault("place", torch.empty_like(x)).copy_(x)
+        return x * x
+
+    def kept(self):
+        return self.place
+
+
+@pytest.mark.parametrize("kind", [InADictionary, InAList, InAnObject, InATensor])
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_a_learner_keeps_in_a_container_is_that_of_the_same_forward(kind, inside):
+    module = kind()
+    network = diy.Sequential(module) if inside else module
+    for _ in range(2):
+        network(X)
+        torch.testing.assert_close(network.backward(torch.ones_like(X)), 2 * X)
+    network(X)
+    with torch.no_grad():
+        network(OTHER)
+    with pytest.raises(RuntimeError, match=rf"{kind.__name__}\.\w+ was changed .* perhaps by a later forward"):
+        network.backward(torch.ones_like(X))
+
+
+def test_a_list_that_backward_empties_serves_a_module_in_two_places():
+    module = InAList()
+    network = diy.Sequential(module, module)
+    network(X)
+    torch.testing.assert_close(network.backward(torch.ones_like(X)), 4 * X**3)
+
+
+def test_a_module_that_remembers_may_write_into_a_list_as_well():
+    class Probe(diy.Module):
+        def __init__(self, seen):
+            self.seen = seen
+
+        def forward(self, x):
+            self.seen.append(output := x * x)
+            self.remember(output, x)
+            return output
+
+        def backward(self, g):
+            g, x = self.recall(g)
+            return 2 * g * x
+
+    seen = []
+    network = diy.Sequential(Probe(seen), Probe(seen))
+    network(X)
+    seen.append(OTHER)
+    torch.testing.assert_close(network.backward(torch.ones_like(X)), 4 * X**3)
+
+
+def test_a_gradient_that_is_changed_in_place_is_nobody_elses():
+    class Shift(diy.Module):
+        parameter_names = ("one", "two")
+
+        def __init__(self):
+            self.one, self.two = torch.zeros_like(X), torch.zeros_like(X)
+
+        def forward(self, x):
+            return x + self.one + self.two
+
+        def backward(self, g):
+            self.accumulate(self.one, g)
+            self.accumulate(self.two, g)
+            return g
+
+    module, above = Shift(), torch.ones_like(X)
+    module(X)
+    below = module.backward(above)
+    module.one.grad.mul_(0.5)  # as clipping does
+    assert all(torch.equal(g, torch.ones_like(X)) for g in (above, below, module.two.grad))
 
 
 def test_prediction_and_target_in_the_wrong_order_are_noticed():
