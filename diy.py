@@ -161,8 +161,9 @@ class Module(_Base):
             before = parameter.grad
             parameter.grad = gradient if before is None else before + gradient
 
-    def parameters(self) -> Iterator[Tensor]:
+    def parameters(self, recurse: bool = True) -> Iterator[Tensor]:
         """Yield each parameter once."""
+        _only_default("parameters", recurse=(recurse, True))
         return (parameter for _, parameter in self.named_parameters())
 
     def param(self) -> list[tuple[Tensor, Tensor | None]]:
@@ -395,9 +396,9 @@ class Loss(Function):
             RuntimeError: no forward is waiting for a backward.
         """
 
-    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Return `forward(prediction, target)`."""
-        return self.forward(prediction, target)
+    def __call__(self, input: Tensor, target: Tensor) -> Tensor:
+        """Return `forward(prediction, target)`; by name, the prediction is the `input`, as in PyTorch."""
+        return self.forward(input, target)
 
     def reduce(self, terms: Tensor) -> Tensor:
         """Return the mean or the sum of all terms; in a stack, one per network."""
@@ -807,13 +808,14 @@ class CosineAnnealingLR:
             group.setdefault("initial_lr", group["lr"])
         self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
 
-    def step(self) -> None:
+    def step(self, epoch: None = None) -> None:
         """(F28) η_t = η_min + (η_{t−1} − η_min) (1 + cos(π t / T)) / (1 + cos(π (t − 1) / T)), T being T_max.
 
         In terms of the first value, η_t = η_min + (η₀ − η_min) (1 + cos(π t / T)) / 2. Starting from the last value
         instead keeps a change made by hand or by another schedule. At t − 1 = T, and every 2 T steps after, the
         quotient is 0 / 0; there the rate rises by (η₀ − η_min) (1 − cos(π / T)) / 2.
         """
+        _only_default("step", epoch=(epoch, None))
         self.last_epoch = t = self.last_epoch + 1
         T, least = self.T_max, self.eta_min
         for group, first in zip(self.optimizer.param_groups, self.base_lrs):
@@ -835,8 +837,9 @@ class CosineAnnealingLR:
         """Resume from the state of a schedule, of diy or of PyTorch. Load the optimizer's state, too.
 
         Raises:
-            KeyError: a name is missing.
+            KeyError, TypeError: a name is missing, or `state_dict` is no dictionary.
         """
+        _check_state(state_dict)
         if missing := [name for name in self.state_dict() if name not in state_dict]:
             raise KeyError(f"this is not the state of a CosineAnnealingLR: missing {missing}")
         for name in self.state_dict():
@@ -1257,7 +1260,11 @@ def stack(networks: Iterable[Module]) -> Module:
     Raises:
         ValueError: there is no network, two are not alike, or one holds a module that cannot be stacked.
     """
+    if isinstance(networks, Module) or not isinstance(networks, Iterable):
+        raise TypeError(f"stack expects a list of networks, got {_kind(networks)}: write stack([network, ...])")
     networks = list(networks)
+    if strange := [_kind(network) for network in networks if not isinstance(network, Module)]:
+        raise TypeError(f"stack expects networks of diy, got {strange[0]}")
     for module in itertools.chain(*(network.modules() for network in networks)):
         kind = type(module)
         if module.stack_size is not None or not (kind is Linear or vars(kind).get("stackable")):
@@ -1274,7 +1281,8 @@ def stack(networks: Iterable[Module]) -> Module:
         for name in (*part.parameter_names, *part.buffer_names):
             if getattr(part, name) is not None:  # a tensor in two places stays one
                 group = torch.stack([getattr(own, name).detach() for own in parts])
-                setattr(part, name, tensors.setdefault(id(getattr(parts[0], name)), group))
+                first = getattr(parts[0], name)
+                _put(part, name, tensors.setdefault(id(first), group), first)
         part.stack_size = len(networks)
         if type(part) is Linear:
             part.__class__ = _StackedLinear
@@ -1296,7 +1304,8 @@ def unstack(network: Module) -> list[Module]:
         for part, stacked in zip(single.modules(), network.modules()):
             for name in (*part.parameter_names, *part.buffer_names):
                 if (together := getattr(stacked, name)) is not None:
-                    setattr(part, name, tensors.setdefault(id(together), together[index].detach().clone()))
+                    own = tensors.setdefault(id(together), together[index].detach().clone())
+                    _put(part, name, own, together)
             part.stack_size = None
             if type(part) is _StackedLinear:
                 part.__class__ = Linear  # type: ignore[assignment]
@@ -1329,8 +1338,11 @@ class _Housekeeping:
             elif name != "layers" or not isinstance(self, Sequential):
                 _refuse_hidden_modules(self, name, value)
 
-    def named_modules(self: Any, memo: set[int] | None = None, prefix: str = "") -> Iterator[tuple[str, Module]]:
+    def named_modules(
+        self: Any, memo: set[int] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Module]]:
         """Yield (name, module) for this module, under the name "", and all modules inside it, each once."""
+        _only_default("named_modules", remove_duplicate=(remove_duplicate, True))
         memo = set() if memo is None else memo
         if id(self) not in memo:
             memo.add(id(self))
@@ -1342,8 +1354,12 @@ class _Housekeeping:
         """Yield this module and all modules inside it, each once."""
         return (module for _, module in self.named_modules())
 
-    def named_parameters(self: Any) -> Iterator[tuple[str, Tensor]]:
+    def named_parameters(
+        self: Any, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
         """Yield (name, parameter), each parameter once, under the first of its names, as in PyTorch: "0.weight"."""
+        _only_default("named_parameters", prefix=(prefix, ""), recurse=(recurse, True))
+        _only_default("named_parameters", remove_duplicate=(remove_duplicate, True))
         seen: set[int] = set()
         for name, parameter in _named_tensors(self, "parameter_names"):
             if id(parameter) not in seen:
@@ -1372,23 +1388,31 @@ class _Housekeeping:
             parameter.frozen = not learned
         return self
 
-    def state_dict(self: Any) -> dict[str, Tensor]:
+    def state_dict(
+        self: Any, *, destination: None = None, prefix: str = "", keep_vars: bool = False
+    ) -> dict[str, Tensor]:
         """Return all parameters and buffers by name, in PyTorch's order. They share memory with the module's."""
+        _only_default("state_dict", destination=(destination, None), prefix=(prefix, ""), keep_vars=(keep_vars, False))
         return {name: tensor.detach() for name, tensor in _named_tensors(self, "parameter_names", "buffer_names")}
 
-    def load_state_dict(self: Any, state_dict: Mapping[str, Tensor], strict: bool = True) -> IncompatibleKeys:
+    def load_state_dict(
+        self: Any, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
+    ) -> IncompatibleKeys:
         """Copy the values of `state_dict` into the parameters and buffers. A refused dictionary changes nothing.
 
         Args:
             state_dict: tensors by name, from this framework or from PyTorch.
             strict: whether all names must agree. Otherwise those that both have are loaded, and the others returned.
+            assign: PyTorch's, supported at its default only.
 
         Raises:
             KeyError: a name is missing or unknown.
-            TypeError: a value is not a tensor.
+            TypeError: `state_dict` is no dictionary, or a value is not a tensor.
             ValueError: a tensor has another shape.
         """
         own = self.state_dict()
+        _only_default("load_state_dict", assign=(assign, False))
+        _check_state(state_dict)
         missing, unknown = [n for n in own if n not in state_dict], [n for n in state_dict if n not in own]
         if strict and (missing or unknown):
             raise KeyError(f"the state dict does not fit: missing {missing}, unknown {unknown}; expected {list(own)}")
@@ -1411,10 +1435,13 @@ class _Housekeeping:
         A forward from before the move can't be gone back through any more.
 
         Raises:
-            TypeError: the dtype is not a floating-point one.
+            TypeError: the dtype is not a floating-point one, or the device is "meta".
         """
-        if not torch.empty(0).to(*args, **kwargs).is_floating_point():
+        wanted = torch.empty(0).to(*args, **kwargs)
+        if not wanted.is_floating_point():
             raise TypeError("modules can be moved to floating-point dtypes alone, such as torch.float64")
+        if any(p.is_meta != wanted.is_meta for p in self.parameters()):
+            raise TypeError('modules can\'t be moved to or from "meta": build them there, with device="meta"')
         for module in self.modules():
             vars(module)["_memory"] = _Memory()
             for name in (*module.parameter_names, *module.buffer_names):
@@ -2043,6 +2070,7 @@ def _only_default(owner: object, **arguments: tuple[Any, ...]) -> None:
     """Refuse arguments of PyTorch's with other values than those supported, the first of which is the default."""
     name = owner if isinstance(owner, str) else type(owner).__name__
     for argument, (value, *supported) in arguments.items():
+        value = bool(value) if type(value).__name__ in ("bool", "bool_") else value  # NumPy's
         simple = value is None or isinstance(value, (bool, str, tuple, list, numbers.Number))
         if not simple or all(value is not one and value != one for one in supported):
             got = f"{value!r}" if simple else f"a {_kind(value)}"
@@ -2128,7 +2156,7 @@ def _alike(one: Module, other: Module) -> bool:
     def description(network: Module) -> list[Any]:
         tensors = list(_named_tensors(network, "parameter_names", "buffer_names"))
         first = {id(tensor): index for index, (_, tensor) in reversed([*enumerate(tensors)])}
-        described = [(name, t.shape, t.dtype, t.device, first[id(t)]) for name, t in tensors]
+        described = [(name, t.shape, t.dtype, t.device, first[id(t)], _frozen(t)) for name, t in tensors]
         return [described, repr(network), [(name, type(module)) for name, module in network.named_modules()]]
 
     def attributes(module: Module) -> dict[str, Any]:
@@ -2138,16 +2166,36 @@ def _alike(one: Module, other: Module) -> bool:
     def equal(a: Any, b: Any) -> bool:
         if isinstance(a, Tensor) or isinstance(b, Tensor):
             return isinstance(a, Tensor) and isinstance(b, Tensor) and torch.equal(a, b)
-        return a is b or bool(a == b)
-
-    def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
-        return a.keys() == b.keys() and all(equal(a[name], b[name]) for name in a)
+        if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+            return len(a) == len(b) and all(map(equal, a, b))
+        if isinstance(a, dict) and isinstance(b, dict):
+            return a.keys() == b.keys() and all(equal(a[name], b[name]) for name in a)
+        if a is b or getattr(a, "shape", None) != getattr(b, "shape", None):
+            return a is b
+        same = a == b
+        return bool(same.all() if hasattr(same, "all") else same)  # an array of NumPy's compares each number
 
     if description(one) != description(other):
         return False
     return all(
-        a.training == b.training and same(attributes(a), attributes(b)) for a, b in zip(one.modules(), other.modules())
+        a.training == b.training and equal(attributes(a), attributes(b)) for a, b in zip(one.modules(), other.modules())
     )
+
+
+def _frozen(tensor: Tensor) -> bool:
+    return getattr(tensor, "frozen", False)
+
+
+def _check_state(state_dict: Any) -> None:
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(
+            f"a state dict is a dictionary, got {_kind(state_dict)}: torch.load(path) reads one from a file"
+        )
+
+
+def _put(module: Module, name: str, tensor: Tensor, old: Tensor) -> None:
+    setattr(module, name, tensor)
+    tensor.frozen = _frozen(old)  # type: ignore[attr-defined]
 
 
 # Settings and states of optimizers
@@ -2208,11 +2256,17 @@ def _optimizer_state(optimizer: Optimizer) -> dict[str, Any]:
 def _load_optimizer_state(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
     own, name = optimizer.param_groups[0], type(optimizer).__name__
     parameters = own["params"]
-    if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
-        raise KeyError("this is no state of an optimizer: expected state and param_groups")
-    if len(state_dict["param_groups"]) != 1:
-        raise ValueError(f"{name} has one group of parameters, the state has {len(state_dict['param_groups'])}")
-    (group,) = copy.deepcopy(state_dict["param_groups"])
+    _check_state(state_dict)
+    states: Any = state_dict.get("state")
+    groups: Any = state_dict.get("param_groups")
+    listed = isinstance(groups, list) and all(
+        isinstance(group, dict) and isinstance(group.get("params"), list) for group in groups
+    )
+    if not isinstance(states, dict) or not listed:
+        raise KeyError("this is no state of an optimizer: expected state and param_groups, with params")
+    if len(groups) != 1:
+        raise ValueError(f"{name} has one group of parameters, the state has {len(groups)}")
+    (group,) = copy.deepcopy(groups)
     indices = group.pop("params")
     if len(indices) != len(parameters):
         raise ValueError(f"{name} has {len(parameters)} parameters, the state has {len(indices)}")
@@ -2226,7 +2280,7 @@ def _load_optimizer_state(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
         settings[setting] = _check_setting(optimizer, setting, settings[setting])
     state: dict[Tensor, dict[str, Any]] = {}
     for index, parameter in zip(indices, parameters):
-        values = {key: copy.deepcopy(value) for key, value in state_dict["state"].get(index, {}).items()}
+        values = {key: copy.deepcopy(value) for key, value in states.get(index, {}).items()}
         for key, value in values.items():
             if key == "step":
                 values[key] = int(value)

@@ -306,3 +306,51 @@ def test_a_layer_in_a_sequential_refuses_another_dtype(build):
     layer = build()
     with pytest.raises(TypeError, match=r"^layer 0, .*the input is torch\.float64, the weights are torch\.float32"):
         diy.Sequential(layer)(torch.randn((2, 4, 3) if layer.stack_size else (4, 3, 3, 3), dtype=torch.float64))
+
+
+def test_methods_take_pytorchs_defaults():
+    net = diy.Sequential(diy.Linear(3, 2))
+    schedule = diy.CosineAnnealingLR(diy.SGD(net.parameters()), 3)
+    for ours, theirs, given in (
+        (net.parameters, nn.Module.parameters, ()),
+        (net.named_parameters, nn.Module.named_parameters, ()),
+        (net.named_modules, nn.Module.named_modules, ()),
+        (net.load_state_dict, nn.Module.load_state_dict, (net.state_dict(),)),
+        (net.train, nn.Module.train, ()),
+        (net.zero_grad, nn.Module.zero_grad, ()),
+        (schedule.step, torch.optim.lr_scheduler.CosineAnnealingLR.step, ()),
+    ):
+        ours(*given, **defaults(theirs))
+    assert list(net.state_dict(destination=None, prefix="", keep_vars=False)) == ["0.weight", "0.bias"]
+    with pytest.raises(
+        ValueError, match="load_state_dict supports PyTorch's argument assign with False only, got True"
+    ):
+        net.load_state_dict(net.state_dict(), assign=True)
+
+
+def test_prediction_and_target_have_pytorchs_names():
+    p, t = torch.randn(2, 4, 3)
+    assert diy.MSELoss()(input=p, target=t) == nn.MSELoss()(input=p, target=t)
+
+
+def test_a_boolean_of_numpy_is_one():
+    numpy = pytest.importorskip("numpy")
+    assert diy.ReLU(inplace=numpy.bool_(False))
+    with pytest.raises(ValueError, match="got True"):
+        diy.ReLU(inplace=numpy.bool_(True))
+
+
+def test_a_network_is_not_moved_to_meta():
+    net = diy.Linear(3, 2)
+    with pytest.raises(TypeError, match='or from "meta": build them there'):
+        net.to("meta")
+    assert net.weight.device.type == "cpu"
+
+
+@pytest.mark.parametrize("state", [None, "model.pt", [("weight", torch.ones(2, 3))]], ids=["None", "a path", "a list"])
+def test_a_state_that_is_no_dictionary(state):
+    net = diy.Linear(3, 2)
+    optimizer = diy.SGD(net.parameters())
+    for one in (net, optimizer, diy.CosineAnnealingLR(optimizer, 3)):
+        with pytest.raises(TypeError, match=r"a state dict is a dictionary, got .*: torch\.load"):
+            one.load_state_dict(state)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy
 import pytest
 import torch
 
@@ -289,3 +290,47 @@ def test_the_loss_of_a_stack_needs_a_dimension_for_the_networks_and_one_more():
 def test_one_network_is_a_stack_too():
     network, x = diy.Sequential(diy.Linear(2, 3), diy.Tanh()), torch.ones(5, 2)
     assert torch.equal(diy.stack([network])(x[None]), network(x)[None])
+
+
+def test_a_frozen_parameter_is_frozen_in_a_stack_too():
+    networks = [diy.Sequential(diy.Linear(2, 3), diy.Linear(3, 2)) for _ in range(2)]
+    networks[0][0].weight.requires_grad = False
+    with pytest.raises(ValueError, match="alike"):
+        diy.stack(networks)
+    networks[1][0].weight.requires_grad = False
+    stacked = diy.stack(networks)
+    for network in (stacked, diy.unstack(stacked)[1]):
+        network(torch.randn(2, 5, 2) if network is stacked else torch.randn(5, 2))
+        network.backward(torch.randn(2, 5, 2) if network is stacked else torch.randn(5, 2))
+        assert [name for name, p in network.named_parameters() if p.grad is None] == ["0.weight"]
+
+
+class Weighted(diy.Module):
+    stackable = True
+
+    def __init__(self, weights):
+        self.weights = weights
+
+    def forward(self, x):
+        raise NotImplementedError
+
+    backward = forward
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [lambda k: [torch.tensor([1.0, k])], lambda k: {"w": (k, torch.ones(3) * k)}, lambda k: numpy.array([1.0, k])],
+    ids=["list", "dictionary", "array"],
+)
+def test_numbers_in_containers_must_be_alike(weights):
+    assert diy.stack([Weighted(weights(2)), Weighted(weights(2))]).stack_size == 2
+    with pytest.raises(ValueError, match="alike"):
+        diy.stack([Weighted(weights(2)), Weighted(weights(100))])
+
+
+@pytest.mark.parametrize(
+    "networks", [diy.Sequential(diy.Linear(2, 2), diy.Linear(2, 2)), None, [torch.nn.Linear(2, 2)]]
+)
+def test_a_stack_is_made_of_a_list_of_networks(networks):
+    with pytest.raises(TypeError, match="stack expects"):
+        diy.stack(networks)

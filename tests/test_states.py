@@ -134,8 +134,9 @@ def test_states_of_optimizers_are_pytorchs(kind, options):
             r"momentum_buffer of parameter 0 must have .*\(3, 2\), got \(7,\)",
         ),
         (lambda state: state.pop("state"), KeyError, "no state of an optimizer"),
+        (lambda state: state["param_groups"][0].pop("params"), KeyError, "no state of an optimizer"),
     ],
-    ids=range(7),
+    ids=range(8),
 )
 def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(change, error, words):
     _, optimizer = trained(diy, "SGD", momentum=0.9)
