@@ -441,6 +441,7 @@ class _Slopes:
         error: a bound for the error of the slope.
         reach: the size of the slopes nearby; what is tiny beside it is as good as 0.
         floor: the rounding of a slope that is 0 because all cancels.
+        lost: where it is dead, the size of a slope that would be lost in rounding beside those far away.
         still: whether the output stays the same, up to rounding, however far one goes.
         dead: whether it stays exactly the same, up to a place from which on it clearly does not.
         jump, edge: whether the output jumps here, or right beside is no finite number.
@@ -451,6 +452,7 @@ class _Slopes:
     error: Tensor
     reach: Tensor
     floor: Tensor
+    lost: Tensor
     still: Tensor
     dead: Tensor
     jump: Tensor
@@ -489,7 +491,7 @@ def _slopes(subject: _Subject, tensor: Tensor, directions: Tensor, output: Tenso
             settle(count)
     nothing = torch.zeros(len(directions), output.numel())
     columns = zip(*(rows[index] for index in range(len(rows))))
-    return _Slopes(*map(torch.stack, columns) if rows else [nothing] * 5 + [nothing != 0] * 4)
+    return _Slopes(*map(torch.stack, columns) if rows else [nothing] * 6 + [nothing != 0] * 4)
 
 
 def _fit(
@@ -505,27 +507,32 @@ def _fit(
     finest = steps[:-2] <= 8.0**-7 * least.clamp(min=1e-9 * largest)
     rounding = subject.eps * base.abs()
     noise = torch.maximum(rounding, seen.where(finest, 0.0).amax(1))
+    # Where nothing moves at first, as in 1 − cos x at 0, and then by few bits, that is rounding; a kink has all bits.
+    sides = torch.maximum(right.abs(), left.abs())
+    moves = sides * steps
+    finite = moves.where(moves.isfinite(), 0.0)
+    little = moves.where(moves > 0, math.inf).amin(1)
+    grains = (moves[:, -1] == 0) & (little <= 1e-6 * finite.amax(1)) & (little.frexp().mantissa * 1024 % 1 == 0)
+    noise = torch.where(grains, torch.maximum(noise, little), noise)
     slope, error = _limit(middle, steps, (64, 4096, 8), noise)
     gap, gap_error = _limit(right - left, steps, (8, 512), 2 * noise)
-    sides = torch.maximum(right.abs(), left.abs())
     near = (steps <= least / 8) & (steps > least / 512)  # the first two of these
     reach = sides.where(near & sides.isfinite(), 0.0).amax(1)
     kink = gap.abs() > 4 * gap_error + 1e-6 * reach
     error = torch.where(
         gap_error > 8 * error + 0.1 * torch.maximum(reach, slope.abs()), gap_error, error
     )  # no slope to the right or to the left
-    moves = sides * steps
     error = error.where(moves.amax(1) != 0, 0.0)
     tiny = 1e4 * rounding.max()
     still = (moves / (1 + steps / largest) <= (64 * noise).clamp(max=tiny)[:, None]).all(1)
     jump = moves[:, -1] > torch.maximum(moves[:, -4] / 2, tiny)
-    finite = moves.where(moves.isfinite(), 0.0)
     error = error.where(
         still | (noise <= 1e-3 * finite.amax(1)), math.inf
     )  # what it does is all below the finest steps
     least_slope = sides.where(sides > 0, math.inf).amin(1)
     dead = (slope == 0) & (reach == 0) & (error <= 1e-6 * least_slope)
-    parts = (slope, torch.where(kink, gap, 0.0), error, reach, rounding / least[:, 0])
+    lost = torch.where(dead, 2.0**-54 * finite.div(steps).amax(1), 0.0)
+    parts = (slope, torch.where(kink, gap, 0.0), error, reach, rounding / least[:, 0], lost)
     return *(part.where(base.isfinite(), 0.0) for part in parts), still, dead, jump, ~moves[:, -1].isfinite()
 
 
@@ -620,7 +627,7 @@ def _judge(subject: _Subject, name: str, shape: torch.Size, got: Any, above: Ten
     difference, size = (got - nearest).abs(), torch.maximum(got.abs().where(~got.isinf(), 0.0), nearest.abs())
     still, blind = slopes.still.all(1), int((weights == 0).sum())  # blind: for outputs that are no finite numbers
     floor = 64 * (subject.eps * (slopes.slope.abs() @ sizes) + (slopes.floor @ sizes).where(still, 0.0))
-    floor += 1e-150  # squares of less vanish in float64
+    floor += slopes.lost @ sizes + 1e-150  # squares of less vanish in float64
     zero = still | (got == 0) & (slopes.dead | slopes.still).all(1)
     known = (error <= 5e-4 * size) | (error <= 1e-6 * reach) | zero
     bad = error.isfinite() & ~(difference <= subject.tolerance * size + error + floor) & (got.isfinite() | (blind == 0))

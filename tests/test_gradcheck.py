@@ -396,3 +396,22 @@ def test_an_exception_that_cannot_say_what_it_is_gives_a_verdict():
 
     check = check_gradients(Raises(), numbers(3), verbose=False)
     assert check.wrong and "forward raised MuteError" in check["forward"].reason
+
+
+@pytest.mark.parametrize(
+    ("forward", "slope"),
+    [
+        (lambda x: 1 - torch.cos(x), torch.sin),
+        (lambda x: torch.exp(x) - 1, torch.exp),
+        (
+            torch.nn.functional.gelu,
+            lambda x: 0.5 * (1 + torch.erf(x / 2**0.5)) + x * torch.exp(-x * x / 2) / 2.5066282746,
+        ),
+    ],
+    ids=["1 - cos", "exp - 1", "gelu"],
+)
+@pytest.mark.parametrize("numbers", [[1e-5, 2e-6, 3e-8, 1e-12], [4.3e-17, 0.5, 1.0], [-5.0, -20.0, -40.0]])
+def test_what_cancels_in_forward_is_not_wrong(forward, slope, numbers):
+    numbers = torch.tensor(numbers, dtype=torch.float64)
+    assert not check_gradients(Function(forward, slope), numbers, verbose=False).wrong
+    assert not check_gradients(Function(forward, lambda x: 1.01 * slope(x)), numbers, verbose=False).right
