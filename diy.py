@@ -2129,11 +2129,11 @@ def _named_tensors(module: Any, *kinds: str, prefix: str = "") -> Iterator[tuple
         if isinstance(names, str):
             raise TypeError(f'{owner}.{kind} is the string "{names}": write a tuple, with a comma, ("{names}",)')
         for name in names:
-            tensor = getattr(module, name, "missing")
+            tensor = getattr(module, name, NotImplemented)
             if isinstance(tensor, Tensor):
                 yield prefix + name, tensor
             elif tensor is not None:
-                got = "not set in __init__" if tensor == "missing" else f"a {_kind(tensor)}"
+                got = "not set in __init__" if tensor is NotImplemented else f"a {_kind(tensor)}"
                 raise TypeError(f"{owner}.{name}, named in {kind}, is {got}: each name belongs to one tensor")
     for name, child in module.named_children():
         yield from _named_tensors(child, *kinds, prefix=f"{prefix}{name}.")

@@ -253,11 +253,12 @@ class _Subject:
             raise _SlipError("module", f"got the class {module.__name__}: make an object of it, {module.__name__}(...)")
         for method in "forward", "backward":
             if not callable(getattr(module, method, None)):
-                similar = difflib.get_close_matches(method, dir(module), 1, 0.8)
+                similar = difflib.get_close_matches(method, {*dir(module)} - {method}, 1, 0.8)
                 hint = f"is its {similar[0]} meant to be that?" if similar else "a module has a forward and a backward"
                 if isinstance(module, torch.nn.Module):
                     hint = "PyTorch leaves it to autograd, there is nothing of your own to check"
-                raise _SlipError("module", f"{type(module).__name__} cannot be checked: it has no {method}: {hint}")
+                fault = f"its {method} is no method" if hasattr(module, method) else f"it has no {method}: {hint}"
+                raise _SlipError("module", f"{type(module).__name__} cannot be checked: {fault}")
         for what, value in ("input", input), ("target", target):
             if not isinstance(value, Tensor) and (what == "input" or value is not None):
                 wanted = "a floating-point tensor" if what == "input" else "a tensor"
@@ -276,6 +277,8 @@ class _Subject:
         parts = list(_walk(self.module, shared))
         self.held = [(path, part) for path, part in parts if isinstance(part, Tensor)]
         self.generators = [part for _, part in parts if isinstance(part, torch.Generator)]
+        if meta := [path for path, tensor in self.held if tensor.is_meta]:
+            raise _SlipError(meta[0], f'{meta[0]} is on the device "meta", which holds no numbers')
         self.narrow: dict[torch.dtype, str] = {}
         self.fits = [torch.float32, torch.bfloat16]  # the dtypes in which all outputs can be written
         _to_float64([tensor for _, tensor in self.held])
@@ -420,6 +423,8 @@ def _to_float64(tensors: Sequence[Tensor]) -> None:
     converted: dict[int, Tensor] = {}
     for tensor in tensors:
         tensor.grad = None
+        if getattr(tensor, "frozen", False):
+            tensor.frozen = False  # a gradient that is spared could not be checked
         if tensor.is_floating_point() and tensor.layout == torch.strided and tensor.numel():
             key = tensor.untyped_storage().data_ptr()
             if key not in converted:
@@ -591,6 +596,8 @@ def _verdicts(subject: _Subject) -> Iterator[Verdict]:
         if i and verdict.right and _differ(twice[i], 2 * got, 1e-4, 1e-12).any():
             what = "did not double it" if _differ(twice[i], got, 1e-4, 1e-12).any() else "replaced it"
             verdict = replace(verdict, right=False, reason=f"backward must add to .grad: a second backward {what}")
+        if not i and verdict.right and _differ(twice[i], got, 1e-4, 1e-12).any():
+            verdict = replace(verdict, right=False, reason="a second forward and backward gave another gradient")
         if verdict.right and own.gap.any():
             # One by one, the components may lie between the slopes at a kink. So must several that are moved together.
             several = 0.5 + torch.rand(8, *tensor.shape, generator=generator)

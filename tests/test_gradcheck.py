@@ -1,6 +1,7 @@
 """The gradient checker: it calls right gradients right, wrong ones wrong, and names the well-known mistakes."""
 
 import math
+import types
 
 import pytest
 import torch
@@ -415,3 +416,28 @@ def test_what_cancels_in_forward_is_not_wrong(forward, slope, numbers):
     numbers = torch.tensor(numbers, dtype=torch.float64)
     assert not check_gradients(Function(forward, slope), numbers, verbose=False).wrong
     assert not check_gradients(Function(forward, lambda x: 1.01 * slope(x)), numbers, verbose=False).right
+
+
+def test_a_frozen_parameter_is_checked_nevertheless():
+    layer = diy.Linear(3, 2)
+    layer.weight.requires_grad = False
+    assert check_gradients(layer, numbers(4, 3), verbose=False)
+    assert layer.weight.frozen
+
+
+def test_an_input_gradient_that_changes_with_the_calls_is_wrong():
+    class Tired(diy.Tanh):
+        calls = 0
+
+        def backward(self, gradient):
+            self.calls += 1
+            return super().backward(gradient) * (1 if self.calls != 2 else 0.9)
+
+    check = check_gradients(Tired(), numbers(3), verbose=False)
+    assert check.wrong and "a second forward and backward gave another" in check["input"].reason
+
+
+def test_a_module_without_numbers_and_a_forward_that_is_none():
+    assert 'weight is on the device "meta"' in str(check_gradients(diy.Linear(3, 2, device="meta"), numbers(4, 3)))
+    check = check_gradients(types.SimpleNamespace(forward=1, backward=2), numbers(3), verbose=False)
+    assert "cannot be checked: its forward is no method" in check["module"].reason

@@ -5,6 +5,7 @@ import pickle
 import threading
 import types
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -531,6 +532,12 @@ def test_a_parameter_that_would_never_be_trained_is_named(names, factor, error, 
     module = type("Scale", (Scale,), {"parameter_names": names, "__module__": __name__})(factor)
     with pytest.raises(error, match=words):
         list(diy.Sequential(module).parameters())
+
+
+def test_a_parameter_that_is_an_array_is_named():
+    module = Scale(numpy.ones(3))
+    with pytest.raises(TypeError, match=r"Scale\.factor, named in parameter_names, is a ndarray"):
+        list(module.parameters())
 
 
 def test_a_parameter_without_a_name_is_noticed_when_it_gets_its_gradient():
