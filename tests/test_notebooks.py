@@ -24,7 +24,7 @@ from course.execute import FOLDER, PICTURES, notebooks, picture, pictures, provi
 
 import diy
 from experiments import evaluation
-from experiments.circle import error_rate
+from experiments.circle import disk_data, error_rate
 
 SKELETON = ["The question", "The algebra", "The code", "The check", "A picture", "Exercises"]
 LONGEST_CELL = 30
@@ -327,6 +327,9 @@ def test_what_notebook_4_says_about_one_thing_changed(as_in_a_kernel):
     assert errors(activation=None)[1] > 0.3
     seen, fresh = errors(samples=50, epochs=1000)
     assert seen <= 0.04 < fresh < 0.15
+    points, labels = disk_data(100_000, torch.Generator().manual_seed(0))
+    lines = [points[:, 0] < at for at in torch.linspace(0.4, 0.8, 41)]
+    assert 0.36 < min((line != labels).double().mean() for line in lines) < 0.38
 
 
 def test_what_notebook_4_says_about_the_rounds_of_2019():
@@ -340,6 +343,8 @@ def test_what_notebook_4_says_about_the_rounds_of_2019():
     assert stdev([*nine, worst]) > 1.7 and stdev(nine) < 0.35 and round(mean([*nine, worst]) - mean(nine), 1) == 0.5
     gap = [r.test_error - r.train_error for r in rounds["diy-sgd"]]
     assert 4.5 < mean(gap) / (stdev(gap) / 10**0.5) < 5.5
+    assert 0.28 < mean(gap) / mean(r.test_error for r in rounds["diy-sgd"]) < 0.38
+    assert mean(r.loss[-1] for r in rounds["torch-sgd"]) > 0.25  # worse than ½ to everything
     assert median(r.test_error for r in kept.models["diy-tuned"]) == 0.012
     assert sum(len(set(r.predictions.tolist())) == 1 for r in rounds["torch-sgd"]) == 5
 

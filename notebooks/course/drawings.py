@@ -260,23 +260,26 @@ def draw_view(ax: Axes, view: View, title: str) -> None:
     ax.add_patch(plt.Circle((0, 0), RADIUS, fill=False, color=GRAY, linestyle="--"))
     ax.plot(*view.wrong.T, "x", color=VERMILION, markersize=4)
     ax.set(aspect="equal", xticks=[], yticks=[], title=f"{title}{100 * view.error:.1f} % wrong")
+    ax.set(xlabel="$x_1$", ylabel="$x_2$")
 
 
 def draw_views(views: Mapping[str, View]) -> Figure:
     """Draw views beside each other, three in a row, each below its name."""
     rows = (len(views) + 2) // 3
-    figure, panels = plt.subplots(rows, 3, figsize=(WIDTH, 2.95 * rows))
+    figure, panels = plt.subplots(rows, 3, figsize=(WIDTH, 2.95 * rows + 0.3))
     for ax, (name, one) in zip(panels.flat, views.items()):
         draw_view(ax, one, f"{name}: ")
+        ax.label_outer()
     return figure
 
 
 def draw_disk(points: Tensor, labels: Tensor) -> Figure:
     """Draw points of the square, coloured by their labels, and the circle."""
-    figure, ax = plt.subplots(figsize=(4.4, 4.4))
+    figure, ax = plt.subplots(figsize=(4.6, 4.7))
     for label, colour, marker in (1, BLUE, "o"), (0, ORANGE, "^"):
         ax.plot(*points[labels == label].T, marker, color=colour, markersize=3.5, label=f"label {label}")
     ax.add_patch(plt.Circle((0, 0), RADIUS, fill=False, color="black", linewidth=1.5))
     ax.set(aspect="equal", xlim=(-1, 1), ylim=(-1, 1), xticks=[-1, 0, 1], yticks=[-1, 0, 1])
+    ax.set(xlabel="$x_1$", ylabel="$x_2$")
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=2, frameon=False)
     return figure
