@@ -123,7 +123,7 @@ def runs(number: int, seed: int = SEED, epochs: int = 100) -> tuple[Run, Run]:
 def exhibit(number: int, description: str) -> tuple[Run, Run]:
     """Show the losses and labels of an exhibit and of its healthy twin, and return both runs."""
     healthy, ill = runs(number)
-    figure, (left, *squares) = plt.subplots(1, 3, figsize=(WIDTH, 2.7), width_ratios=[1.25, 1, 1])
+    figure, (left, *squares) = plt.subplots(1, 3, figsize=(WIDTH, 3.1), width_ratios=[1.25, 1, 1])
     looks = zip((ill, healthy), squares, (VERMILION, BLUE), ("-", "--"), ("exhibit", "healthy twin"))
     for run, axes, color, style, name in looks:
         left.plot(run.losses, style, color=color, label=name)
@@ -131,7 +131,7 @@ def exhibit(number: int, description: str) -> tuple[Run, Run]:
         axes.contourf(run.labels.flip(0), levels=[-0.5, 0.5, 1.5], colors=[ORANGE, BLUE], extent=square, alpha=0.6)
         axes.add_patch(plt.Circle((0, 0), RADIUS, fill=False, edgecolor="black", linewidth=1.5))
         axes.add_patch(plt.Rectangle((-1, -1), 2, 2, fill=False, edgecolor="black", linestyle=":"))
-        axes.set(aspect="equal", xticks=[], yticks=[])
+        axes.set(aspect="equal", xticks=[], yticks=[], xlabel="$x_1$", ylabel="$x_2$")
         axes.set_title(f"{name}: {100 * run.error:.1f} %", fontsize="medium")
     left.set(xlabel="epoch", ylabel="mean squared error", ylim=(0, None))
     left.legend(frameon=False, fontsize="small")
