@@ -844,7 +844,7 @@ WRONG["circle.1"] = [
     ((50, 0.0158), "The standard deviation in percent: give it in percent"),
     ((50, 15.8), "that is the number of points"),
     ((50, 0.025), "that is the variance"),
-    ((50, 0.79), "belongs below the root"),
+    ((50, 0.79), "belongs under the root"),
     ((50, 2.24), "1 − p is missing"),
     ((50, 1.7), "is not 1.7. Use the formula"),
     ((50, 1.59), "It is close"),

@@ -87,8 +87,8 @@ def exercise_3(leaky_relu) -> str:
 def _leaky(module: Passes, slope: float, s: Tensor, G: Tensor) -> None:
     mistakes = {
         "negative inputs are lost, as in ReLU: multiply them by the slope.": s.relu(),
-        "it lets everything through; only what is above zero passes whole.": s,
-        "all is multiplied by the slope; what is above zero passes whole.": slope * s,
+        "it lets everything through; only what is above zero passes unchanged.": s,
+        "all is multiplied by the slope; what is above zero passes unchanged.": slope * s,
         "the two sides are exchanged.": torch.where(s > 0, slope * s, s),
         "negative inputs become positive: the slope is above zero on both sides.": torch.where(s > 0, s, -slope * s),
         "negative inputs become the slope itself: multiply.": torch.where(s > 0, s, torch.full_like(s, slope)),
@@ -106,7 +106,7 @@ def _leaky(module: Passes, slope: float, s: Tensor, G: Tensor) -> None:
         "the two sides are exchanged.": torch.where(s > 0, slope * G, G),
         "it asks for the sign of the gradient; the sign of the input is what counts.": torch.where(G > 0, G, slope * G),
         "it is multiplied by the output; the slope is a constant on each side.": G * torch.where(s > 0, s, slope * s),
-        "it is multiplied by the slope everywhere; what is above zero passes whole.": slope * G,
+        "it is multiplied by the slope everywhere; what is above zero passes unchanged.": slope * G,
         "where the input is negative, the slope itself comes back: multiply by the gradient.": torch.where(
             s > 0, G, torch.full_like(G, slope)
         ),

@@ -29,7 +29,7 @@ def exercise_1(output_size) -> str:
             "half a step gives no window: round down, and only then add.": math.ceil(places / stride),
             "the stride does not count yet.": places + 1,
             "the stride multiplies, and should divide.": places * stride + 1,
-            "the one more window is no step: add it after the division.": (places + 1) // stride,
+            "the extra window is not a step: add it after the division.": (places + 1) // stride,
             "that is one window too many.": places // stride + 2,
             "that is the number of pixels after padding.": size + 2 * padding,
             "only the padding is divided by the stride.": size + 2 * padding // stride - kernel + 1,
@@ -47,7 +47,7 @@ def exercise_1(output_size) -> str:
     for case, expected in ((7, 3), 5), ((9, 4, 2), 3):
         got = run("output_size", output_size, **dict(zip(names, case)))
         expect_number(f"output_size{case}", got, expected, hint=left_out)
-    return "So LeNet makes 28 pixels 28, then 14, 10 and 5."
+    return "So in LeNet 28 pixels stay 28, and then become 14, 10 and 5."
 
 
 @any_precision

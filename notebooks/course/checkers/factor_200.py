@@ -169,7 +169,7 @@ def _accumulated(accumulate, sizes: tuple[int, ...], outputs: int) -> None:
         "each chunk's gradient is weighted with the inverse of its share.": sum(p / s for s, p in zip(shares, parts)),
         "each chunk is weighted twice.": sum(share * part for share, part in zip(shares, weighted)),
         "the sign is wrong. Are prediction and target exchanged?": -expected,
-        "each chunk is multiplied by the number of chunks: which share does it have?": len(sizes) * sum(parts),
+        "each chunk is multiplied by the number of chunks: what share does it have?": len(sizes) * sum(parts),
         "the factor 2 of the square's derivative is missing.": expected / 2,
         "it is all zero: zero_grad stands after the loop, or the factor is 0.": 0 * expected,
     }

@@ -84,8 +84,8 @@ def exercise_4(relu_std) -> str:
             "that halves the variance; ReLU halves the mean square, and the weights must make up for it.": math.sqrt(
                 0.5 / size_in
             ),
-            "a factor stands outside the root that belongs into it.": 2 / math.sqrt(size_in),
-            "the number of inputs belongs below the root, too.": math.sqrt(2) / size_in,
+            "a factor stands outside the root, and belongs under it.": 2 / math.sqrt(size_in),
+            "the number of inputs belongs under the root, too.": math.sqrt(2) / size_in,
             "that is a variance, and for tanh.": 1 / size_in,
             "the more inputs, the smaller the weights must be: divide.": math.sqrt(2 * size_in),
             "that is the inverse: the more inputs, the smaller the weights must be.": math.sqrt(size_in / 2),
