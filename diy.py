@@ -1317,20 +1317,20 @@ def unstack(network: Module) -> list[Module]:
 
 
 class IncompatibleKeys(NamedTuple):
-    """What `load_state_dict(strict=False)` has passed over."""
+    """What `load_state_dict(strict=False)` skipped."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]
 
 
 class _Housekeeping:
-    """The methods of Module that have no part in learning: they walk through modules, save, move and print them."""
+    """The methods of Module that play no part in learning: they walk through modules, save, move and print them."""
 
     def named_children(self: Any) -> Iterator[tuple[str, Module]]:
         """Yield (name, module) for the modules directly inside this one.
 
         Raises:
-            TypeError: an attribute holds modules in a list, where parameters would be lost.
+            TypeError: an attribute holds modules in a list, where their parameters would be missed.
         """
         for name, value in vars(self).items():
             if isinstance(value, Module):
@@ -1383,7 +1383,7 @@ class _Housekeeping:
         return self.train(False)
 
     def requires_grad_(self: Any, learned: bool = True) -> Any:
-        """Freeze all parameters with False, so that backward adds nothing to their `.grad`; return self."""
+        """With False, freeze all parameters: backward adds nothing to their `.grad`. Return self."""
         for parameter in self.parameters():
             parameter.frozen = not learned
         return self
@@ -1402,13 +1402,13 @@ class _Housekeeping:
 
         Args:
             state_dict: tensors by name, from this framework or from PyTorch.
-            strict: whether all names must agree. Otherwise those that both have are loaded, and the others returned.
+            strict: whether all names must agree. Otherwise the names in common are loaded, and the others returned.
             assign: PyTorch's, supported at its default only.
 
         Raises:
             KeyError: a name is missing or unknown.
-            TypeError: `state_dict` is no dictionary, or a value is not a tensor.
-            ValueError: a tensor has another shape.
+            TypeError: `state_dict` is not a dictionary, or a value is not a tensor.
+            ValueError: a tensor has the wrong shape.
         """
         own = self.state_dict()
         _only_default("load_state_dict", assign=(assign, False))
@@ -1432,14 +1432,14 @@ class _Housekeeping:
     def to(self: Any, *args: Any, **kwargs: Any) -> Any:
         """Move parameters, gradients and buffers to a device or a floating-point dtype, in place; return self.
 
-        A forward from before the move can't be gone back through any more.
+        After the move, a backward for an earlier forward is refused.
 
         Raises:
             TypeError: the dtype is not a floating-point one, or the device is "meta".
         """
         wanted = torch.empty(0).to(*args, **kwargs)
         if not wanted.is_floating_point():
-            raise TypeError("modules can be moved to floating-point dtypes alone, such as torch.float64")
+            raise TypeError("modules can only be moved to floating-point dtypes, such as torch.float64")
         if any(p.is_meta != wanted.is_meta for p in self.parameters()):
             raise TypeError('modules can\'t be moved to or from "meta": build them there, with device="meta"')
         for module in self.modules():
@@ -1477,10 +1477,10 @@ class _Housekeeping:
 
 
 class _Remembering:
-    """What every Function does unseen: it notes where forward keeps something, and copies go without their memory."""
+    """What every Function does unseen: it notes which attributes forward sets, and copies have no memory."""
 
     def _check(self: Any, *inputs: Any) -> None:
-        """Refuse what `forward` can't take, called with the same arguments. Here: what is not floating-point."""
+        """Refuse arguments that `forward` can't take. By default: anything that is not floating-point."""
         _check_floating("prediction" if isinstance(self, Loss) else "input", inputs[0])
 
     def __setattr__(self: Any, name: str, value: Any) -> None:
@@ -1504,8 +1504,8 @@ class _Switch(property):
 class Parameter(Tensor):
     """What a tensor named in `parameter_names` becomes: it can be frozen, and copies of it have no `.grad`.
 
-    Automatic differentiation has no part in it, so that `requires_grad` is False. Setting that to False, PyTorch's way
-    to freeze a parameter, freezes it: backward adds nothing to its `.grad`. Setting it to True lets it learn again.
+    `requires_grad` always reads False, since automatic differentiation plays no part. Setting it to False still freezes
+    the parameter, as in PyTorch: backward adds nothing to its `.grad`. Setting it to True lets it learn again.
     """
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # results are plain tensors
@@ -1520,7 +1520,7 @@ class Parameter(Tensor):
         changes_count = not self.is_inference()
         Tensor.data.__set__(self, values)  # type: ignore[attr-defined]
         if changes_count:
-            self.copy_(self)  # a change in place, which a backward that needs the values of before notices
+            self.copy_(self)  # counts as a change in place: a backward that needs the old values notices
 
     @_Switch
     def requires_grad(self, learned: bool) -> None:
@@ -1554,19 +1554,19 @@ class _Run:
 
     Attributes:
         module: whose forward it is.
-        trusted: whether the module is of this file, and changes nothing in place that was remembered.
+        trusted: whether the module is from this file, and so changes nothing in place that was remembered.
         recorded: whether gradients were enabled; None under inference mode, where nothing is kept.
         entries: what was remembered, in order: (module, values, None), or for the run of another module inside this
             one (module, (), run). Backward takes them out again.
         versions: of all values, in order; `noted` is the number of entries that they belong to.
         input, output: shape and dtype of both.
-        number: tells the runs of a module from each other.
-        assigned: not 0 if this run left something in attributes of the module: the larger, the later.
+        number: tells the runs of a module apart.
+        assigned: not 0 if this run has set attributes of the module: the larger, the later.
         origin: which run of which module made the input.
         swapped: whether a loss got the output of a module as its target, and something else as the prediction.
         names: the attributes of the module that this run has assigned.
-        attributes: after a learner's forward, by name, the state of what its backward might read there.
-        replaced: the origins of inputs whose forwards no backward followed, before this one took their place.
+        attributes: after a learner's forward, by name, the state of whatever its backward might read there.
+        replaced: the origins of the inputs of earlier runs that this one replaced before their backward.
     """
 
     input: tuple[torch.Size, torch.dtype]
@@ -1587,7 +1587,7 @@ class _Run:
             self.take_the_place_of_the_last(module._memory)
 
     def take_the_place_of_the_last(self, memory: "_Memory") -> None:
-        """Forget it, even if this forward fails: the layers may have changed."""
+        """Forget the last run, even if this forward fails: the layers may have changed."""
         last, memory.disabled = memory.enabled if self.recorded else memory.disabled, None
         if self.recorded:
             memory.enabled = None
@@ -1597,20 +1597,20 @@ class _Run:
                 self.replaced = {**(last.replaced or {}), last.origin[0]: last.origin[1]}
 
     def note_versions(self) -> None:
-        """Note the state of what was remembered: before anything else can change it in place."""
+        """Note the state of what was remembered, before anything else can change it in place."""
         self.versions += _versions(self.entries[self.noted :])
         self.noted = len(self.entries)
 
     def check_versions(self) -> None:
-        """Refuse to go back if what is left was changed in place. What lies behind is of no interest any more."""
+        """Refuse to go on if a value that is still needed was changed in place; used ones no longer matter."""
         versions = _versions(self.entries)
         if versions != self.versions[: len(versions)]:
             _refuse_changed(self)
 
     def keep(self, outer: "_Run | None", output: Tensor) -> Tensor:
-        """Keep this run, which has come to its end, where its backward will look for it."""
+        """Keep this finished run where its backward will look for it."""
         if not output.is_leaf:
-            output = output.detach()  # a parameter that belongs to PyTorch as well has asked for a graph
+            output = output.detach()  # a parameter shared with PyTorch has asked for a graph
         self.output = output.shape, output.dtype
         if self.recorded is None:
             return output
@@ -1626,9 +1626,9 @@ class _Run:
         return output
 
     def take(self, module: Any, inner: bool) -> tuple[Any, tuple[Any, ...], Any]:
-        """Take out what a module inside this one has left last: its run, or what it has remembered.
+        """Take out the last thing that a module inside this one left: its run, or what it remembered.
 
-        A learner's backward may take another way than straight back; a Sequential's may not.
+        A learner's backward may visit modules in any order; a Sequential's must go straight back.
         """
         for index in reversed(range(len(self.entries))):
             owner, _, run = self.entries[index]
@@ -1646,9 +1646,9 @@ class _Thread(threading.local):
 
 
 class _Memory(threading.local):
-    """For each thread, the last runs of a module that no other module called: with gradients enabled, and without.
+    """For each thread, a module's last runs that no other module called: with gradients enabled, and without.
 
-    As in PyTorch, a forward under `torch.no_grad()` leaves no trace where another one waits for its backward. It is
+    As in PyTorch, a forward under `torch.no_grad()` does not disturb another one that waits for its backward. It is
     kept all the same, since a whole program may run with gradients disabled.
     """
 
@@ -1660,11 +1660,11 @@ _thread = _Thread()
 _numbers = itertools.count(1)
 _one_at_a_time = threading.RLock()
 _version = operator.attrgetter("_version")
-_PlainTensors = torch._C.DisableTorchFunctionSubclass  # inside, a Parameter costs hardly more than any tensor
+_PlainTensors = torch._C.DisableTorchFunctionSubclass  # inside, a Parameter costs hardly more than a plain tensor
 
 
 def _guard(cls: Any) -> None:
-    # The layers of this file do without, for speed: they call no other module, and `remember` and `recall` do the rest.
+    # The layers of this file go unguarded, for speed: they call no other module; `remember` and `recall` do the rest.
     cls.forward, cls.backward = _guarded_forward(cls.forward), _guarded_backward(cls.backward)
 
 
@@ -1727,7 +1727,7 @@ def _guarded_backward(formula: Callable[..., Tensor | None]) -> Callable[..., Te
         if outer is not None:
             outer.check_versions()
         if isinstance(result, Tensor) and not result.is_leaf:
-            result = result.detach()  # a parameter that belongs to PyTorch as well has asked for a graph
+            result = result.detach()  # a parameter shared with PyTorch has asked for a graph
         if run.entries or not isinstance(result, Tensor) or (result.shape, result.dtype) != run.input:
             _check_result(run, result)
         if run.origin is not None and result is not None:
@@ -1740,7 +1740,7 @@ def _guarded_backward(formula: Callable[..., Tensor | None]) -> Callable[..., Te
 
 
 def _remember(self: Any, run: _Run | None, output: Tensor, values: tuple[Any, ...]) -> None:
-    # Not right inside a Sequential: a learner's module, whose run this is, or a layer that is called by itself.
+    # Not directly inside a Sequential: this is a learner's module, whose run it is, or a layer called on its own.
     if run is None or run.module is not self:
         outer, run = run, _Run(self, run)
         run.keep(outer, output)
@@ -1757,7 +1757,7 @@ def _recall(self: Any, run: _Run | None, gradient: tuple[Any, ...]) -> _Run:
 
 
 def _find(self: Any, outer: _Run | None, gradient: tuple[Any, ...]) -> _Run:
-    """Take the run that a backward belongs to out of where it was kept. A refused gradient leaves it there."""
+    """Take the run that a backward belongs to from where it was kept. A refused gradient leaves it there."""
     run = _waiting(self, gradient) if outer is None else outer.take(self, inner=True)[2]
     if run is None or torch.is_inference_mode_enabled():
         _refuse_backward(self, outer)
@@ -1792,7 +1792,7 @@ def _waiting(self: Any, gradient: tuple[Any, ...]) -> _Run | None:
 
 
 def _versions(entries: list[Any]) -> list[int | None]:
-    # PyTorch counts the in-place changes of every tensor, except of those made under inference mode: they allow none.
+    # PyTorch counts the in-place changes of every tensor, except those made under inference mode, which allow none.
     values = [value for _, values, _ in entries for value in values]
     try:
         return [*map(_version, values)]
@@ -1826,7 +1826,7 @@ def _held(value: Any, depth: int = 3) -> list[Any]:
 
 
 def _accumulate(parameter: Any, gradient: Any) -> None:
-    # What a learner's module adds is looked at first.
+    # What a learner's module adds is checked first.
     if _thread.run is not None:
         _check_gradient_of(_thread.run.module, parameter, gradient)
     Module.accumulate(parameter, gradient if parameter.grad is not None else gradient.clone())  # it may go on elsewhere
@@ -1836,8 +1836,8 @@ def _check_gradient_of(module: Any, parameter: Tensor, gradient: Any) -> None:
     if all(own is not parameter for own in module.parameters()):
         name, names = type(module).__name__, module.parameter_names
         raise RuntimeError(
-            f"{name} adds to the gradient of a tensor that is not among its parameters (now): add its name to "
-            f"parameter_names, which is {names}, and keep the same tensor from forward to backward"
+            f"{name} adds to the gradient of a tensor that is not among its parameters: add its name to "
+            f"parameter_names, now {names}, and keep the same tensor from forward to backward"
         )
     if not isinstance(gradient, Tensor) or gradient.dtype != parameter.dtype:
         raise TypeError(f"the gradient of a parameter must be a tensor of {parameter.dtype}, got {_kind(gradient)}")
@@ -1863,60 +1863,62 @@ def _refuse_backward(self: Any, outer: _Run | None = None) -> NoReturn:
         raise RuntimeError(f"{name}.backward was called before forward: call criterion(prediction, target) first")
     if outer is not None:
         above = type(outer.module).__name__
-        raise RuntimeError(f"{name}.backward was called before forward, or more often, inside {above}.backward")
+        raise RuntimeError(
+            f"{above}.backward calls {name}.backward more often than {above}.forward called {name} (calls under "
+            "torch.no_grad() do not count)"
+        )
     raise RuntimeError(
-        f"{name}.backward was called before forward: call the module on an input first (each backward uses up one "
-        "forward, a network's forward is for the network's backward and not for its layers', one under torch.no_grad() "
-        "is of no use outside, and under torch.inference_mode() nothing is kept)"
+        f"{name}.backward was called before forward: call the module on an input first (each forward allows one "
+        "backward, by the same module, not by its layers; one under torch.no_grad() allows none outside it, and under "
+        "torch.inference_mode() nothing is kept)"
     )
 
 
 def _refuse_arguments(self: Any, gradient: tuple[Any, ...]) -> NoReturn:
     takes = "one argument, ∂ℓ/∂(output)" if isinstance(self, Module) else "no argument"
-    hint = "a training step has model.backward(criterion.backward())"
+    hint = "in a training step, write model.backward(criterion.backward())"
     raise TypeError(f"{type(self).__name__}.backward takes {takes}, got {len(gradient)}: {hint}")
 
 
 def _refuse_other_forward(self: Any) -> NoReturn:
     raise RuntimeError(
-        f"{type(self).__name__} was called again since the forward that this gradient belongs to: call the network, "
-        "the loss and both backwards in this order, and whatever comes between under torch.no_grad()"
+        f"{type(self).__name__} was called again after the forward that this gradient belongs to: call the network, "
+        "the loss and both backwards in this order, and make any call in between under torch.no_grad()"
     )
 
 
 def _refuse_other_loss(self: Any) -> NoReturn:
     raise RuntimeError(
-        f"this gradient belongs to something else than {type(self).__name__}'s output: the loss was called again. "
-        "Call the network, the loss and both backwards in this order, and whatever comes between under torch.no_grad()"
+        f"this gradient is not that of {type(self).__name__}'s output: the loss was called again. Call the network, "
+        "the loss and both backwards in this order, and make any call in between under torch.no_grad()"
     )
 
 
 def _refuse_swapped(self: Any) -> NoReturn:
     name = type(self).__name__
     raise RuntimeError(
-        f"{name} got the output of a network as its target, and something else as the prediction, to which this "
-        f"gradient would belong: write {name}(...)(prediction, target) (a target that a network made is passed on as "
-        "target.clone())"
+        f"{name} got the output of a network as its target and something else as its prediction: write "
+        f"{name}(...)(prediction, target), in this order (if a network did make the target, pass target.clone())"
     )
 
 
 def _refuse_changed_attribute(self: Any, name: str) -> NoReturn:
     kind = type(self).__name__
     raise RuntimeError(
-        f"{kind}.{name} was changed after the forward that this backward belongs to, perhaps by a later forward: call "
-        "forward again, or change it after backward"
+        f"{kind}.{name} was changed between forward and backward, perhaps by a later forward: call forward again, or "
+        "change it after backward"
     )
 
 
 def _refuse_inputs(self: Any, count: int) -> NoReturn:
     name = type(self).__name__
-    raise TypeError(f"{name} takes one input, got {count}: a module of diy has one input and one output")
+    raise TypeError(f"{name} takes one input, got {count}: a diy module has one input and one output")
 
 
 def _refuse_overwritten(self: Any) -> NoReturn:
     raise RuntimeError(
-        f"{type(self).__name__} was called again since the forward that this backward belongs to, and keeps what "
-        "backward needs in attributes, which hold the later call's: use self.remember(output, ...) in forward and "
+        f"{type(self).__name__} was called again after the forward that this backward belongs to, and the attributes "
+        "that forward sets now hold the later call's values: use self.remember(output, ...) in forward and "
         "self.recall(gradient) in backward"
     )
 
@@ -1937,19 +1939,20 @@ def _refuse_gradient(run: _Run, G: Any) -> NoReturn:
     (shape, dtype), must = run.output, f"the gradient given to {type(run.module).__name__}.backward must"
     if not isinstance(G, Tensor) or G.dtype != dtype:
         raise TypeError(f"{must} be a tensor of {dtype}, got {_kind(G)}")
-    hint = ": criterion.backward() returns it, not the loss" if G.dim() == 0 else ""
+    hint = ": pass what criterion.backward() returns, not the loss" if G.dim() == 0 else ""
     raise ValueError(f"{must} have the shape of the output, {tuple(shape)}, got {tuple(G.shape)}{hint}")
 
 
 def _refuse_recall(run: _Run, module: Any) -> NoReturn:
     if run.trusted:
-        raise RuntimeError(f"the layers of this {type(run.module).__name__} were changed after forward: call it again")
+        name = type(run.module).__name__
+        raise RuntimeError(f"the layers of this {name} were changed after forward: call forward again")
     if run.module is not module:
         _refuse_backward(module, run)
     name = type(module).__name__
     raise RuntimeError(
-        f"{name}.forward has remembered nothing, or less than {name}.backward recalls: call "
-        "self.remember(output, ...) in forward, with all that backward needs"
+        f"{name}.forward remembered nothing, or less than {name}.backward recalls: call "
+        "self.remember(output, ...) in forward, with everything that backward needs"
     )
 
 
@@ -1974,7 +1977,7 @@ def _check_result(run: _Run, result: Any) -> None:
     for left in [type(owner).__name__ for owner, _, _ in run.entries if owner is not self][-1:]:
         raise RuntimeError(
             f"{name}.forward called {left}, but {name}.backward did not call {left}.backward as often: the gradient "
-            "must go back through every module that forward has called (call it under torch.no_grad() to leave it out)"
+            "must go back through every module that forward called (call it under torch.no_grad() to leave it out)"
         )
 
 
@@ -1989,7 +1992,7 @@ def _shapes(got: Tensor, wanted: torch.Size) -> str:
 
 def _refuse_result(self: Any, method: str, result: Any, what: str) -> NoReturn:
     name = f"{type(self).__name__}.{method}"
-    hint = f"does it end with `return`? It must return {what}" if result is None else f"it must return {what}, a tensor"
+    hint = f"is its `return` missing? It must return {what}" if result is None else f"it must return {what}, a tensor"
     raise TypeError(f"{name} returned {_kind(result)}: {hint}")
 
 
@@ -2019,10 +2022,10 @@ def _placed(error: Exception, run: _Run | None) -> Exception:
 
 
 def _explained(error: Exception, layer: Module, letter: str, values: Mapping[str, Any]) -> Exception:
-    # For the sake of speed, a layer of this file in a Sequential looks at what it gets only when it has failed.
+    # For speed, a layer of this file checks its input in a Sequential only after it has failed.
     value = values[letter]
     if letter == "G" and value is None:
-        return TypeError("there is no gradient from above: needs_input_grad = False is for a first layer alone")
+        return TypeError("there is no gradient from above: needs_input_grad = False is for a first layer only")
     if letter == "X" and not layer._guarded:
         try:
             layer._check(value)
@@ -2034,7 +2037,7 @@ def _explained(error: Exception, layer: Module, letter: str, values: Mapping[str
 def _check_images(X: Tensor, channels: int | None, like: Tensor | None) -> None:
     _check_floating("input", X)
     if X.dim() != 4 or channels not in (None, X.shape[1]):
-        hint = ": a single image becomes a batch by image[None]" if X.dim() == 3 else ""
+        hint = ": make a single image a batch with image[None]" if X.dim() == 3 else ""
         raise ValueError(f"expected an input of shape (N, {channels or 'C'}, H, W), got {tuple(X.shape)}{hint}")
     if like is not None and X.dtype != like.dtype:
         raise TypeError(f"the input is {X.dtype}, the weights are {like.dtype}: convert one with .to()")
@@ -2049,8 +2052,8 @@ def _refuse_input(X: Any, weight: Tensor, shape: str, fits: bool) -> None:
 
 def _check_floating(name: str, tensor: Any) -> None:
     if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-        hint = "convert it by .float()" if isinstance(tensor, Tensor) else "make one of it with torch.tensor"
-        hint = "complex numbers have no place here" if isinstance(tensor, Tensor) and tensor.is_complex() else hint
+        hint = "convert it with .float()" if isinstance(tensor, Tensor) else "make one with torch.tensor"
+        hint = "complex numbers are not supported" if isinstance(tensor, Tensor) and tensor.is_complex() else hint
         raise TypeError(f"the {name} must be a floating-point tensor, got {_kind(tensor)}: {hint}")
 
 
@@ -2067,7 +2070,7 @@ def _kind(value: object) -> object:
 
 
 def _only_default(owner: object, **arguments: tuple[Any, ...]) -> None:
-    """Refuse arguments of PyTorch's with other values than those supported, the first of which is the default."""
+    """Refuse unsupported values of PyTorch's arguments; the first supported one is the default."""
     name = owner if isinstance(owner, str) else type(owner).__name__
     for argument, (value, *supported) in arguments.items():
         value = bool(value) if type(value).__name__ in ("bool", "bool_") else value  # NumPy's
@@ -2075,9 +2078,9 @@ def _only_default(owner: object, **arguments: tuple[Any, ...]) -> None:
         if not simple or all(value is not one and value != one for one in supported):
             got = f"{value!r}" if simple else f"a {_kind(value)}"
             got = "a tensor" if isinstance(value, Tensor) else got
-            hint = f"; to call it, {name} is created first" if isinstance(value, Tensor) else ""
+            hint = f"; write {name}()(tensor) to create it first" if isinstance(value, Tensor) else ""
             values = " or ".join(map(repr, supported))
-            raise ValueError(f"{name} supports PyTorch's argument {argument} with {values} only, got {got}{hint}")
+            raise ValueError(f"{name} supports PyTorch's argument {argument} only as {values}, got {got}{hint}")
 
 
 def _check_integers(**values: Any) -> None:
@@ -2108,14 +2111,14 @@ def _rows(G: Tensor, X: Tensor) -> tuple[Tensor, Tensor]:
 
 def _where(X: Tensor, G: Tensor) -> Tensor:
     # G where X > 0, and 0 where X = 0, even if G is infinite there. A product is up to ten times as fast as a choice,
-    # and equal to it unless ∞ or NaN play a part. Then X · G is NaN somewhere, which alone does not equal itself.
+    # and equal to it unless ∞ or NaN is involved: then X · G has a NaN, the only value that does not equal itself.
     product = X * G
     finite = product.is_meta or product.equal(product)  # tensors on "meta" have no numbers
     return X.sign().mul_(G) if finite else torch.where(X.bool(), G, 0)
 
 
 def _wide(tensor: Tensor) -> Tensor:
-    # In half precision a variance overflows where its square root would not.
+    # In half precision, a variance can overflow where its square root would not.
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
@@ -2134,7 +2137,7 @@ def _named_tensors(module: Any, *kinds: str, prefix: str = "") -> Iterator[tuple
                 yield prefix + name, tensor
             elif tensor is not None:
                 got = "not set in __init__" if tensor is NotImplemented else f"a {_kind(tensor)}"
-                raise TypeError(f"{owner}.{name}, named in {kind}, is {got}: each name belongs to one tensor")
+                raise TypeError(f"{owner}.{name}, named in {kind}, is {got}: each name must be that of a tensor")
     for name, child in module.named_children():
         yield from _named_tensors(child, *kinds, prefix=f"{prefix}{name}.")
 
@@ -2203,7 +2206,7 @@ def _put(module: Module, name: str, tensor: Tensor, old: Tensor) -> None:
 
 def _check_parameters(params: Any) -> list[Tensor]:
     if isinstance(params, (Tensor, Module)) or not isinstance(params, Iterable):
-        raise TypeError(f"params must be an iterable of tensors, got {type(params).__name__}: module.parameters()?")
+        raise TypeError(f"params must be an iterable of tensors, got {type(params).__name__}: pass module.parameters()")
     parameters = list(params)
     if not parameters:
         raise ValueError("the optimizer got no parameters: pass module.parameters()")
@@ -2212,9 +2215,9 @@ def _check_parameters(params: Any) -> list[Tensor]:
     if strange := [value.dtype for value in parameters if not value.is_floating_point()]:
         raise TypeError(f"parameters must be floating-point tensors, got {strange[0]}")
     if not all(value.is_leaf for value in parameters):
-        raise ValueError("a parameter was computed from other tensors that require gradients: pass those, or .detach()")
+        raise ValueError("a parameter was computed from tensors that require gradients: pass those, or detach it")
     if len({id(parameter) for parameter in parameters}) < len(parameters):
-        raise ValueError("a parameter stands twice in the list: pass each one once")
+        raise ValueError("a parameter appears twice in the list: pass each one once")
     return parameters
 
 
@@ -2229,7 +2232,7 @@ def _check_setting(optimizer: Optimizer, name: str, value: Any) -> Any:
         return betas
     if name == "lr" and isinstance(value, Tensor):
         if value.dim() != 1 or any(parameter.shape[:1] != value.shape for parameter in parameters):
-            raise ValueError(f"a tensor of learning rates must be (R,) for a stack of R, got {tuple(value.shape)}")
+            raise ValueError(f"a tensor of learning rates must be (R,), for a stack of R, got {tuple(value.shape)}")
         for rate in value.tolist():
             _check_number("every learning rate", rate, least=0)
         return value.detach().clone()
@@ -2263,7 +2266,7 @@ def _load_optimizer_state(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
         isinstance(group, dict) and isinstance(group.get("params"), list) for group in groups
     )
     if not isinstance(states, dict) or not listed:
-        raise KeyError("this is no state of an optimizer: expected state and param_groups, with params")
+        raise KeyError("this is not the state of an optimizer: expected state and param_groups, with params")
     if len(groups) != 1:
         raise ValueError(f"{name} has one group of parameters, the state has {len(groups)}")
     (group,) = copy.deepcopy(groups)
@@ -2271,7 +2274,7 @@ def _load_optimizer_state(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
     if len(indices) != len(parameters):
         raise ValueError(f"{name} has {len(parameters)} parameters, the state has {len(indices)}")
     if missing := [setting for setting in own if setting not in (*group, "params", "initial_lr")]:
-        raise KeyError(f"this is no state of {name}: missing {missing}")
+        raise KeyError(f"this is not the state of {name}: missing {missing}")
     for setting in group.keys() - own.keys() - {"initial_lr"}:
         if group[setting] not in (None, False):
             raise ValueError(f"{name} does not support {setting}={group[setting]}, which the state has")

@@ -600,7 +600,7 @@ def test_adam_of_a_stack_takes_the_steps_of_each(diy):
         ({"eps": -1e-8}, ValueError, "eps must be a finite number ≥ 0"),
         ({"weight_decay": -1}, ValueError, "weight_decay must be a finite number ≥ 0"),
         ({"lr": math.nan}, ValueError, "the learning rate must be a finite number"),
-        ({"amsgrad": True}, ValueError, "Adam supports PyTorch's argument amsgrad with False only, got True"),
+        ({"amsgrad": True}, ValueError, "Adam supports PyTorch's argument amsgrad only as False, got True"),
     ],
     ids=str,
 )
@@ -771,12 +771,12 @@ def test_images_have_four_dimensions(diy, name, shape):
     with pytest.raises(ValueError, match="expected an input of shape") as caught:
         diy.Sequential(diy.ReLU(), LAYERS[name](diy))(torch.zeros(shape))
     assert str(caught.value).startswith(f"layer 1, {name}(")
-    hint = ": a single image becomes a batch by image[None]" if len(shape) == 3 else ""
+    hint = ": make a single image a batch with image[None]" if len(shape) == 3 else ""
     assert str(caught.value).endswith(f"got {shape}{hint}")
 
 
 def test_images_have_some_number_of_channels(diy):
-    wanted = r"^expected an input of shape \(N, C, H, W\), got \(2, 4, 4\): a single image becomes a batch"
+    wanted = r"^expected an input of shape \(N, C, H, W\), got \(2, 4, 4\): make a single image a batch"
     with pytest.raises(ValueError, match=wanted):
         diy.MaxPool2d(2)(torch.zeros(2, 4, 4))
 
@@ -828,14 +828,14 @@ def test_channels_must_be_positive_integers(diy, channels):
 
 def test_arguments_that_are_not_supported_are_refused(diy):
     for call, argument in (
-        (lambda: diy.Conv2d(1, 1, 3, dilation=2), r"dilation with 1 or \(1, 1\)"),
-        (lambda: diy.Conv2d(2, 2, 3, groups=2), "groups with 1"),
-        (lambda: diy.Conv2d(1, 1, 3, padding_mode="reflect"), "padding_mode with 'zeros'"),
-        (lambda: diy.MaxPool2d(2, ceil_mode=True), "ceil_mode with False"),
-        (lambda: diy.BatchNorm2d(3, affine=False), "affine with True"),
-        (lambda: diy.kaiming_normal_(torch.ones(2, 2), a=0.1), "a with 0"),
+        (lambda: diy.Conv2d(1, 1, 3, dilation=2), r"dilation only as 1 or \(1, 1\)"),
+        (lambda: diy.Conv2d(2, 2, 3, groups=2), "groups only as 1"),
+        (lambda: diy.Conv2d(1, 1, 3, padding_mode="reflect"), "padding_mode only as 'zeros'"),
+        (lambda: diy.MaxPool2d(2, ceil_mode=True), "ceil_mode only as False"),
+        (lambda: diy.BatchNorm2d(3, affine=False), "affine only as True"),
+        (lambda: diy.kaiming_normal_(torch.ones(2, 2), a=0.1), "a only as 0"),
     ):
-        with pytest.raises(ValueError, match=f"supports PyTorch's argument {argument} only, got "):
+        with pytest.raises(ValueError, match=f"supports PyTorch's argument {argument}, got "):
             call()
     for options in ({"eps": -1}, {"momentum": 1.5}):
         with pytest.raises(ValueError, match="must be a finite number"):

@@ -231,7 +231,7 @@ def test_a_gradient_must_be_there_and_accumulate(update, words):
 
 def test_a_backward_that_returns_nothing():
     check = check_gradients(type("Silent", (diy.Tanh,), {"backward": lambda self, gradient: None})(), numbers(3))
-    assert "Silent.backward returned NoneType: does it end with `return`?" in check["backward"].reason
+    assert "Silent.backward returned NoneType: is its `return` missing?" in check["backward"].reason
 
 
 def test_a_backward_that_raises_is_reported():
@@ -326,7 +326,7 @@ def test_a_parameter_that_is_not_named_is_explained():
             return gradient @ weight.mT
 
     check = check_gradients(Forgetful(), numbers(5, 3), verbose=False)
-    assert check.wrong and "not among its parameters (now): add its name to parameter_names" in check["backward"].reason
+    assert check.wrong and "not among its parameters: add its name to parameter_names" in check["backward"].reason
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, 2.0])

@@ -254,7 +254,7 @@ def test_a_setting_that_does_not_fit_the_dtype_is_refused(setting):
 
 
 def test_the_advice_for_a_list_is_not_float():
-    with pytest.raises(TypeError, match=r"got list: make one of it with torch\.tensor$"):
+    with pytest.raises(TypeError, match=r"got list: make one with torch\.tensor$"):
         diy.Linear(3, 2)([[1.0, 2.0, 3.0]])
 
 

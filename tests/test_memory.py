@@ -199,7 +199,7 @@ def test_the_loss_knows_whose_forward_it_belongs_to():
     criterion = diy.MSELoss()
     criterion(ours(X), G)
     ours(OTHER)  # to look at it, without no_grad
-    with pytest.raises(RuntimeError, match=r"called again since the forward that this gradient belongs to"):
+    with pytest.raises(RuntimeError, match=r"called again after the forward that this gradient belongs to"):
         ours.backward(criterion.backward())
     assert all(parameter.grad is None for parameter in ours.parameters())
 
@@ -223,7 +223,7 @@ def test_the_loss_of_something_else_says_nothing_about_the_network(other, gradie
     with torch.set_grad_enabled(gradients):
         criterion(ours(X), G)
         other(ours, criterion)
-        with pytest.raises(RuntimeError, match="something else than Sequential's output: the loss was called again"):
+        with pytest.raises(RuntimeError, match="is not that of Sequential's output: the loss was called again"):
             ours.backward(criterion.backward())
     assert all(parameter.grad is None for parameter in ours.parameters())
 
@@ -281,7 +281,7 @@ def test_two_forwards_one_with_gradients_one_without_and_a_backward_without_are_
     ours(X)
     with torch.no_grad():
         ours(OTHER)
-        with pytest.raises(RuntimeError, match="called again since the forward"):
+        with pytest.raises(RuntimeError, match="called again after the forward"):
             ours.backward(G)
 
 
@@ -289,7 +289,7 @@ def test_a_forward_without_gradients_is_of_no_use_outside():
     ours, _ = pair()
     with torch.no_grad():
         ours(X)
-    with pytest.raises(RuntimeError, match=r"before forward.*under torch\.no_grad\(\) is of no use outside"):
+    with pytest.raises(RuntimeError, match=r"before forward.*under torch\.no_grad\(\) allows none outside"):
         ours.backward(G)
 
 
@@ -425,7 +425,7 @@ def test_but_not_if_it_is_called_again_in_between(twice):
     net(X)
     if not twice:
         layer(OTHER)
-    with pytest.raises(RuntimeError, match=r"Attribute.* keeps what backward needs in attributes.*self\.remember"):
+    with pytest.raises(RuntimeError, match=r"Attribute.* the attributes that forward sets.*self\.remember"):
         net.backward(OTHER)
 
 
@@ -466,7 +466,7 @@ def backward_without_return(self, gradient):
         (
             lambda: learner(forward=lambda self, x: 2 * x),
             RuntimeError,
-            r"Own\.forward has remembered nothing.*self\.remember",
+            r"Own\.forward remembered nothing.*self\.remember",
         ),
         (
             lambda: learner(backward=lambda self, g: g.sum(0)),
@@ -627,7 +627,7 @@ def test_what_a_learners_module_reads_must_not_change(change, inside):
         network.backward(torch.ones_like(X))
     network(X)
     change(module)
-    with pytest.raises(RuntimeError, match=r"Reading\.(factor|x) was changed after the forward"):
+    with pytest.raises(RuntimeError, match=r"Reading\.(factor|x) was changed between forward and backward"):
         network.backward(torch.ones_like(X))
 
 
@@ -788,7 +788,7 @@ def test_a_loss_that_does_not_call_the_constructor_is_a_mean():
 def test_the_loss_in_the_place_of_its_gradient():
     ours, _ = pair()
     loss = diy.MSELoss()(ours(X), G)
-    with pytest.raises(ValueError, match=r"got \(\): criterion.backward\(\) returns it, not the loss"):
+    with pytest.raises(ValueError, match=r"got \(\): pass what criterion.backward\(\) returns"):
         ours.backward(loss)
 
 

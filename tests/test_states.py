@@ -122,7 +122,7 @@ def test_states_of_optimizers_are_pytorchs(kind, options):
             ValueError,
             "SGD has 4 parameters, the state has 1",
         ),
-        (lambda state: state["param_groups"][0].pop("momentum"), KeyError, "no state of SGD: missing .*momentum"),
+        (lambda state: state["param_groups"][0].pop("momentum"), KeyError, "not the state of SGD: missing .*momentum"),
         (
             lambda state: state["param_groups"][0].update(lr=-1.0),
             ValueError,
@@ -133,8 +133,8 @@ def test_states_of_optimizers_are_pytorchs(kind, options):
             ValueError,
             r"momentum_buffer of parameter 0 must have .*\(3, 2\), got \(7,\)",
         ),
-        (lambda state: state.pop("state"), KeyError, "no state of an optimizer"),
-        (lambda state: state["param_groups"][0].pop("params"), KeyError, "no state of an optimizer"),
+        (lambda state: state.pop("state"), KeyError, "not the state of an optimizer"),
+        (lambda state: state["param_groups"][0].pop("params"), KeyError, "not the state of an optimizer"),
     ],
     ids=range(8),
 )
@@ -153,7 +153,7 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(change, error,
 
 
 def test_adams_state_is_not_sgds():
-    with pytest.raises(KeyError, match=r"no state of SGD: missing"):
+    with pytest.raises(KeyError, match=r"not the state of SGD: missing"):
         trained(diy, "SGD")[1].load_state_dict(trained(diy, "Adam")[1].state_dict())
 
 
