@@ -9,7 +9,7 @@ complaints = ORACLES["training"](diy)   # what one oracle has to say about it: a
 
 from .catalogue import BUGS
 from .loading import load, load_circle
-from .oracles import ORACLES
+from .oracles import ORACLES, complaints
 from .planting import Bug, PatchError
 
-__all__ = ["BUGS", "ORACLES", "Bug", "PatchError", "load", "load_circle"]
+__all__ = ["BUGS", "ORACLES", "Bug", "PatchError", "complaints", "load", "load_circle"]

@@ -88,8 +88,7 @@ def tell(name: str) -> dict:
 
 def answer(kind: str, name: str) -> dict:
     """Run one of the bugs' oracles on a framework with this bug, and return whether it sees it and what it says."""
-    from bugs import ORACLES, load, load_circle
+    from bugs import complaints
 
-    diy = load(name)
-    complaints = ORACLES[kind](diy, load_circle(diy, name))
-    return {"check": kind, "sees": bool(complaints), "words": "".join(complaints[:1])}
+    found = complaints(kind, name)
+    return {"check": kind, "sees": bool(found), "words": "".join(found[:1])}

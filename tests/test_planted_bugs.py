@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 import torch
 
-from bugs import BUGS, ORACLES, Bug, PatchError, load, load_circle
+from bugs import BUGS, ORACLES, Bug, PatchError, complaints, load, load_circle
 from bugs.catalogue import CATALOGUE
 
 
@@ -73,10 +73,8 @@ def test_the_named_check_fails_with_the_bug_and_passes_without(name):
 
 @pytest.mark.parametrize("name", BUGS)
 def test_the_named_oracles_see_the_bug_and_the_others_do_not(name):
-    diy = load(name)
-    circle = load_circle(diy, name)
-    complaints = {oracle: ask(diy, circle) for oracle, ask in ORACLES.items()}
-    assert {oracle for oracle, sentences in complaints.items() if sentences} == set(BUGS[name].seen_by), complaints
+    found = {oracle: complaints(oracle, name) for oracle in ORACLES}
+    assert {oracle for oracle, sentences in found.items() if sentences} == set(BUGS[name].seen_by), found
 
 
 def test_no_oracle_complains_about_the_unpatched_file():
