@@ -14,7 +14,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from types import ModuleType
 from typing import NamedTuple
@@ -33,6 +33,12 @@ NO_BUG = "none"
 NOTHING = "There is nothing to learn yet: click on the plane to add some points."
 EDGE = 1.25
 """The plane that is shown, and on which points can be set, is [-EDGE, EDGE]²."""
+
+TARGETS = torch.eye(2, dtype=torch.float32)
+LARGEST, EPSILON = torch.finfo(torch.float32).max, torch.finfo(torch.float64).eps
+
+STEPS = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
+"""How far a weight in hand is moved to measure the slope."""
 
 RECORDS = 1000
 """How many records the history holds at most: then every other one is dropped, and only every second epoch kept."""
@@ -95,13 +101,15 @@ class Settings:
                 raise TypeError(f"{name} must be an integer, got {value!r}")
             if not least <= value <= most:
                 raise ValueError(f"{name} must be in [{least}, {most}], got {value}")
-        limits = {"noise": 1, "dropout": 1, "lr": math.inf, "init_scale": math.inf, "weight_decay": math.inf}
+        limits = {"noise": 1, "dropout": 1, "lr": LARGEST, "init_scale": LARGEST, "weight_decay": LARGEST}
         for name, most in limits.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise TypeError(f"{name} must be a number, got {value!r}")
-            if not (math.isfinite(value) and 0 <= value <= most):
-                raise ValueError(f"{name} must be a finite number in [0, {most}], got {value}")
+            if not 0 <= value <= most:
+                raise ValueError(f"{name} must be a finite number in [0, {most:.3g}], got {value}")
+            if type(value) not in (int, float):  # NumPy's, which the line that restores a run could not name
+                object.__setattr__(self, name, float(value))
 
 
 LIVE = {"reduction", "optimizer", "lr", "batch_size", "weight_decay"}
@@ -111,7 +119,8 @@ LIVE = {"reduction", "optimizer", "lr", "batch_size", "weight_decay"}
 class Record(NamedTuple):
     """The state after an epoch: losses are means over all components, errors fractions of misclassified points.
 
-    What does not exist is NaN: test values for a learner's own points, the twin's where there is none.
+    What does not exist is NaN: test values for a learner's own points, the twin's where there is none, all values of
+    a network whose outputs are no numbers.
     """
 
     epoch: int
@@ -147,12 +156,17 @@ class Column(NamedTuple):
 class Weight(NamedTuple):
     """A weight in hand: `slope` is measured and `gradient` is what backward finds, both of the loss over all points.
 
-    `values` and `losses` are the loss along this weight, all others fixed.
+    They `agree` up to the error of the measurement; a loss that is another one at each call has no slope, NaN. At a
+    kink, `at_kink`, the gradient lies between the slopes on both sides. `loss` is that of the present value; `values`
+    and `losses` are those along this weight, all others fixed.
     """
 
     value: float
     slope: float
     gradient: float
+    agree: bool
+    at_kink: bool
+    loss: float
     values: list[float]
     losses: list[float]
 
@@ -196,6 +210,10 @@ class Lab:
         changes: Iterable[tuple[int, str, object]] = (),
         **settings,
     ):
+        for name, size in (("train_size", train_size), ("test_size", test_size)):
+            if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+                raise ValueError(f"{name} must be an integer ≥ 0, got {size!r}")
+        _check_names(settings)
         self.train_size, self.test_size = train_size, test_size
         self.settings = Settings(**settings)
         self.points: list[tuple[float, float, int]] = [_point(*point) for point in points]
@@ -206,7 +224,7 @@ class Lab:
         self._wants_twin = bool(twin)
         self._draw()
         self.reset()
-        self._to_come = deque(changes)
+        self._to_come = deque(tuple(change) for change in changes)
 
     def __repr__(self) -> str:
         s = self.settings
@@ -223,9 +241,7 @@ class Lab:
         Raises:
             TypeError, ValueError: a name or value is refused, and nothing is changed.
         """
-        unknown = changes.keys() - asdict(self.settings).keys()
-        if unknown:
-            raise ValueError(f"unknown setting {sorted(unknown)}: expected some of {list(asdict(self.settings))}")
+        _check_names(changes)
         old, self.settings = self.settings, replace(self.settings, **changes)
         changed = {name for name in changes if getattr(old, name) != getattr(self.settings, name)}
         if changed & {"data", "noise", "seed"}:
@@ -271,13 +287,18 @@ class Lab:
 
     @property
     def twin(self):
-        """The network beside, or None. Setting it to True or False begins or ends that of PyTorch; the run goes on."""
+        """The network beside, or None. Setting it to True or False begins or ends that of PyTorch; the run goes on.
+
+        Beside a network with a bug is its healthy twin: then PyTorch's comes with the next run without a bug.
+        """
         return self._twin
 
     @twin.setter
     def twin(self, wanted: bool) -> None:
         self._wants_twin = bool(wanted)
         self._note("twin", self._wants_twin)
+        if self.settings.bug != NO_BUG:
+            return  # its healthy twin has been there from the start, and stays
         self._begin_twin()
         if self.steps:
             self._compare(self.measure())
@@ -316,10 +337,11 @@ class Lab:
             ValueError: there is no such weight, or the value is not finite.
         """
         place = self._weight(self.model, layer, unit, source)
-        if not math.isfinite(value):
-            raise ValueError(f"a weight must be a finite number, got {value}")
+        if not abs(value) <= LARGEST:
+            raise ValueError(f"a weight must be a finite number of float32, got {value}")
+        layer, unit, source, value = int(layer), int(unit), int(source), float(value)
         place[0][place[1]] = value
-        self._note("weight", (layer, unit, source, float(value)))
+        self._note("weight", (layer, unit, source, value))
         if self._twin is not None:
             tensor, index = self._weight(self._twin, layer, unit, source)
             with torch.no_grad():
@@ -376,6 +398,11 @@ class Lab:
                 self.twin = value
             else:
                 self.change(**{what: value})
+
+    @property
+    def planned(self) -> list[tuple[int, str, object]]:
+        """The changes so far, and those to come."""
+        return [*self.changes, *self._to_come]
 
     @property
     def steps_in_epoch(self) -> int:
@@ -435,8 +462,10 @@ class Lab:
         """Take a weight in hand, see `set_weight`: measure the slope of the loss along it, beside the gradient.
 
         Raises:
-            ValueError: there is no such weight.
+            ValueError: there is no such weight, or no point to learn from.
         """
+        if not len(self.x):
+            raise ValueError(NOTHING)
         model = copy.deepcopy(self.model).eval()
         for module in _linears(model):  # by hand, as a bug may hide a parameter from `to`
             module.weight, module.bias = module.weight.double(), module.bias.double()
@@ -449,13 +478,24 @@ class Lab:
 
         with torch.random.fork_rng(devices=[]):  # a bug may draw
             value = tensor[index].item()
-            loss(value)
+            here, again = loss(value), loss(value)
             model.backward(criterion.backward())
             gradient = math.nan if tensor.grad is None else tensor.grad[index].item()
-            step, span = 1e-5 * max(1, abs(value)), max(1, abs(value))
-            slope = (loss(value + step) - loss(value - step)) / (2 * step)
-            values = [value + span * (i - 20) / 20 for i in range(41)]
-            return Weight(value, slope, gradient, values, [loss(at) for at in values])
+            scale = max(1.0, abs(value))
+            sides = [(loss(value - h * scale), loss(value + h * scale), h * scale) for h in STEPS]
+            values = [value + scale * (i - 20) / 20 for i in range(41)]
+            losses = [loss(at) for at in values]
+        slopes = [((right - left) / (2 * h), 16 * EPSILON * abs(here) / h) for left, right, h in sides]
+        # Of neighbouring steps, those agree best that are neither too coarse, with a kink inside, nor lost in rounding.
+        errors = [(abs(a - b) + rounding, b) for (a, _), (b, rounding) in pairwise(slopes)]
+        error, slope = min(errors, key=lambda pair: (math.isnan(pair[0]), pair))
+        if math.isfinite(here) and again != here:
+            slope = math.nan  # it draws at each call: there is no function to differentiate
+        agree = abs(slope - gradient) <= 1e-5 * max(abs(slope), abs(gradient)) + error
+        # At a kink, the slopes on both sides differ however small the step.
+        (*_, (a, b), (low, high)) = (sorted(((here - left) / h, (right - here) / h)) for left, right, h in sides[:-1])
+        at_kink = not agree and 1e-4 < high - low < 3 * (b - a) and low - 1e-4 <= gradient <= high + 1e-4
+        return Weight(value, slope, gradient, agree, at_kink, here, values, losses)
 
     def twin_distance(self) -> float:
         """Return the largest distance between the loss curves of the two networks so far, or NaN without a twin."""
@@ -471,6 +511,10 @@ class Lab:
         return [len(self.settings.features), *[self.settings.width] * self.settings.depth, 2]
 
     def _network(self, library):
+        with _single_precision():
+            return self._new_network(library)
+
+    def _new_network(self, library):
         s, layers = self.settings, []
         for n_in, n_out in pairwise(self._sizes()[:-1]):
             layers += [library.Linear(n_in, n_out), getattr(library, s.activation)()]
@@ -534,12 +578,16 @@ class Lab:
             self._twin_optimizer.step()
 
     def _draw(self) -> None:
+        with _single_precision():
+            self._draw_points()
+
+    def _draw_points(self) -> None:
         s, generator = self.settings, torch.Generator().manual_seed(self.settings.seed)
         nothing = torch.empty(0, 2), torch.empty(0, dtype=torch.long)
         self._drawn, (self.x_test, self.labels_test) = (
             nothing if s.data == OWN else self._draw_set(size, generator) for size in (self.train_size, self.test_size)
         )
-        self.y_test = torch.eye(2)[self.labels_test]
+        self.y_test = TARGETS[self.labels_test]
         self._join_points()
 
     def _draw_set(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -549,10 +597,10 @@ class Lab:
         return points, labels
 
     def _join_points(self) -> None:
-        places = torch.tensor([point[:2] for point in self.points]).reshape(-1, 2)
+        places = torch.tensor([point[:2] for point in self.points], dtype=torch.float32).reshape(-1, 2)
         labels = torch.tensor([point[2] for point in self.points], dtype=torch.long)
         self.x, self.labels = torch.cat([self._drawn[0], places]), torch.cat([self._drawn[1], labels])
-        self.y = torch.eye(2)[self.labels]
+        self.y = TARGETS[self.labels]
 
     def _replace_points(self, points: list[tuple[float, float, int]]) -> None:
         self.points = points
@@ -583,6 +631,8 @@ class Lab:
 
     def _record(self) -> None:
         now = self.measure()
+        if not self.steps:
+            self._illness_at_start = self._illness(self.model)[0]
         if len(self.history) >= RECORDS:
             self._stride *= 2
             self.history[:] = [r for r in self.history if r.epoch % self._stride == 0]
@@ -592,8 +642,12 @@ class Lab:
         self._compare(now)
 
     def _compare(self, now: Record) -> None:
-        distances = self._distance, abs(now.train_loss - now.twin_train_loss), abs(now.test_loss - now.twin_test_loss)
-        self._distance = max((d for d in distances if not math.isnan(d)), default=math.nan)
+        if self._twin is None:
+            return
+        pairs = (now.train_loss, now.twin_train_loss), (now.test_loss, now.twin_test_loss)
+        # Where one alone is a number, they are as far apart as can be; where neither is, there is no distance.
+        apart = [math.inf if math.isnan(a) != math.isnan(b) else abs(a - b) for a, b in pairs]
+        self._distance = max((d for d in (self._distance, *apart) if not math.isnan(d)), default=math.nan)
 
     def _seen(self, points: Tensor) -> Tensor:
         x, y = points.unbind(1)
@@ -634,37 +688,69 @@ class Lab:
         if not len(x):
             return math.nan, math.nan
         output = self._predict(network, x)
+        if not output.isfinite().all():
+            return math.nan, math.nan
         return (output - y).square().mean().item(), (output.argmax(1) != labels).double().mean().item()
 
+    def _illness(self, network) -> tuple[str, str]:
+        """Return what makes it senseless to train this network further, or "", and where it is."""
+        output = self._predict(network, self.x)
+        if not output.isfinite().all():
+            return "no numbers", ""
+        if len(output) and (1 - output.square()).mean() < 1e-3:
+            return "saturated", ""
+        for name, values, _ in self._outputs(network, self.x):
+            if name.endswith("ReLU") and len(values) and not values.any():
+                return "dead", name.split(",")[0]
+        return "", ""
+
     def _find_trouble(self) -> str | None:
-        s, batch = self.settings, min(self.settings.batch_size, len(self.x))
-        ways = ["the network without the bug"] if s.bug != NO_BUG else []
-        ways += ["a smaller initialization"] if s.init_scale > 1 else []
-        ways.append(f"a learning rate ten times smaller, {s.lr / 10:g}, and smaller again if that diverges too")
-        if s.reduction == "sum" and s.optimizer != "Adam":  # Adam's steps do not depend on the size of the gradient
-            ways.append(f'the reduction "mean", whose steps are {2 * batch} times smaller here')
-        if not math.isfinite(self.history[-1].train_loss):
-            return (
-                f"Diverged in epoch {self.epoch}: each step overshot by more than the one before, until the weights "
-                f"were too large for a number. Reset and choose {', or '.join(ways)}."
-            )
-        output = self._predict(self.model, self.x)
-        if (1 - output.square()).mean() < 1e-3:
+        illness, where = self._illness(self.model)
+        if not illness:
+            return None
+        s = self.settings
+        bug = s.bug != NO_BUG and not self._illness(self._twin)[0]
+        by_hand, from_start = any(what == "weight" for _, what, _ in self.changes), self._illness_at_start == illness
+        head, cause = f"Diverged in epoch {self.epoch}: ", "the steps were so large that "
+        if illness == "dead":
+            head, cause = f"Stuck in epoch {self.epoch}: ", ""
+        if bug:
+            cause = "with this bug, and not without it, "
+        elif by_hand:
+            cause = ""
+        elif from_start:
+            head, cause = "Stuck from the start: ", "the initial weights are such that "
+        if illness == "no numbers":
+            text = f"{'sums of them are' if from_start else 'the weights became'} too large for a number."
+        elif illness == "saturated":
+            output = self._predict(self.model, self.x)
             equal = (output[:, 1] - output[:, 0]).abs().max() < 0.01
-            return (
-                f"Diverged by epoch {self.epoch}: the steps were so large that every output is now close to -1 or 1. "
-                "There the derivative of Tanh is almost 0, so no gradient flows back and nothing is learned. "
-                f"{'Both outputs are equal, so the plane has no colour. ' if equal else ''}"
-                f"Reset and choose {', or '.join(ways)}."
+            text = (
+                "the outputs are now close to -1 or 1. There the derivative of Tanh is almost 0, so that almost no "
+                "gradient flows back and almost nothing is learned."
+                f"{' Both outputs are equal, so the plane has no colour.' if equal else ''}"
             )
-        for layer in self.layers(len(self.x)):
-            if layer.name.endswith("ReLU") and not layer.activations.any():
-                return (
-                    f"Stuck in epoch {self.epoch}: every ReLU of {layer.name.split(',')[0]} gives 0 for every point. "
-                    "Where ReLU is 0 its derivative is 0, so no gradient reaches the layers below, and the prediction "
-                    f"is the same everywhere. Reset and choose {', or '.join(ways)}, or more units."
-                )
-        return None
+        else:
+            text = (
+                f"every ReLU of {where} gives 0 for every point. Where ReLU is 0 its derivative is 0, so no gradient "
+                "reaches the weights of this layer or of those below, and the prediction is the same for all points."
+            )
+        ways = ["the network without the bug"] if bug else self._ways(illness, from_start)
+        reset = "Reset, which takes back the weight set by hand" if by_hand else "Reset"
+        return f"{head}{cause}{text} {reset}{' and choose ' if ways else ''}{', or '.join(ways)}."
+
+    def _ways(self, illness: str, from_start: bool) -> list[str]:
+        """Return what may help."""
+        s, batch = self.settings, min(self.settings.batch_size, len(self.x))
+        ways = ["a smaller initialization"] if s.init_scale > 1 and illness != "dead" else []
+        if s.lr and not from_start:
+            ways += ["less weight decay"] if s.lr * s.weight_decay > 1 else []
+            ways.append(f"a learning rate ten times smaller, {s.lr / 10:g}, and smaller again if that is not enough")
+            if s.reduction == "sum" and s.optimizer != "Adam":  # Adam's steps do not depend on the gradient's size
+                ways.append(f'the reduction "mean", whose steps are {2 * batch} times smaller here')
+        if illness == "dead":
+            ways += ["more units", "another seed"]
+        return ways
 
     @contextmanager
     def _random(self) -> Iterator[None]:
@@ -686,16 +772,33 @@ class Lab:
             torch.set_rng_state(outside)
 
 
+@contextmanager
+def _single_precision() -> Iterator[None]:
+    """What is drawn and made inside is float32, whatever the notebook around has set."""
+    outside = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(outside)
+
+
+def _check_names(settings: Iterable[str]) -> None:
+    known = [field.name for field in fields(Settings)]
+    if unknown := sorted(set(settings) - set(known)):
+        raise ValueError(f"unknown setting {unknown}: expected some of {known}")
+
+
 def _point(x: float, y: float, label: int) -> tuple[float, float, int]:
     if label not in (0, 1) or isinstance(label, bool):
         raise ValueError(f"the label of a point must be 0 or 1, got {label!r}")
     if not (abs(x) <= EDGE and abs(y) <= EDGE):
         raise ValueError(f"the point must lie in [-{EDGE}, {EDGE}]², got ({x}, {y})")
-    return round(float(x), 3), round(float(y), 3), label
+    return round(float(x), 3), round(float(y), 3), int(label)
 
 
 def _grid(size: int) -> Tensor:
-    axis = torch.linspace(-EDGE, EDGE, size)
+    axis = torch.linspace(-EDGE, EDGE, size, dtype=torch.float32)
     y, x = torch.meshgrid(-axis, axis, indexing="ij")
     return torch.stack([x.flatten(), y.flatten()], dim=1)
 

@@ -80,7 +80,7 @@ def html(runs: list[dict]) -> str:
 
 
 def _moment(frame: dict) -> dict:
-    names = ("epoch", "now", "distance", "layers", "size")
+    names = ("epoch", "now", "twin_words", "layers", "size")
     surfaces = {name: _differences(frame[name]) for name in ("surface", "twin_surface")}
     return {name: frame[name] for name in names} | surfaces
 

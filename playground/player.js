@@ -86,7 +86,8 @@ function player({ runs, choices, labels }) {
       load(next, token);
       const quoted = (key) => `${key}=${typeof next.settings[key] === "string" ? `'${next.settings[key]}'` : written(next.settings[key])}`;
       const others = Object.keys(labels).filter((key) => key !== name && String(next.settings[key]) !== String(old[key])).map(quoted);
-      say(`${quoted(name)}.${others.length ? ` It was recorded with ${others.join(", ")}.` : ""} ${next.story.look ?? ""}`.trim());
+      const broken = last() && next.trouble ? ` ${next.trouble}` : "";
+      say(`${quoted(name)}.${others.length ? ` It was recorded with ${others.join(", ")}.` : ""} ${next.story.look ?? ""}`.trim() + broken, broken ? "trouble" : "fine");
     },
     ask_checks() {
       set("story", { ...run.story, answers: run.answers });

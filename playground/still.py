@@ -50,7 +50,7 @@ def histograms(lab: Lab) -> list[dict]:
     """
     layers = lab.layers()
     twins = lab.layers(twin=True) if lab.twin is not None else layers
-    finite = [layer.activations.nan_to_num(0, 0, 0) for layer in layers]
+    finite = [layer.activations[layer.activations.isfinite()] for layer in layers]
     low, high = -1.0, max(1.0, *(values.max().item() if values.numel() else 1.0 for values in finite))
     rows = []
     for layer, twin, values in zip(layers, twins, finite):
@@ -58,7 +58,7 @@ def histograms(lab: Lab) -> list[dict]:
             "name": layer.name,
             "range": (low, high),
             "activations": torch.histc(values[values != 0], BINS, low, high).int().tolist(),
-            "zero_activations": (values == 0).float().mean().item() if values.numel() else None,
+            "zero_activations": (layer.activations == 0).float().mean().item() if layer.activations.numel() else None,
             "gradients": None,
             "zero_gradients": None,
             "twin_gradients": None,
@@ -66,25 +66,33 @@ def histograms(lab: Lab) -> list[dict]:
         }
         if layer.gradient is not None:
             row["gradients"], row["zero_gradients"], size = _powers(layer.gradient)
-            row["words"] = f"{layer.name}: gradients {'about ' + format(size, '.0e') if size else 'all 0'}"
+            row["words"] = f"{layer.name}: gradients {size}"
             if twin is not layer and twin.gradient is not None:
                 row["twin_gradients"], _, size = _powers(twin.gradient)
-                row["words"] += f", the twin's {size:.0e}"
+                row["words"] += f", the twin's {size}"
+        if len(values) < layer.activations.numel():
+            row["words"] += f"; {_share(~layer.activations.isfinite())} of activations are no numbers"
         if row["zero_activations"]:
-            row["words"] += f"; {100 * row['zero_activations']:.0f} % of activations are 0"
+            row["words"] += f"; {_share(layer.activations == 0)} of activations are 0"
         rows.append(row)
     return rows
 
 
-def _powers(gradient: Tensor) -> tuple[list[int], float, float]:
-    """Return counts over powers of ten, the share of zeros, and the mean size."""
-    sizes = gradient.abs().nan_to_num(0, 0, 0)
-    powers = sizes[sizes > 0].log10().clamp(*GRADIENT_RANGE)
+def _powers(gradient: Tensor) -> tuple[list[int], float, str]:
+    """Return counts over powers of ten, the share of zeros, and in words the mean size."""
+    sizes = gradient.abs()
+    powers = sizes[sizes.isfinite() & (sizes > 0)].log10().clamp(*GRADIENT_RANGE)
+    size = sizes.mean().item()
     return (
         torch.histc(powers, BINS, *GRADIENT_RANGE).int().tolist(),
         (sizes == 0).float().mean().item(),
-        sizes.mean().item(),
+        "no numbers" if not math.isfinite(size) else f"about {size:.0e}" if size else "all 0",
     )
+
+
+def _share(those: Tensor) -> str:
+    percent = 100 * those.float().mean().item()
+    return f"{percent:.0f} %" if percent >= 1 else f"{percent:.1g} %"
 
 
 def figure(lab: Lab, width: float = 9.0) -> Figure:
@@ -120,8 +128,8 @@ def figure(lab: Lab, width: float = 9.0) -> Figure:
 
 def describe(lab: Lab) -> str:
     """Return in words what `figure(lab)` shows."""
-    now = lab.history[-1]
-    text = f"Decision surface, loss curves and histograms of each layer after {lab.epoch} epochs of {lab!r}: "
+    now, steps = lab.measure(), f" and {lab.steps_in_epoch} steps" if lab.steps_in_epoch else ""
+    text = f"Decision surface, loss curves and histograms of each layer after {lab.epoch} epochs{steps} of {lab!r}: "
     return text + f"train error {_number(100 * now.train_error, 0)} %, test error {_number(100 * now.test_error, 0)} %."
 
 

@@ -144,7 +144,7 @@ function render({ model, el }) {
     type: "range", min: -3, max: 3, step: 0.01, "data-hand": "value", "aria-label": "the weight in hand",
     oninput: () => send("turn", +turn.value),
   });
-  const handText = element("p", { class: "hint", "data-number": "hand", role: "status" }, "No weight in hand yet: choose one, or click on a line.");
+  const handText = element("p", { class: "hint", "data-number": "hand", role: "status" });
   const slope = part("slope");
   const [insideButton, insidePanel] = fold("inside", "Look inside", "Hide the inside",
     element("div", { class: "row" }, byGradientLabel),
@@ -186,7 +186,7 @@ function render({ model, el }) {
     story,
     ...(recorded ? [] : [
       element("div", { class: "row" }, insideButton, codeButton,
-        button("save", "Save PNG", "the picture on screen, as a file", "png"),
+        button("save", "Save PNG", "plane, loss and histograms, as a file", "png"),
         button("save", "Save GIF", "the run so far, as a film", "gif"))]),
     element("div", { class: "row line" }, recorded ? "This line trains it in JupyterLab: " : "This line restores it: ", line, ...copier(line, "line")),
     ...(recorded ? [] : [insidePanel, codePanel]));
@@ -250,9 +250,9 @@ function render({ model, el }) {
   function edge() { return model.get("points").edge; }
   function inside(value) { return Math.max(-edge(), Math.min(edge(), value)); }
   function ownAt([x, y]) {
-    const near = model.get("points").own.map(([px, py]) => Math.hypot(px - x, py - y));
+    const own = model.get("points").own, near = own.map(([px, py]) => Math.hypot(px - x, py - y));
     const best = near.indexOf(Math.min(...near));
-    return near[best] < 0.08 ? best : null;
+    return near[best] < 0.08 ? own[best] : null;
   }
   function placeOf(event) {
     const frame = plane.getBoundingClientRect();
@@ -263,22 +263,22 @@ function render({ model, el }) {
   function takeHold(event) {
     if (event.button) return;
     const at = placeOf(event);
-    drag = { index: ownAt(at), at, moved: false };
+    drag = { point: ownAt(at), at, moved: false };
     plane.setPointerCapture(event.pointerId);
   }
   function pull(event) {
     if (!drag) return;
     const at = placeOf(event);
     drag.moved ||= Math.hypot(at[0] - drag.at[0], at[1] - drag.at[1]) > 0.03;
-    if (drag.index !== null && drag.moved) { drag.to = at; draw(); }
+    if (drag.point && drag.moved) { drag.to = at; draw(); }
   }
   function letGo(event) {
     if (!drag) return;
-    const { index, moved } = drag, at = placeOf(event), out = at.some((value) => Math.abs(value) > edge());
+    const { point, moved } = drag, at = placeOf(event), out = at.some((value) => Math.abs(value) > edge());
     drag = null;
-    if (index === null) { if (!out) add(at); } else if (out) send("remove", index);
-    else if (moved) send("move", index, ...at);
-    else say(`Your point of class ${model.get("points").own[index][2]}: drag it, or drag it out of the plane to remove it.`);
+    if (!point) { if (!out) add(at); } else if (out) send("remove", point);
+    else if (moved) send("move", point, ...at);
+    else say(`Your point of class ${point[2]}: drag it, or drag it out of the plane to remove it.`);
     draw();
   }
 
@@ -288,20 +288,23 @@ function render({ model, el }) {
       cursor = (cursor || [0, 0]).map((value, i) => inside(value + step * MOVES[event.key][i]));
     } else if (event.key === "Enter" || event.key === " ") {
       cursor ??= [0, 0];
-      if (taken !== null) { send("move", taken, ...cursor); taken = null; } else add(cursor);
+      if (taken) { send("move", taken, ...cursor); taken = null; } else add(cursor);
     } else if (event.key === "Delete" || event.key === "Backspace") {
-      if (!cursor || ownAt(cursor) === null) say("There is no point of yours at the cross.");
+      if (!cursor || !ownAt(cursor)) say("There is no point of yours at the cross.");
       else send("remove", ownAt(cursor));
-    } else if (event.key === "m" && cursor && ownAt(cursor) !== null) {
+    } else if (event.key === "Escape" && taken) {
+      taken = null;
+      say("The point stays where it was.");
+    } else if (event.key.toLowerCase() === "m" && cursor && ownAt(cursor)) {
       taken = ownAt(cursor);
-    } else if (event.key === "z" && (event.ctrlKey || event.metaKey)) {
+    } else if (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey)) {
       send("undo");
     } else return;
     event.preventDefault();
-    if (cursor && (MOVES[event.key] || event.key === "m")) {
-      const own = taken === null ? ownAt(cursor) : null;
+    if (cursor && (MOVES[event.key] || event.key.toLowerCase() === "m")) {
+      const own = ownAt(cursor);
       say(`Cross at (${cursor.map((value) => value.toFixed(2)).join(", ")})`
-        + (taken !== null ? ": Enter puts the point down." : own === null ? "" : `, on your point of class ${model.get("points").own[own][2]}`));
+        + (taken ? ": Enter puts the point down." : own ? `, on your point of class ${own[2]}` : ""));
     }
     draw();
   }
@@ -385,8 +388,7 @@ function render({ model, el }) {
     if (frame.twin_surface.byteLength) boundary(context, shorts(frame.twin_surface), size, width / size, TWIN, [5, 4]);
     boundary(context, values, size, width / size, theme.ink, []);
     drawPoints(context, width);
-    const own = model.get("points").own;
-    if (drag?.to) dot(context, ...position(...drag.to, width), own[drag.index][2], 2 * width / 115, theme.ink);
+    if (drag?.to) dot(context, ...position(...drag.to, width), drag.point[2], 2 * width / 115, theme.ink);
     if (cursor && document.activeElement === plane) {
       const [x, y] = position(...cursor, width);
       stroke([[x - 10, y], [x + 10, y]], { lineWidth: 2 });
@@ -606,23 +608,29 @@ function render({ model, el }) {
   }
 
   function showHand() {
-    const { place: at, value, slope: measured, gradient, curve } = model.get("hand");
-    slope.hidden = !at;
+    const { place: at, value, loss: here, slope: measured, gradient, words, curve } = model.get("hand");
+    turn.disabled = !at || value === null;
+    slope.hidden = !at || here === null || measured === null || gradient === null || curve.length < 2;
+    if (!at) handText.textContent = "No weight in hand yet: choose one, or click on a line.";
     if (!at || !theme || insidePanel.hidden) return;
     at.forEach((index, i) => { place[i].value = index; });
-    if (document.activeElement !== turn || turn.dataset.place !== String(at)) turn.value = value;
+    if (document.activeElement !== turn || turn.dataset.place !== String(at)) {
+      turn.max = Math.max(3, Math.ceil(Math.abs(value)));
+      turn.min = -turn.max;
+      turn.value = value;
+    }
     turn.dataset.place = at;
-    const same = Math.abs(measured - gradient) <= 1e-5 * Math.max(Math.abs(measured), Math.abs(gradient), 1e-3);
-    handText.textContent = `Weight ${short(value)}: measured slope ${short(measured)}, gradient of backward ${short(gradient)}. `
-      + (measured === null || gradient === null ? "One of them is no number." : same ? "They agree." : "They differ!");
+    turn.setAttribute("aria-valuetext", short(value));
+    handText.textContent = `Weight ${short(value)}: measured slope ${short(measured)}, gradient of backward ${short(gradient)}. ${words}`;
+    if (slope.hidden) return;
     const { context, width, height, write, stroke } = pen(slope);
     const losses = curve.map(([, y]) => y), [low, high] = [Math.min(...losses), Math.max(...losses)];
     const px = (x) => 8 + (x - curve[0][0]) / (curve.at(-1)[0] - curve[0][0]) * (width - 16);
     const py = (y) => height - 22 - (y - low) / (high - low || 1) * (height - 34);
     stroke(curve.map(([x, y]) => [px(x), py(y)]), { lineWidth: 2 });
-    const now = curve[Math.floor(curve.length / 2)], reach = (curve.at(-1)[0] - curve[0][0]) / 5;
+    const reach = (curve.at(-1)[0] - curve[0][0]) / 5;
     for (const [rate, color, dash] of [[measured, TEST, []], [gradient, TWIN, [5, 4]]]) {
-      stroke([-reach, reach].map((d) => [px(value + d), py(now[1] + rate * d)]), { strokeStyle: color, lineWidth: 3, dash });
+      stroke([-reach, reach].map((d) => [px(value + d), py(here + rate * d)]), { strokeStyle: color, lineWidth: 3, dash });
     }
     context.fillStyle = theme.ink;
     write("loss along this weight; green: measured slope, dashed: gradient", 8, height - 6);
@@ -650,10 +658,7 @@ function render({ model, el }) {
     loss.setAttribute("aria-label", `Loss after ${numbers.epoch.textContent} epochs: ${text}`);
     layers.setAttribute("aria-label", frame.layers.map((layer) => layer.words).join(". "));
     if (recorded) Object.assign(moment, { max: frame.moments - 1, value: frame.moment });
-    const name = model.get("settings").twin;
-    twinText.textContent = frame.distance === null ? ""
-      : name === "PyTorch" ? `Its curves and diy's agree within ${frame.distance.toExponential(0)} so far (they round differently, and training amplifies it).`
-      : `The loss of the network with the bug and that of its healthy twin were up to ${short(frame.distance)} apart.`;
+    twinText.textContent = frame.twin_words;
     draw();
   }
 

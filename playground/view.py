@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 import anywidget
 import torch
@@ -64,16 +65,16 @@ LABELS = {
     "data": ("data set", "what is to be learned"),
     "noise": ("noise", "standard deviation of what is added to each point that is drawn"),
     "features": ("features", "what the network sees of a point (x, y)"),
-    "depth": ("hidden layers", "number of hidden layers; with 0 the network is a single linear layer"),
+    "depth": ("hidden layers", "number of hidden layers; with 0 there is the output layer alone"),
     "width": ("width", "units in each hidden layer"),
     "activation": ("activation", "of the hidden layers; the output always has a Tanh"),
-    "dropout": ("dropout", "share of the hidden activations that is set to 0 while training"),
+    "dropout": ("dropout", "probability with which each hidden activation is set to 0 while training"),
     "init_scale": ("init scale", "factor of the initial weights, which Xavier's rule draws"),
     "reduction": ("loss", "mean or sum of the squared errors; the gradients differ by 2 × batch size"),
     "optimizer": ("optimizer", "how the weights follow the gradient"),
     "lr": ("learning rate", "size of the steps, on a logarithmic scale"),
     "batch_size": ("batch size", "points per step"),
-    "weight_decay": ("L2", "weight decay: what is added to the gradient, times the weight"),
+    "weight_decay": ("L2", "weight decay: this number times the weight is added to the gradient"),
     "bug": ("bug", "a mistake planted into the network's framework; its healthy twin learns beside it"),
     "seed": ("seed", "of data, weights, order and masks"),
 }
@@ -82,6 +83,14 @@ LABELS = {
 LOST = "The run on screen is lost: press Play to begin a new one."
 
 _playing: "weakref.WeakSet[Playground]" = weakref.WeakSet()
+
+
+class _Goal(NamedTuple):
+    """Up to where a run is trained, and what is said when it is there."""
+
+    reached: Callable[[], bool]
+    then: Callable[[], str]
+    run: object
 
 
 class Playground(anywidget.AnyWidget):
@@ -102,7 +111,7 @@ class Playground(anywidget.AnyWidget):
     changes are shown at once.
 
     Raises:
-        TypeError: both a lab and arguments are given.
+        TypeError: both a lab and arguments are given, or the lab is none.
         ValueError: an argument is refused; the message names it.
     """
 
@@ -133,6 +142,8 @@ class Playground(anywidget.AnyWidget):
         discretize: bool = False,
         **arguments,
     ):
+        if not isinstance(lab, Lab | None):
+            raise TypeError(f"the first argument must be a Lab, got {lab!r}: give settings by name, as in data='moons'")
         if lab is not None and arguments:
             raise TypeError(f"give a lab or the arguments of a new one, not both: got a lab and {sorted(arguments)}")
         _check_speed(speed)
@@ -140,7 +151,7 @@ class Playground(anywidget.AnyWidget):
         self.lab = lab or Lab(**company.settings(arguments.get("bug")) | arguments)
         self.look = {"speed": speed, "show_test": bool(show_test), "discretize": bool(discretize)}
         self.playing = self._suspended = False
-        self._goal: tuple[Callable[[], bool], str] | None = None
+        self._goal: _Goal | None = None
         self._task: asyncio.Task | None = None
         self._jobs: set[asyncio.Task] = set()
         self._views: dict[str, bool] = {}
@@ -162,7 +173,16 @@ class Playground(anywidget.AnyWidget):
             self._changed(what)
         self._say("Ready. Press Play and watch the picture." if len(self.lab.x) else NOTHING)
         if steps > self.lab.steps:
-            self._train_until(lambda: self.lab.steps >= steps, "The run is restored.", f"Repeating {steps} steps.")
+            planned = self.lab.planned
+            self._train_until(
+                lambda: self.lab.steps >= steps,
+                lambda: (
+                    "The run is restored."
+                    if self.lab.changes == planned
+                    else f"{steps} steps are repeated, with what you have changed meanwhile."
+                ),
+                f"Repeating {steps} steps.",
+            )
         elif steps == 0:
             self.lab.catch_up()
 
@@ -193,6 +213,7 @@ class Playground(anywidget.AnyWidget):
         if not len(self.lab.x):
             raise RuntimeError(NOTHING)
         self._leave_trouble()
+        self._goal = None
         self._go("Playing.")
 
     def pause(self, why: str = "Paused.") -> None:
@@ -214,9 +235,10 @@ class Playground(anywidget.AnyWidget):
         self._leave_trouble()
         if not len(self.lab.x):
             raise RuntimeError(NOTHING)
-        epoch = self.lab.epoch
         self._train_until(
-            lambda: self.lab.epoch != epoch, "One epoch: every training point was used once.", "One epoch."
+            lambda: not self.lab.steps_in_epoch,
+            lambda: "The epoch is finished: every training point was used once.",
+            "To the end of the epoch.",
         )
 
     def reset(self) -> None:
@@ -242,18 +264,27 @@ class Playground(anywidget.AnyWidget):
         self.lab.add_point(x, y, label)
         self._say(f"Added a point of class {label} at ({x:.2f}, {y:.2f}).")
 
-    def move(self, index: int, x: float, y: float) -> None:
-        """Move the learner's point of this number."""
+    def move(self, point: list, x: float, y: float) -> None:
+        """Move one of the learner's points, which is named by itself: by now it may have another number."""
+        index = self._index(point)
+        if any((round(x, 3), round(y, 3), point[2]) == other for other in self.lab.points):
+            return self._say(f"There is a point of class {point[2]} at ({x:.2f}, {y:.2f}) already.")
         points = list(self.lab.points)
         points[index] = (x, y, points[index][2])
         self.lab.set_points(points)
         self._say(f"Moved to ({x:.2f}, {y:.2f}).")
 
-    def remove(self, index: int) -> None:
-        """Remove the learner's point of this number."""
+    def remove(self, point: list) -> None:
+        """Remove one of the learner's points."""
+        index = self._index(point)
         x, y, label = self.lab.points[index]
         self.lab.set_points([point for i, point in enumerate(self.lab.points) if i != index])
         self._without(f"Removed the point of class {label} at ({x:.2f}, {y:.2f}).")
+
+    def _index(self, point: list) -> int:
+        if tuple(point) not in self.lab.points:
+            raise ValueError(f"there is no point of yours at ({point[0]:.2f}, {point[1]:.2f}) any more")
+        return self.lab.points.index(tuple(point))
 
     def undo(self) -> None:
         """Take back the last change of the points."""
@@ -263,6 +294,8 @@ class Playground(anywidget.AnyWidget):
 
     def clear(self) -> None:
         """Remove all added points."""
+        if not self.lab.points:
+            return self._say("There are no points of your own to remove.")
         self.lab.set_points([])
         self._without("Your points are removed. Undo brings them back.")
 
@@ -275,13 +308,15 @@ class Playground(anywidget.AnyWidget):
             parameter.grad = torch.zeros(1)
             torch.optim.SGD([parameter]).step()
             self.lab.twin = True
+            if self.lab.settings.bug != NO_BUG:
+                return self._say("Its healthy twin learns beside it. PyTorch's comes with the next run without a bug.")
             self._say("A PyTorch network learns beside it from here on: the same weights, the same batches.")
 
         if wanted:
             self._work("Loading PyTorch's optimizers: some seconds, once.", begin())
         else:
             self.lab.twin = False
-            self._say("The twin is gone; the run goes on.")
+            self._say("The twin is gone; the run goes on." if self.lab.twin is None else "The healthy twin stays.")
 
     def ask_checks(self) -> None:
         """Ask each kind of check about the bug on screen, by running it."""
@@ -316,6 +351,8 @@ class Playground(anywidget.AnyWidget):
 
     def turn(self, value: float) -> None:
         """Set the weight in hand."""
+        if self._held is None:
+            raise ValueError("there is no weight in hand: choose one first")
         self.lab.set_weight(*self._held, value)
         self._show_hand()
         self._say(f"The weight in hand is {value:.4g}. The run goes on from here.")
@@ -364,7 +401,6 @@ class Playground(anywidget.AnyWidget):
             getattr(self, action)(*arguments)
         except (IndexError, RuntimeError, TypeError, ValueError) as error:
             self._stale.add("settings")
-            self.playing = False
             self._say(str(error), kind="trouble")
         finally:
             self._acting = False
@@ -404,12 +440,13 @@ class Playground(anywidget.AnyWidget):
         if steps and not self.lab.steps:
             text += " A new run has begun" + ("; the grey curve is the one before." if epoch else ".")
         elif name in LIVE and steps and not self.lab.trouble:
-            text += " The run goes on with it."
-        self._say(text)
+            text += " The run goes on with it" + (" from the next epoch on." if name == "batch_size" else ".")
+        self._without(text)
 
     def _without(self, text: str) -> None:
         if not len(self.lab.x):
-            self.playing = False
+            self.playing = self._suspended = False
+            self._goal = None
             text += f" {NOTHING}"
         self._say(text)
 
@@ -426,8 +463,8 @@ class Playground(anywidget.AnyWidget):
         if self.playing and (self._task is None or self._task.done()):
             self._task = self._loop.create_task(self._play())
 
-    def _train_until(self, reached: Callable[[], bool], then: str, text: str) -> None:
-        self._goal = reached, then
+    def _train_until(self, reached: Callable[[], bool], then: Callable[[], str], text: str) -> None:
+        self._goal = _Goal(reached, then, self.lab.model)
         if self._loop is None:
             while self._goal:
                 self._take_step()
@@ -473,11 +510,12 @@ class Playground(anywidget.AnyWidget):
 
     def _take_step(self) -> None:
         self.lab.step()
+        if reached := self._goal and self._goal.reached():
+            self.lab.catch_up()
         if self.lab.trouble:
             self.pause(self.lab.trouble)
-        elif self._goal and self._goal[0]():
-            self.lab.catch_up()
-            self.pause(self._goal[1])
+        elif reached:
+            self.pause(self._goal.then())
 
     async def _answered(self) -> bool:
         # Counts naps, not seconds: while a long cell runs, the browser's reports wait, and that is no silence.
@@ -517,10 +555,11 @@ class Playground(anywidget.AnyWidget):
         self._send_file("png", still.encode(still.figure(self.lab)))
 
     async def _gif(self) -> None:
-        pictures = []
-        for number, (epoch, surface) in enumerate(
-            film := [*self._film, (self.lab.epoch, self.lab.surface(50))], start=1
-        ):
+        pictures, run, points = [], self.lab.model, self.lab.x
+        film = [*self._film, (self.lab.epoch, self.lab.surface(50))]
+        for number, (epoch, surface) in enumerate(film, start=1):
+            if self.lab.model is not run or self.lab.x is not points:
+                return self._say("The film is given up, because run or points are others now. Save it again.")
             self._say(f"Drawing the film: picture {number} of {len(film)}.", kind="busy")
             pictures.append(still.moment(self.lab, epoch, surface))
             await self._breathe()
@@ -530,7 +569,7 @@ class Playground(anywidget.AnyWidget):
         self.send(
             {"file": f"{self.lab.settings.data}-{self.lab.epoch}-epochs.{kind}", "type": f"image/{kind}"}, [content]
         )
-        self._say(f"The browser has saved the {kind.upper()}, {len(content) / 1000:.0f} kB.")
+        self._say(f"The browser has been sent the {kind.upper()}, {len(content) / 1000:.0f} kB.")
 
     # What is sent to the browser
 
@@ -551,6 +590,9 @@ class Playground(anywidget.AnyWidget):
         if "run" in stale:
             if not self.lab.steps:
                 self._film, self._stride = [], 1
+            if self._goal and self._goal.run is not self.lab.model:
+                self._goal, self.playing, self._suspended = None, False, False
+                self.status = self.status | {"playing": False}
             before = self.lab.before
             self.before = (
                 before and {"name": _difference(before[0], self.lab.settings), "curve": _curve(before[1])}
@@ -558,6 +600,8 @@ class Playground(anywidget.AnyWidget):
             self._show_story()
         if "settings" in stale or "run" in stale:
             self._show_settings()
+        if "settings" in stale:
+            self._show_story()
         if stale & {"run", "points"}:
             self._show()
             self._show_hand()
@@ -595,8 +639,16 @@ class Playground(anywidget.AnyWidget):
         }
 
     def _show_story(self) -> None:
-        name = self.lab.settings.bug
-        self.story = {} if name == NO_BUG else company.tell(name) | {"answers": list(self._answers)}
+        now = self.lab.settings
+        if now.bug == NO_BUG:
+            self.story = {}
+            return
+        story = company.tell(now.bug) | {"answers": list(self._answers)}
+        # What is said to be seen, is seen with the settings with which the bug opens.
+        opening = Settings(bug=now.bug, seed=now.seed, **company.settings(now.bug))
+        if others := _difference(opening, now):
+            story["look"] = f"Opened as it is, with {others}: {story['look']}"
+        self.story = story
 
     def _where(self) -> dict:
         return {"epoch": self.lab.epoch, "batch": self.lab.steps_in_epoch, "batches": self.lab.steps_per_epoch}
@@ -613,7 +665,7 @@ class Playground(anywidget.AnyWidget):
         self.frame = self._where() | {
             "number": self._sent,
             "now": [value if math.isfinite(value) else None for value in now[1:]],
-            "distance": distance if math.isfinite(distance) else None,
+            "twin_words": self._compare(distance),
             "surface": _bytes(surface),
             "twin_surface": b"" if lab.twin is None else _bytes(lab.surface(50, twin=True)),
             "size": 50,
@@ -621,6 +673,19 @@ class Playground(anywidget.AnyWidget):
             "layers": still.histograms(lab),
         }
         self._show_inside()
+
+    def _compare(self, distance: float) -> str:
+        if self.lab.twin is None or math.isnan(distance):
+            return ""
+        if self.lab.settings.bug != NO_BUG:
+            text = "The loss of the network with the bug and that of its healthy twin were "
+            return text + ("a number and none." if distance == math.inf else f"up to {distance:.4g} apart.")
+        if distance == math.inf:
+            return "Its curves and diy's do not agree: of the two, only one is a number."
+        if distance == 0:
+            return "Its curves and diy's are the same to the last bit so far."
+        why = "they round differently, and training amplifies it"
+        return f"Its curves and diy's agree within {distance:.0e} so far ({why})."
 
     def _show_inside(self) -> None:
         if "inside" not in self._open:
@@ -641,19 +706,26 @@ class Playground(anywidget.AnyWidget):
         }
 
     def _show_hand(self) -> None:
-        if self._held is None or not len(self.lab.x):
+        if self._held is None:
             return
         try:
             weight = self.lab.weigh(*self._held)
-        except ValueError:  # the network is another one now
+        except ValueError:  # the network is another one now, or there is nothing to learn
             self._held, self.hand = None, {}
             return
-        numbers = {"value": weight.value, "slope": weight.slope, "gradient": weight.gradient}
-        self.hand = {
-            "place": list(self._held),
-            **{name: number if math.isfinite(number) else None for name, number in numbers.items()},
-            "curve": [pair for pair in zip(weight.values, weight.losses) if math.isfinite(pair[1])],
-        }
+        numbers = {"value": weight.value, "slope": weight.slope, "gradient": weight.gradient, "loss": weight.loss}
+        numbers = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+        words = "They differ!"
+        if numbers["slope"] is None and numbers["loss"] is not None:
+            words = "The loss is another one at each call: it has no slope."
+        elif None in numbers.values():
+            words = "Not all of them are numbers."
+        elif weight.agree:
+            words = "They agree."
+        elif weight.at_kink:
+            words = "The loss has a kink here: the gradient lies between the slopes to the left and to the right."
+        curve = [pair for pair in zip(weight.values, weight.losses) if all(map(math.isfinite, pair))]
+        self.hand = {"place": list(self._held), **numbers, "words": words, "curve": curve}
 
     def _restoring_line(self) -> str:
         lab, (settings, points, twin) = self.lab, self.lab.start

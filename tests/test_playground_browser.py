@@ -396,7 +396,8 @@ def test_the_twin_joins_the_run_and_lies_on_the_curve(lab):
     epoch = lab.epoch
     lab.setting("twin").click()
     lab.until(f"text.includes('from here on') && +data.epoch >= {epoch + 3} && data.playing === 'true'")
-    assert "agree within" in lab.root.locator("[data-number=twin]").inner_text()
+    words = lab.root.locator("[data-number=twin]").inner_text()
+    assert "agree within" in words or "to the last bit" in words
 
 
 def test_the_code_is_one_click_away(page, lab):
@@ -491,7 +492,7 @@ def test_the_run_is_saved_as_a_file(page, lab, kind):
     with page.expect_download() as download:
         lab.root.get_by_role("button", name=f"Save {kind.upper()}").click()
     assert download.value.suggested_filename.endswith(f".{kind}")
-    lab.until("text.startsWith('The browser has saved')")
+    lab.until("text.startsWith('The browser has been sent')")
 
 
 def test_out_of_sight_nothing_is_drawn_or_trained(page, lab):
