@@ -726,7 +726,7 @@ class Lab:
             output = self._predict(self.model, self.x)
             equal = (output[:, 1] - output[:, 0]).abs().max() < 0.01
             text = (
-                "the outputs are now close to -1 or 1. There the derivative of Tanh is almost 0, so that almost no "
+                "the outputs are close to -1 or 1. There the derivative of Tanh is almost 0, so that almost no "
                 "gradient flows back and almost nothing is learned."
                 f"{' Both outputs are equal, so the plane has no colour.' if equal else ''}"
             )
