@@ -510,7 +510,7 @@ class Optimizer(ABC):
         """Return d for the parameter w, given g; what the next step needs goes into `self.state[w]`."""
 
     def step(self, closure: None = None) -> None:
-        """(F17) w ← w − η d, in place, for every w with a gradient; d from g = ∂ℓ/∂w + λ w. Handout 5-2, p. 12/17."""
+        """(F17) w ← w − η d in place, for every w with a gradient; d from g = ∂ℓ/∂w + λ w. Handout 5-2, p. 12/17."""
         if closure is not None:
             _only_default(self, closure=(closure, None))
         pairs = [(w, g) for w in self.param_groups[0]["params"] if (g := w.grad) is not None]
