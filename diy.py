@@ -866,6 +866,12 @@ class _Sliding(Module):
         self._border = [((size - 1) // 2, size // 2) for size in sizes]  # (top, bottom), (left, right)
         self._offsets = [*itertools.product(*map(range, self.kernel_size))]
 
+    def framed(self, shape: torch.Size) -> tuple[int, ...]:
+        """Return the shape of images with their border: (N, C, H, W) -> (C, top + H + bottom, left + W + right, N)."""
+        samples, channels, *size = shape
+        padded = [before + length + after for (before, after), length in zip(self._border, size)]
+        return channels, *padded, samples
+
     def inside(self, framed: Tensor, shape: torch.Size) -> Tensor:
         """Return a view without the border: (C, top + H + bottom, left + W + right, N) -> (N, C, H, W)."""
         (top, _), (left, _) = self._border
@@ -873,11 +879,10 @@ class _Sliding(Module):
 
     def frame(self, images: Tensor, value: float = 0.0) -> Tensor:
         """Put a border of `value` around the images: (N, C, H, W) -> (C, top + H + bottom, left + W + right, N)."""
-        samples, channels, *size = images.shape
-        padded = [before + length + after for (before, after), length in zip(self._border, size)]
-        if padded == size:
-            return images.permute(1, 2, 3, 0).contiguous()  # no copy if the samples are last already
-        framed = images.new_full((channels, *padded, samples), value)
+        samples_last = images.permute(1, 2, 3, 0)
+        if samples_last.shape == self.framed(images.shape):
+            return samples_last.contiguous()  # no copy if the samples are last already
+        framed = images.new_full(self.framed(images.shape), value)
         self.inside(framed, images.shape).copy_(images)
         return framed
 
@@ -888,7 +893,7 @@ class _Sliding(Module):
 
     def _check_images(self, X: Tensor, channels: int | None = None, like: Tensor | None = None) -> None:
         _check_images(X, channels, like)
-        padded = tuple(before + length + after for (before, after), length in zip(self._border, X.shape[2:]))
+        padded = self.framed(X.shape)[1:3]
         if any(length < least for length, least in zip(padded, self.kernel_size)):
             raise ValueError(f"the kernel {self.kernel_size} is larger than the padded input, {padded}")
 
@@ -964,7 +969,7 @@ class Conv2d(_Sliding):
         columns, rows = windows.reshape(W[0].numel(), -1), W.flatten(1)  # X̃: (C·kh·kw, H·W·N), W̃: (O, C·kh·kw)
         S = rows @ columns if b is None else torch.addmm(b[:, None], rows, columns)  # (O, H·W·N), in one pass
         S = S.view(self.out_channels, *windows.shape[3:]).permute(3, 0, 1, 2)  # (O, H, W, N) -> (N, O, H, W)
-        self.remember(S, X, W)
+        self.remember(S, X, columns, W)
         return S
 
     def backward(self, G: Tensor) -> Tensor | None:
@@ -977,19 +982,18 @@ class Conv2d(_Sliding):
         Each pixel collects what all windows that saw it send back; the padded border is cut off. With stride 1, this
         is the correlation of G, padded, with the kernel flipped in both directions and its channels swapped.
         """
-        G, X, W = self.recall(G)
-        framed = self.frame(X)
-        columns = self.windows(framed).reshape(W[0].numel(), -1)
+        G, X, columns, W = self.recall(G)
         G = G.permute(1, 2, 3, 0).reshape(self.out_channels, -1)  # (N, O, H, W) -> (O, H·W·N)
         self.accumulate(W, (G @ columns.mT).view(W.shape))
         if self.bias is not None:
             self.accumulate(self.bias, G.sum(1))
         if not self.needs_input_grad:
             return None
-        collected = torch.zeros_like(framed)
+        collected = G.new_zeros(self.framed(X.shape))
         targets = self.windows(collected)
-        for i, j in self._offsets:  # the rows of W̃ᵀ G̃ that belong to one place of the kernel: (C, O) (O, H·W·N)
-            targets[:, i, j] += (W[:, :, i, j].mT @ G).view(targets[:, i, j].shape)
+        parts = (W.flatten(1).mT @ G).view(targets.shape)  # W̃ᵀ G̃: (C, kernel height, kernel width, H, W, N)
+        for i, j in self._offsets:
+            targets[:, i, j] += parts[:, i, j]
         return self.inside(collected, X.shape)
 
     def _check(self, X: Tensor) -> None:
