@@ -469,7 +469,7 @@ class _Setting:
 
 
 class Optimizer(ABC):
-    """Updates parameters from their gradients: each optimizer takes w ← w − η d, with a direction d of its own.
+    """Updates parameters from their gradients: each optimizer steps along a direction d of its own.
 
     Args:
         params: tensors, from `module.parameters()`, of diy or of PyTorch.
