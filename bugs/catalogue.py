@@ -10,11 +10,11 @@ CATALOGUE = [
         name="dropped-transpose",
         title="A transpose is dropped",
         story=(
-            "The gradient of W is Gᵀ X; here it is its transpose, Xᵀ G. Where W is not square the shapes complain, "
-            "until a reshape silences them; where it is square nothing does."
+            "The gradient of W is Gᵀ X; here it is its transpose, Xᵀ G. If W is not square, the shapes give it away, "
+            "until a reshape hides it; if W is square, nothing does."
         ),
         symptom=(
-            "The report's network still learns the disk, only worse; a network for digits does not get off the ground."
+            "The report's network still learns the disk, but less well; a network for digits never gets off the ground."
         ),
         seen_by=(*GRADIENTS, "training"),
         check="test_diy.test_linear_by_hand",
@@ -24,23 +24,23 @@ CATALOGUE = [
         name="bias-not-summed",
         title="The bias gradient is not summed over the batch",
         story=(
-            "All samples share b, so that its gradient is a sum over them. Here only the first sample counts: "
+            "All samples share b, so its gradient is a sum over them. Here only the first sample counts: "
             "the shapes fit, and for a batch of one it is even right."
         ),
-        symptom="A test error of 6 to 9 % where 2 % is possible, and nothing else to show for it.",
+        symptom="A test error of 6 to 9 % where 2 % is possible, and no other sign.",
         seen_by=GRADIENTS,
         check="test_diy.test_linear_by_hand",
         edits=(("Linear.backward", "rows.sum(0)", "rows[0]"),),
     ),
     Bug(
         name="averaged-twice",
-        title="The layer averages what the loss has averaged already",
+        title="The layer averages what the loss has already averaged",
         story=(
-            "The weights' gradient is divided by the number of samples, although 1/N is the loss's business. It "
-            "looks like care for the batch size."
+            "The weights' gradient is divided by the number of samples, but the loss has already divided by it. It "
+            "looks like a sensible allowance for the batch size."
         ),
         symptom=(
-            "Training looks slow: the learning rate is N times too small for the weights, and right for the biases."
+            "Training looks slow: the learning rate is N times too small for the weights, but right for the biases."
         ),
         seen_by=GRADIENTS,
         check="test_diy.test_linear_by_hand",
@@ -50,9 +50,9 @@ CATALOGUE = [
         name="transposed-way-back",
         title="The gradient goes back through Wᵀ instead of W",
         story=(
-            "∂ℓ/∂X = G W. The transpose of forward is carried over to backward; with a square W the shapes fit, "
-            "and here a test for squareness keeps the others right. The networks that train side by side have no "
-            "square layer, and so do not show it."
+            "∂ℓ/∂X = G W. Here the transpose of forward is used in backward too. With a square W the shapes fit; "
+            "layers that are not square are left right. The networks that train side by side have no square layer, "
+            "so they do not show the mistake."
         ),
         symptom=(
             "The last layers learn, the first ones get gradients that have little to do with the loss: a test error "
@@ -88,7 +88,7 @@ CATALOGUE = [
     Bug(
         name="all-weights-equal",
         title="All weights start with the same number",
-        story="The hidden units of a layer then compute the same, get the same gradient, and stay equal for ever.",
+        story="All units of a hidden layer then compute the same, get the same gradient, and stay equal for ever.",
         symptom="A layer of 25 units learns no more than a layer of one unit could.",
         seen_by=("training",),
         check="test_diy.test_xavier_normal_initialization",
@@ -103,10 +103,10 @@ CATALOGUE = [
     Bug(
         name="forgotten-parameter",
         title="A parameter is missing from parameters()",
-        story="The bias has its gradient, but nobody hands it to the optimizer.",
+        story="The bias gets its gradient, but the optimizer never gets the bias.",
         symptom=(
-            "The biases never move. On digits nothing shows. The disk cannot be learned at all: without biases, a ReLU "
-            "network gives all points of a ray from the origin the same label."
+            "The biases never move. On digits it does not show. The disk cannot be learned at all: without biases, a "
+            "ReLU network gives all points on a ray from the origin the same label."
         ),
         seen_by=(*GRADIENTS, "training"),
         check="test_diy.test_summary_counts_parameters",
@@ -117,7 +117,7 @@ CATALOGUE = [
         name="relu-mask-from-gradient",
         title="ReLU masks by the sign of the gradient",
         story="backward asks where the gradient is positive instead of where the input was.",
-        symptom="Training stalls: whatever should make a unit larger is thrown away.",
+        symptom="Training stalls: every gradient that should make a unit's output larger is thrown away.",
         seen_by=(*GRADIENTS, "training"),
         check="test_gradients.test_relu",
         edits=(("ReLU.backward", "_where(X, G)", "G.relu()"),),
@@ -126,8 +126,8 @@ CATALOGUE = [
         name="relu-kink",
         title="ReLU's derivative is 1 at the kink",
         story=(
-            "s ≥ 0 in the place of s > 0. Both are derivatives of one side, and finite differences accept either; "
-            "but PyTorch's is 0, and an input of exact zeros, as an image or dropout has, tells them apart."
+            "s ≥ 0 instead of s > 0. Each is a derivative from one side, and finite differences accept either; but "
+            "PyTorch uses 0, and inputs of exactly zero, as in images or after dropout, tell the two apart."
         ),
         symptom="None, except where many inputs are exactly 0.",
         seen_by=(),
@@ -141,12 +141,12 @@ CATALOGUE = [
         name="changed-input",
         title="ReLU overwrites the caller's input",
         story=(
-            "`relu_` saves memory, and the caller's tensor with it. The gradient checker compares its input before and "
-            "after; the other oracles hand in copies, and so have nothing to lose."
+            "`relu_` saves memory, but destroys the caller's tensor. The gradient checker compares its input before "
+            "and after; the other oracles pass in copies, so they notice nothing."
         ),
         symptom=(
-            "Everything works until somebody uses the input again: the data of the next epoch have lost their "
-            "negative numbers."
+            "Everything works until the input is used again: the data of the next epoch have lost their negative "
+            "numbers."
         ),
         seen_by=("finite differences",),
         check="test_diy.test_nothing_that_is_handed_in_is_changed",
@@ -155,7 +155,7 @@ CATALOGUE = [
     Bug(
         name="tanh-at-the-input",
         title="The derivative of tanh is taken at the input",
-        story="1 − s² in the place of 1 − tanh²(s): the output has been confused with the input.",
+        story="1 − s² instead of 1 − tanh²(s): the input has been taken for the output.",
         symptom=(
             "Fine near 0, where tanh(s) ≈ s; beyond |s| = 1 the gradient points the wrong way, and some runs end in "
             "nan."
@@ -167,7 +167,7 @@ CATALOGUE = [
     Bug(
         name="sigmoid-without-output",
         title="A factor of sigmoid's derivative is forgotten",
-        story="σ' = σ (1 − σ); here it is 1 − σ. No network that is trained side by side has a Sigmoid.",
+        story="σ' = σ (1 − σ); here it is 1 − σ. None of the networks that train side by side has a Sigmoid.",
         symptom="Units that are off learn too fast.",
         seen_by=("finite differences", "autograd"),
         check="test_convolution.test_sigmoid_by_hand",
@@ -177,7 +177,7 @@ CATALOGUE = [
     Bug(
         name="mask-not-reused",
         title="Dropout draws a new mask in backward",
-        story="Forward and backward must drop the same components; a fresh mask is a gradient of another network.",
+        story="Forward and backward must drop the same components; a new mask gives the gradient of another network.",
         symptom="Training works, with more noise than it should have.",
         seen_by=GRADIENTS,
         check="test_diy.test_dropout_by_hand",
@@ -188,9 +188,9 @@ CATALOGUE = [
         title="Dropout does not rescale",
         story=(
             "Without the factor 1/(1 − p) in training, the units of the next layer get larger sums in evaluation "
-            "than they were trained for."
+            "than those they were trained on."
         ),
-        symptom="In evaluation all sums are larger than in training: a test error of 5 to 9 % where 2 % is possible.",
+        symptom="In evaluation, all sums are larger than in training: a test error of 5 to 9 % where 2 % is possible.",
         seen_by=("autograd", "side by side"),
         check="test_diy.test_dropout_by_hand",
         edits=(("Dropout.mask", "m.bernoulli_(1 - self.p).div_(1 - self.p)", "m.bernoulli_(1 - self.p)"),),
@@ -198,8 +198,8 @@ CATALOGUE = [
     Bug(
         name="dropout-keeps-p",
         title="p is the probability of keeping",
-        story="Older papers call p what is kept, PyTorch what is dropped. For p = 0.5 nobody can tell.",
-        symptom="With p = 0.2, four units of five are dropped, and training suffers.",
+        story="In older papers, p is the share kept; in PyTorch, the share dropped. At p = 0.5 there is no difference.",
+        symptom="With p = 0.2, four units out of five are dropped, and training suffers.",
         seen_by=("autograd", "side by side", "training"),
         check="test_diy.test_dropout_by_hand",
         edits=(("Dropout.mask", "m.bernoulli_(1 - self.p)", "m.bernoulli_(self.p)"),),
@@ -207,15 +207,15 @@ CATALOGUE = [
     Bug(
         name="dropout-in-eval",
         title="Dropout is active in evaluation",
-        story="Nobody asks for `self.training`.",
-        symptom="The same network gives another answer at each call, and its test error is twice what it should be.",
+        story="The code never looks at `self.training`.",
+        symptom="The same network gives a different answer each time, and its test error is twice what it should be.",
         seen_by=(),
         check="test_diy.test_dropout_is_off_in_eval",
         edits=(("Dropout.forward", "self.mask(X) if self.training else 1.0", "self.mask(X)"),),
     ),
     Bug(
         name="eval-is-shallow",
-        title="eval() reaches the outermost module alone",
+        title="eval() reaches only the outermost module",
         story="The flag is set on the network, but not on the layers inside it.",
         symptom="As with dropout in evaluation: answers differ from call to call.",
         seen_by=(),
@@ -226,8 +226,8 @@ CATALOGUE = [
     Bug(
         name="overwritten-gradient",
         title="backward overwrites gradients instead of adding to them",
-        story="`=` in the place of `+=`. As long as each parameter is used once per step, nothing shows.",
-        symptom="Weights shared by two layers, or batches split in parts, get the last contribution alone.",
+        story="`=` instead of `+=`. As long as each parameter is used once per step, nothing shows.",
+        symptom="Weights shared by two layers, or batches split into parts, get only the last contribution.",
         seen_by=("finite differences",),
         check="test_diy.test_gradients_accumulate_until_they_are_forgotten",
         edits=(("Module.accumulate", "gradient if before is None else before + gradient", "gradient"),),
@@ -236,7 +236,7 @@ CATALOGUE = [
         name="layers-backward-in-order",
         title="Sequential goes back from the first layer to the last",
         story="The chain rule starts at the output; here `reversed` is missing.",
-        symptom="An error about shapes, if the shapes differ; nonsense, if they do not.",
+        symptom="An error about shapes if the shapes differ; nonsense if they do not.",
         seen_by=(*GRADIENTS, "training"),
         check="test_diy.test_the_same_module_twice_remembers_both_inputs",
         edits=(("Sequential.backward", "reversed(self.layers)", "self.layers"),),
@@ -244,8 +244,8 @@ CATALOGUE = [
     Bug(
         name="stale-cache",
         title="A module keeps its first input until backward",
-        story="A second forward does not replace what the first one remembered: only an empty place is filled.",
-        symptom="Whoever looks at the loss of one more batch before backward gets gradients of the wrong batch.",
+        story="A second forward does not replace what the first one remembered: memory is filled only when empty.",
+        symptom="If you look at the loss of one more batch before backward, you get gradients of the wrong batch.",
         seen_by=("finite differences",),
         check="test_diy.test_a_forward_replaces_what_the_one_before_remembered",
         edits=(
@@ -277,7 +277,7 @@ CATALOGUE = [
         title="Nobody notices that a remembered tensor was changed",
         story=(
             "backward needs the input and the weights as they were in forward. A step or an in-place operation in "
-            "between makes its result wrong; PyTorch and diy count changes and refuse."
+            "between makes the result wrong; PyTorch and diy count changes and raise an error."
         ),
         symptom="Wrong gradients, without a word, in code that looks harmless.",
         seen_by=(),
@@ -287,12 +287,12 @@ CATALOGUE = [
     # Losses
     Bug(
         name="sum-in-the-gradient",
-        title="The loss is a mean, its gradient that of a sum",
+        title="The loss is a mean, but its gradient is that of a sum",
         story=(
-            "The mistake of the 2019 report: the loss is divided by the number of components, its gradient by "
-            "nothing. The learning rate then means something else than in PyTorch, by a factor of 200 there."
+            "The mistake of the 2019 report: the loss is divided by the number of components, its gradient is not. "
+            "The same learning rate then takes steps larger than PyTorch's, by a factor of 200 in the report."
         ),
-        symptom="Learning rates that work elsewhere diverge here, and those that work here do nothing elsewhere.",
+        symptom="Learning rates that work elsewhere diverge here, and those that work here achieve nothing elsewhere.",
         seen_by=GRADIENTS,
         check="test_diy.test_mse_by_hand",
         edits=(("MSELoss.backward", "D * (2 * self.share(D))", "D * 2"),),
@@ -300,8 +300,8 @@ CATALOGUE = [
     Bug(
         name="no-mean-at-all",
         title="The mean's 1/M is missing in loss and gradient alike",
-        story="Loss and gradient agree with each other, so that no check of the one against the other can object.",
-        symptom="The loss grows with the batch, and so must the learning rate shrink.",
+        story="Loss and gradient agree with each other, so no check of one against the other can object.",
+        symptom="The loss grows with the batch, so the learning rate has to shrink.",
         seen_by=("autograd", "side by side"),
         check="test_diy.test_mse_by_hand",
         edits=(
@@ -313,7 +313,7 @@ CATALOGUE = [
         name="missing-two",
         title="The factor 2 of the square's derivative is missing",
         story="It is often left out on purpose, with ½ in the loss; here the loss has no ½.",
-        symptom="None: half of the gradient is as good a direction, at twice the learning rate.",
+        symptom="None: half the gradient is just as good a direction, at twice the learning rate.",
         seen_by=GRADIENTS,
         check="test_diy.test_mse_by_hand",
         edits=(("MSELoss.backward", "2 * self.share(D)", "self.share(D)"),),
@@ -321,8 +321,8 @@ CATALOGUE = [
     Bug(
         name="broadcast-loss",
         title="Prediction and target are broadcast",
-        story="Without a look at the shapes, (N, 1) − (N,) gives all N² differences.",
-        symptom="The network learns to answer with the mean of all targets, and the loss looks plausible.",
+        story="If nobody checks the shapes, (N, 1) − (N,) gives all N² differences.",
+        symptom="The network learns to predict the mean of all targets, and the loss looks plausible.",
         seen_by=(),
         check="test_diy.test_prediction_and_target_that_do_not_fit",
         edits=(("MSELoss._check", "P.shape != T.shape", "False"),),
@@ -330,8 +330,8 @@ CATALOGUE = [
     Bug(
         name="softmax-overflow",
         title="Softmax without the shift",
-        story="exp overflows beyond 88 in float32. Lowering all scores by their maximum changes nothing but that.",
-        symptom="Training runs well and then, once a score is large, the loss is nan and stays so.",
+        story="exp overflows beyond 88 in float32. Lowering all scores by their maximum prevents just that.",
+        symptom="Training runs well until a score gets large; then the loss becomes nan and stays nan.",
         seen_by=(),
         check="test_convolution.test_large_scores_neither_overflow_nor_vanish",
         edits=(("CrossEntropyLoss.forward", "S - S.amax(-1, keepdim=True)", "S"),),
@@ -341,7 +341,7 @@ CATALOGUE = [
         name="gradients-not-zeroed",
         title="zero_grad does not zero",
         story="Every step then uses the sum of all gradients since the beginning.",
-        symptom="The loss falls for some steps, then the network runs away.",
+        symptom="The loss falls for some steps, then training blows up.",
         seen_by=("side by side", "training"),
         check="test_diy.test_the_optimizer_forgets_gradients",
         edits=(("Optimizer.zero_grad", "parameter.grad = None", "pass"),),
@@ -349,7 +349,7 @@ CATALOGUE = [
     Bug(
         name="uphill",
         title="The step goes uphill",
-        story="w + η g in the place of w − η g.",
+        story="w + η g instead of w − η g.",
         symptom="The loss grows.",
         seen_by=("side by side", "training"),
         check="test_diy.test_sgd_by_hand",
@@ -358,8 +358,8 @@ CATALOGUE = [
     Bug(
         name="velocity-is-the-gradient",
         title="The first velocity is the gradient itself, not a copy",
-        story="Both names stand for one tensor, and the second step changes the first gradient as well.",
-        symptom="None as long as each step gets gradients of its own; wrong steps where they are accumulated.",
+        story="Both names refer to one tensor, so the second step changes the first gradient as well.",
+        symptom="None as long as each step gets new gradients; wrong steps if they are accumulated.",
         seen_by=(),
         check="test_diy.test_momentum_keeps_its_own_memory",
         edits=(("momentum_direction", "g.clone()", "g"),),
@@ -367,8 +367,8 @@ CATALOGUE = [
     Bug(
         name="weight-decay-grows",
         title="Weight decay has the wrong sign",
-        story="g − λ w in the place of g + λ w.",
-        symptom="Weights grow instead of shrinking; for a small λ nobody notices.",
+        story="g − λ w instead of g + λ w.",
+        symptom="Weights grow instead of shrinking; with a small λ nobody notices.",
         seen_by=("side by side",),
         check="test_diy.test_sgd_takes_pytorchs_steps",
         edits=(("Optimizer.step", "g.add(w, alpha=self.weight_decay)", "g.add(w, alpha=-self.weight_decay)"),),
@@ -376,7 +376,7 @@ CATALOGUE = [
     Bug(
         name="adam-without-correction",
         title="Adam without bias correction",
-        story="m and v begin with 0 and need many steps to reach the size of what they average.",
+        story="m and v start at 0 and need many steps to reach the size of what they average.",
         symptom="The first steps have the wrong size: with the usual betas, about three times too large.",
         seen_by=("side by side",),
         check="test_convolution.test_adam_by_hand",
@@ -392,7 +392,7 @@ CATALOGUE = [
         name="cosine-without-pi",
         title="The cosine schedule forgets π",
         story="cos(t / T) only falls from 1 to 0.54.",
-        symptom="The learning rate ends at three quarters of its first value instead of at 0.",
+        symptom="The learning rate ends at three quarters of its first value instead of 0.",
         seen_by=(),
         check="test_diy.test_the_cosine_schedule_is_pytorchs",
         edits=(
@@ -406,12 +406,12 @@ CATALOGUE = [
     # Convolutions
     Bug(
         name="kernel-not-turned",
-        title="The way back uses the kernel the wrong way round",
+        title="backward uses the kernel the wrong way round",
         story=(
-            "What a window took from its corner i, j must go back to that corner. Whoever writes backward as a "
-            "second convolution must flip the kernel in both directions; here it arrives flipped once too often."
+            "What a window took from its place i, j must go back to that place. If you write backward as a second "
+            "convolution, you must flip the kernel in both directions; here it is flipped once too often."
         ),
-        symptom="The last convolution learns, those before it get scrambled gradients.",
+        symptom="The last convolution learns; those before it get scrambled gradients.",
         seen_by=("finite differences", "autograd"),
         check="test_convolution.test_the_input_gradient_is_a_correlation_with_the_flipped_kernel",
         edits=(
@@ -425,7 +425,7 @@ CATALOGUE = [
     Bug(
         name="padding-not-cropped",
         title="The gradient is cut out of the wrong place",
-        story="The border of padding goes on all sides; here all of it is cut off at the bottom and the right.",
+        story="Padding was added on all sides; here all of it is cut off at the bottom and the right.",
         symptom="Gradients of images are shifted by the padding.",
         seen_by=("finite differences", "autograd"),
         check="test_convolution.test_padding_gets_no_gradient",
@@ -442,7 +442,7 @@ CATALOGUE = [
         title="Ties in pooling are counted twice",
         story=(
             "Every place that equals the maximum gets the whole gradient. Finite differences move one place at a "
-            "time and find each of these gradients between the slopes to its two sides."
+            "time, and find each of these gradients to lie between the slopes on its two sides."
         ),
         symptom="Gradients grow in flat parts of an image, such as a white background.",
         seen_by=(),
@@ -452,8 +452,8 @@ CATALOGUE = [
     Bug(
         name="pooling-over-zeros",
         title="MaxPool2d pads with 0 instead of −∞",
-        story="A window at the border then has a maximum of at least 0, which no pixel has.",
-        symptom="Pooling of negative numbers loses them at the border; after a ReLU nobody can tell.",
+        story="A window at the border then has a maximum of at least 0, even if all its pixels are negative.",
+        symptom="At the border, negative maxima are lost; after a ReLU, it makes no difference.",
         seen_by=("autograd",),
         check="test_convolution.test_pooling_by_autograd",
         edits=(("MaxPool2d.forward", "-math.inf", "0.0"),),
@@ -461,8 +461,8 @@ CATALOGUE = [
     Bug(
         name="batch-statistics-in-eval",
         title="Batch normalization uses the batch in evaluation too",
-        story="Nobody asks for `self.training`.",
-        symptom="An image gets another label depending on the images beside it; alone, it cannot be labelled.",
+        story="The code never looks at `self.training`.",
+        symptom="The label of an image depends on the images beside it; a single image may have none.",
         seen_by=(),
         check="test_convolution.test_batch_norm_needs_two_values_per_channel",
         edits=(
@@ -477,9 +477,9 @@ CATALOGUE = [
     ),
     Bug(
         name="statistics-taken-for-constants",
-        title="The gradient of batch normalization takes μ and σ for constants",
-        story="Every value of the batch moves both; the two mean terms of the rule stand for that.",
-        symptom="Training works, with gradients that point a little off.",
+        title="The gradient of batch normalization treats μ and σ as constants",
+        story="Every value of the batch changes both; the two means in the rule account for that.",
+        symptom="Training works, but the gradients point slightly the wrong way.",
         seen_by=GRADIENTS,
         check="test_convolution.test_batch_norm_by_autograd",
         edits=(("BatchNorm2d.forward", "1 / max(1, M) if self.training else 0", "0"),),
@@ -488,7 +488,7 @@ CATALOGUE = [
     Bug(
         name="shuffled-without-targets",
         title="The inputs are shuffled, the targets are not",
-        story="The order is applied to one of the two tensors.",
+        story="The new order is applied to only one of the two tensors.",
         symptom="The network learns that half of the points are inside, and no more. The framework is innocent.",
         seen_by=("training",),
         check="test_planted_bugs.test_inputs_and_targets_are_shuffled_together",

@@ -1,4 +1,4 @@
-"""A bug for company: planted bugs, each with the settings that show it and where its symptom is to be seen."""
+"""A bug for company: planted bugs, each with the settings that show it and where to see its symptom."""
 
 from functools import cache
 from types import ModuleType
@@ -12,14 +12,14 @@ class Story(NamedTuple):
     settings: dict = {}  # noqa: RUF012
 
 
-TRAINS = "It learns, and only the twin beside it shows that it could do better."
+TRAINS = "It learns, and only the twin beside it shows that it could learn better."
 
 STORIES = {
-    "gradients-not-zeroed": Story("Watch the loss: it begins well."),
+    "gradients-not-zeroed": Story("Watch the loss: it starts well."),
     "forgotten-parameter": Story("Follow the boundary along a ray from the centre."),
     "all-weights-equal": Story("Look inside: compare the units of a layer."),
-    "relu-mask-from-gradient": Story("The loss stops where a network stands that answers ½ to everything."),
-    "shuffled-without-targets": Story("The framework is innocent, and every check of it will say so."),
+    "relu-mask-from-gradient": Story("The loss stops where a network that always answers ½ would be."),
+    "shuffled-without-targets": Story("The framework is innocent, and every check will say so."),
     "uphill": Story("Watch the loss."),
     "dropped-transpose": Story(TRAINS),
     "bias-not-summed": Story(TRAINS),
@@ -36,13 +36,13 @@ STORIES = {
     "adam-without-correction": Story("Watch the very first steps.", {"optimizer": "Adam"}),
     "weight-decay-grows": Story("Compare the losses after some epochs.", {"weight_decay": 1.0}),
     "overwritten-gradient": Story("There is nothing to see: the curves are the same to the last bit."),
-    "missing-two": Story("Compare the gradients: half the size is as good a direction."),
+    "missing-two": Story("Compare the gradients: half the size, but just as good a direction."),
     "sum-in-the-gradient": Story("Now the healthy twin looks bad.", {"reduction": "mean"}),
     "no-mean-at-all": Story(
         "Now the healthy twin looks bad, and the gradients agree with the loss.", {"reduction": "mean"}
     ),
 }
-"""The bugs of the selector: first what nobody overlooks, at the end what nobody notices."""
+"""The bugs in the selector: from those that nobody overlooks to those that nobody notices."""
 
 
 @cache
@@ -58,7 +58,7 @@ def library(name: str) -> ModuleType:
 
 
 def unshuffled(name: str) -> bool:
-    """Whether it is the bug that stands in no framework but in the training loop around it."""
+    """Whether it is the bug that is not in the framework but in the training loop around it."""
     return name == "shuffled-without-targets"
 
 
