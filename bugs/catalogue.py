@@ -417,8 +417,8 @@ CATALOGUE = [
         edits=(
             (
                 "Conv2d.backward",
-                "W[:, :, i, j].mT",
-                "W[:, :, -1 - i, -1 - j].mT",
+                "W.flatten(1).mT",
+                "W.flip(2, 3).flatten(1).mT",
             ),
         ),
     ),
