@@ -7,16 +7,17 @@ from the same weights and take the same steps, and so their networks remain equa
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 import diy
 from experiments.circle import build_network, disk_data, error_rate, one_hot
-from experiments.parallel import all_reduce_gradients, joined
+from experiments.commandline import run_command
+from experiments.parallel import all_reduce_gradients
+from experiments.results import write_atomically
 
 
 def main(arguments: list[str] | None = None, rank: int = 0) -> int:
@@ -24,6 +25,8 @@ def main(arguments: list[str] | None = None, rank: int = 0) -> int:
     parser.add_argument("--epochs", type=int, default=100, metavar="N", help="passes over the data (%(default)s)")
     parser.add_argument("--save", type=Path, metavar="PATH", help="write the trained network here")
     options = parser.parse_args(arguments)
+    if options.epochs < 1:
+        parser.error(f"argument --epochs: must be at least 1, got {options.epochs}")
     ranks = dist.get_world_size() if dist.is_initialized() else 1
 
     torch.manual_seed(0)
@@ -44,10 +47,9 @@ def main(arguments: list[str] | None = None, rank: int = 0) -> int:
     if rank == 0:
         print(f"{ranks} processes, train error {error_rate(network, points, labels):.2%}")
         if options.save:
-            save_file(network.state_dict(), options.save)
+            write_atomically(options.save, save(network.state_dict()))
     return 0
 
 
 if __name__ == "__main__":
-    with joined() as this_rank:
-        sys.exit(main(rank=this_rank))
+    run_command("python -m experiments.data_parallel", main)

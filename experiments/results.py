@@ -121,6 +121,8 @@ def unsealed(content: bytes) -> Record:
     """
     text = content.decode()
     record = json.loads(text)
+    if not isinstance(record, dict):
+        raise ValueError("it holds no record")
     seal = SEAL.format(record.pop("checksum", ""))
     if text.count(seal) != 1 or SEAL.format(digest(text.replace(seal, SEAL.format("")).encode())) != seal:
         raise ValueError("it is not what was written: the checksum differs")

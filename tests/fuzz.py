@@ -570,6 +570,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dtype", choices=DTYPES, default="float64", help="of the networks (default: float64)")
     parser.add_argument("--verbose", action="store_true", help="tell what each case does")
     options = parser.parse_args(arguments)
+    if options.cases < 1 or not 0 <= options.seed < 2**48:
+        parser.error(f"expected cases >= 1 and 0 <= seed < 2**48, got {options.cases} and {options.seed}")
     torch.set_num_threads(1)
     found = 0
     for seed in range(options.seed, options.seed + options.cases):

@@ -102,6 +102,15 @@ def test_labels_that_are_no_digits_are_refused(mnist):
         mnist_images(directory)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (3, 8), (4, 9)])
+def test_images_that_the_network_cannot_take_are_refused(mnist, shape):
+    directory, arrays, _ = mnist
+    for name, array in zip(MNIST_MD5, arrays):
+        (directory / name).write_bytes(idx(np.zeros((len(array), *shape)) if "images" in name else array))
+    with pytest.raises(DataError, match="squares of one size, at least 4 by 4"):
+        mnist_images(directory)
+
+
 @pytest.mark.parametrize("folder", [".", "raw", "MNIST/raw"])
 def test_files_are_found_under_the_names_and_in_the_folders_that_are_in_use(mnist, tmp_path_factory, folder):
     directory, _, checksums = mnist

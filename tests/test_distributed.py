@@ -102,6 +102,16 @@ def test_one_network_trained_by_several_processes_is_the_one_trained_by_one(laun
         torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
 
+def test_a_trained_network_does_not_replace_what_is_no_file(launcher, tmp_path):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("folder", "pipe"):
+        result = launcher.run("-m", "experiments.data_parallel", "--epochs", "1", "--save", tmp_path / name)
+        assert result.returncode == 1 and "must not be replaced" in result.stderr and "Traceback" not in result.stderr
+    assert (tmp_path / "pipe").is_fifo()
+    assert launcher.run("-m", "experiments.data_parallel", "--epochs", "-1").returncode == 2
+
+
 def test_finished_rounds_count_wherever_they_lie(launcher, alone, tmp_path):
     here, there = tmp_path / "here", tmp_path / "there"
     assert launcher.run(*TEST, "--output", here).returncode == 0

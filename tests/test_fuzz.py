@@ -91,3 +91,10 @@ def test_a_difference_is_noticed_and_told(monkeypatch, capsys):
     assert fuzz.main(["--cases", "20"]) == 1
     told = capsys.readouterr().out
     assert "gradient of" in told and "Tanh()" in told and "of 20 cases differ" in told
+
+
+@pytest.mark.parametrize("arguments", [["--cases", "0"], ["--cases", "-3"], ["--seed", "-1"]])
+def test_numbers_of_cases_and_seeds_are_looked_at(arguments, capsys):
+    with pytest.raises(SystemExit):
+        fuzz.main(arguments)
+    assert "expected cases >= 1" in capsys.readouterr().err

@@ -84,6 +84,10 @@ def mnist_images(directory: str | os.PathLike, checksums: dict[str, str] | None 
             raise DataError(f"{directory}: the {name} files hold images {images.shape} and labels {labels.shape}")
         if labels.max(initial=0) > 9 or not len(labels):
             raise DataError(f"{directory}: labels must be 0 to 9, the {name} file has {labels.max(initial=0)}")
+    (height, width), others = arrays[0].shape[1:], arrays[2].shape[1:]
+    if (height, width) != others or height // 4 != width // 4 or height < 4:  # the network halves them twice
+        got = f"{height} by {width} and {others[0]} by {others[1]}"
+        raise DataError(f"{directory}: images must be squares of one size, at least 4 by 4, got {got}")
     known = list(found) == list(checksums.values())
     return _scaled("mnist" if known else f"idx-{hashlib.md5(''.join(found).encode()).hexdigest()[:8]}", *arrays)
 
