@@ -268,6 +268,11 @@ def zero_first(parameters):
         return
 
 
+def zero_without_the_last(parameters):
+    for parameter in parameters[:-1]:
+        parameter.grad = None
+
+
 def zero_popping(parameters):
     while parameters:
         parameters.pop().grad = None
@@ -302,6 +307,7 @@ WRONG[step(3)] = [
     ((accumulate, zero_local), "After zero_grad the gradients are still there"),
     ((accumulate, zero_parameters), "zero_grad changes the parameters themselves"),
     ((accumulate, zero_first), "one of the gradients is still there"),
+    ((accumulate, zero_without_the_last), "one of the gradients is still there"),
     ((accumulate, zero_popping), "changes the list of parameters"),
     ((accumulate, zero_open), "open. accumulate is right so far, zero_grad still has its dots"),
     ((lambda parameter, gradient: ..., zero_grad), "open"),

@@ -387,6 +387,26 @@ class FirstOnly(OnSelf):
         return torch.sigmoid(input)
 
 
+class OnTheClass(Module):
+    """Keeps what backward needs where every object of the class finds it."""
+
+    def forward(self, input):
+        OnTheClass.output = torch.sigmoid(input)
+        return OnTheClass.output
+
+    def backward(self, gradient):
+        return gradient * OnTheClass.output * (1 - OnTheClass.output)
+
+
+class OfEachShape(OnSelf):
+    """Keeps the first batch of a shape until one of another comes."""
+
+    def forward(self, input):
+        if getattr(self, "output", torch.empty(0)).shape != input.shape:
+            self.output = torch.sigmoid(input)
+        return torch.sigmoid(input)
+
+
 def way_back(g, x, y):
     return g * y * (1 - y)
 
@@ -444,6 +464,8 @@ WRONG["backward_pass.2"] = [
     (WithoutSelf, "is called with 1 argument"),
     (FailsInInit, "Sigmoid.__init__ raises KeyError in line"),
     (FirstOnly, "raises RuntimeError in line"),
+    (OnTheClass, "what one remembers is taken for the other"),
+    (OfEachShape, "belongs to an earlier batch"),
     (module(endless, way_back), "calls itself without end"),
     (module(raising(SystemExit(1)), way_back), "raises SystemExit"),
 ]

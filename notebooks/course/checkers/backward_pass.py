@@ -6,7 +6,7 @@ from torch import Tensor
 from diy import Linear, Module, Tanh
 
 from .answers import AnswerError, NoAnswerError, expect, tensor
-from .running import Passes, any_precision, normal, run
+from .running import Passes, any_precision, check_memory, normal, run
 
 SLOPE_ALONE = "that is the slope alone. Multiply it by the gradient that arrives from above."
 UNCHANGED = "that is the gradient from above, unchanged. Multiply it by the slope."
@@ -67,6 +67,8 @@ def exercise_2(sigmoid) -> str:
             "it is all zero.": 0 * G,
         }
         expect("The gradient of the input", module.backward(G), G * y * (1 - y), backward, {"s": s, "G": G})
+    one, other, G = (normal(3, 2, seed=seed) for seed in (1, 2, 3))
+    check_memory("Sigmoid", sigmoid, {"input": one}, {"input": other}, G)
     return "Forward and backward agree."
 
 
@@ -81,6 +83,8 @@ def exercise_3(leaky_relu) -> str:
     module, s = Passes("LeakyReLU", leaky_relu), normal(4, 3)
     if tensor("LeakyReLU()(s)", module.forward(input=s)).sub(torch.where(s > 0, s, 0.01 * s)).abs().max() > 1e-6:
         raise AnswerError("Where nothing is given, the slope should be PyTorch's: negative_slope=0.01.")
+    one, other, G = (normal(3, 2, seed=seed) for seed in (1, 2, 3))
+    check_memory("LeakyReLU", leaky_relu, {"input": one}, {"input": other}, G)
     return "Where ReLU learns nothing, this one still does."
 
 
@@ -183,6 +187,8 @@ def exercise_4(l1_loss) -> str:
             got = torch.where((d == 0) & (got.abs() <= 1.0001 / M), 0.0, got)
         nan = "not a number, 0/0, where prediction and target are equal: take sign()."
         expect("The gradient", got, sign / M, backward, {"p - t": d}, nan)
+    p, t = normal(3, 2, seed=1), normal(3, 2, seed=2)
+    check_memory("L1Loss", l1_loss, {"prediction": p, "target": t}, {"prediction": t, "target": p})
     return "Each component pulls with the same force, however large its error."
 
 

@@ -16,7 +16,7 @@ from course import build, mini
 from torch import Tensor
 
 from .answers import AnswerError, NoAnswerError, expect, shown, tensor
-from .running import Passes, by_hand, normal, run
+from .running import Passes, by_hand, check_memory, normal, run
 
 AVERAGED = (
     "it is divided by the number of samples. Contributions of samples are added; the loss may divide, a layer does not."
@@ -209,7 +209,7 @@ def exercise_3(accumulate, zero_grad) -> str:
     expect("v.grad, after its first, though w has had three", v.grad, other)
 
     u = torch.full((2,), 3.0)
-    parameters = [w, v, u]
+    parameters = [w, u, v]
     before = [one.clone() for one in parameters]
     try:
         run("zero_grad", zero_grad, returns=False, copies=False, parameters=parameters)
@@ -223,7 +223,7 @@ def exercise_3(accumulate, zero_grad) -> str:
         raise
     if len(parameters) != 3:
         raise AnswerError("zero_grad changes the list of parameters: only their gradients are to be forgotten.")
-    if not all(torch.equal(now, then) for now, then in zip((w, v, u), before, strict=True)):
+    if not all(torch.equal(now, then) for now, then in zip((w, u, v), before, strict=True)):
         raise AnswerError("zero_grad changes the parameters themselves: only their gradients are to be forgotten.")
     if not all(map(torch.equal, (first, second, other), given)):
         raise AnswerError(
@@ -426,6 +426,8 @@ def _activation(name: str, answer, function, slope, wrong: Mapping, backward_mis
             columns = {"measured": build.measure(lambda s: (G * function(s)).sum(), at), "S": S, "G": G}  # noqa: B023
         _compare("dS", passes.backward(G), right, known, columns)
     _interleaved(name, lambda: Passes(name, answer) if isinstance(answer, type) else None, slopes=slope)
+    one, other, G = (normal(3, 2, seed=seed) for seed in (1, 2, 3))
+    check_memory(name, answer, {"S": one}, {"S": other}, G)
     if _parameters(name, passes.module):
         raise AnswerError(f"{name} has nothing to learn: its parameters() should be an empty list.")
     _usable(name, passes.module, normal(2, 3))
@@ -632,6 +634,8 @@ def exercise_8(MSELoss) -> str:
         }
         columns = {"measured": build.measure(lambda p: (p - T).square().mean(), P)} if not index else {}  # noqa: B023
         _compare("dP", gradient, 2 * D / M, known, columns)
+    P, T = normal(3, 2, seed=1), normal(3, 2, seed=2)
+    check_memory("MSELoss", MSELoss, {"P": P, "T": T}, {"P": T, "T": P})
     _usable("MSELoss", loss.module, normal(2, 2), normal(2, 2))
     return "M counts components, not samples."
 

@@ -5,7 +5,7 @@ import math
 import torch
 
 from .answers import AnswerError, digits, expect, expect_numbers, tensor
-from .running import Passes, any_precision, normal, run
+from .running import Passes, any_precision, check_memory, normal, run
 
 
 @any_precision
@@ -115,6 +115,8 @@ def exercise_2(softmax) -> str:
     if not got.isfinite().all():
         raise AnswerError("With scores of 1000 it gives NaN: lower all scores of a sample by their largest before exp.")
     expect("Softmax()([[1000, 0], [-1000, -1000]])", got, large.softmax(1))
+    one, other, G = (normal(3, 2, seed=seed) for seed in (1, 2, 3))
+    check_memory("Softmax", softmax, {"input": one}, {"input": other}, G)
     return "The gradient of each sample adds up to 0, as the probabilities add up to 1."
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 import diy
 
 from .answers import AnswerError, NoAnswerError, close, expect, expect_number, expect_numbers, number, tensor
-from .running import Passes, any_precision, names_in, normal, run
+from .running import Passes, any_precision, check_memory, names_in, normal, run
 
 
 def exercise_1(rate) -> str:
@@ -68,6 +68,8 @@ def exercise_2(loss) -> str:
             "it is all zero.": 0 * d,
         }
         expect("The gradient", criterion.backward(), gradient, mistakes, {"p - t": d})
+    p, t = normal(3, 2, seed=1), normal(3, 2, seed=2)
+    check_memory("SampleMeanLoss", loss, {"prediction": p, "target": t}, {"prediction": t, "target": p})
     return "Loss and gradient agree, as they should in every loss."
 
 

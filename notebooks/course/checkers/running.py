@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .answers import AnswerError, NoAnswerError, shown
+from .answers import AnswerError, NoAnswerError, close, shown, tensor
 
 
 def any_precision(checker: Callable) -> Callable:
@@ -156,6 +156,33 @@ class Passes:
         for key, now, before in self.inputs:
             check_unchanged(name, key, now, before)
         return result
+
+
+def check_memory(name: str, answer, one: Mapping[str, Tensor], other: Mapping[str, Tensor], *gradient: Tensor) -> None:
+    """Refuse a module or loss that remembers another forward than its own last one.
+
+    Raises:
+        AnswerError: its backward belongs to an earlier batch, or to another object of the class.
+    """
+    if not isinstance(answer, type):
+        return
+
+    def made_after(*batches: Mapping[str, Tensor]) -> Passes:
+        passes = Passes(name, answer)
+        for batch in batches:
+            passes.forward(**batch)
+        return passes
+
+    right = tensor("The gradient", made_after(one).backward(*gradient))
+    if not close(tensor("The gradient", made_after(other, one).backward(*gradient)), right):
+        raise AnswerError(f"{name}.backward belongs to an earlier batch: each forward must remember its own.")
+    first, second = made_after(one), made_after(other)
+    second.backward(*gradient)
+    if not close(tensor("The gradient", first.backward(*gradient)), right):
+        raise AnswerError(
+            f"With two {name} objects, what one remembers is taken for the other: keep it in self, "
+            "which is another object for each."
+        )
 
 
 def _made(name: str, answer, arguments: dict, keywords: dict, kind: str):
@@ -359,6 +386,7 @@ def _told(name: str, error: BaseException) -> AnswerError | NoAnswerError:
             foreign = file.startswith((library, "<frozen")) or "site-packages" in file or "dist-packages" in file
             if place == "library" and root not in _OURS and not foreign:
                 place, text = "learner", linecache.getline(file, number).strip()
+                text = text if len(text) <= 100 else f"{text[:100]}..."
                 line = f" in line {number}" + (f', "{text}"' if text else "")
         words = message_of(error).rstrip(".")
         # A learner's own, for PyTorch raises it as well: ^ is "not implemented for" floats.
