@@ -433,7 +433,9 @@ def scale(quick: bool = False, device: str = "cpu", say: Callable = print) -> di
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="fewer rounds, no processes of their own, no files")
     parser.add_argument("--scaling", action="store_true", help="the scaling study instead of the standard benchmark")
     parser.add_argument("--show", action="store_true", help="the tables of the last run again, in Markdown")
@@ -466,4 +468,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 if __name__ == "__main__":
     os.environ.update(ENVIRONMENT)
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("python -m benchmarks.speed: interrupted, nothing is written")

@@ -102,8 +102,10 @@ def grade_all(
                 silent = quiet or not sys.stderr.isatty()
                 for done in tqdm(as_completed(running), total=len(running), unit=" submissions", disable=silent):
                     grades[done.result().name] = done.result()
-            except BaseException:
+            except BaseException as error:
                 pool.shutdown(cancel_futures=True, wait=False)
+                if isinstance(error, KeyboardInterrupt):
+                    print("\nstopping: what has begun is finished first, a minute at most", file=sys.stderr)
                 raise
     finally:
         while not workers.empty():

@@ -103,6 +103,13 @@ def table(formulas: dict[str, Formula]) -> str:
 
 
 def main(arguments: list[str]) -> int:
+    if arguments in (["-h"], ["--help"]):
+        print(
+            "usage: python docs/ledger.py [--check]",
+            "Write docs/ledger.md, or check that it is up to date.",
+            sep="\n\n",
+        )
+        return 0
     if arguments not in ([], ["--check"]):
         print(f"usage: python docs/ledger.py [--check], got {' '.join(arguments)}", file=sys.stderr)
         return 2

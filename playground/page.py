@@ -9,6 +9,7 @@ import argparse
 import base64
 import gzip
 import json
+import sys
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -96,7 +97,10 @@ def _base64(value: bytes) -> dict:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Record runs of the playground and write a page that plays them.")
+    parser = argparse.ArgumentParser(
+        prog="python -m playground.page",
+        description="Record runs of the playground and write a page that plays them: some minutes.",
+    )
     parser.add_argument("--out", type=Path, default=Path(), metavar="FOLDER", help="where playground.html goes")
     folder = parser.parse_args(arguments).out
     try:
@@ -113,4 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("python -m playground.page: interrupted, nothing is written")

@@ -1,5 +1,6 @@
 """What users type, set in the environment or do to the streams: never a traceback."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -110,3 +111,10 @@ def test_results_that_are_no_file_are_not_read(kind, tmp_path):
         results.mkdir()
     with pytest.raises(ResultsError, match="it is a folder, a pipe or a device"):
         read(results)
+
+
+@pytest.mark.parametrize("command", ["playground.page", "course.execute", "tests.fuzz", "benchmarks.speed"])
+def test_a_command_is_called_what_one_types(command, capsys):
+    with pytest.raises(SystemExit):
+        importlib.import_module(command).main(["--help"])
+    assert capsys.readouterr().out.startswith(f"usage: python -m {command} ")

@@ -19,6 +19,7 @@ from pathlib import Path
 import nbformat
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
+from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
@@ -116,7 +117,9 @@ def update(path: Path, content: bytes, write: bool) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m course.execute", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", help="beginnings of the notebooks' names, such as 01; default: all")
     parser.add_argument("--check", action="store_true", help="write nothing, only say what would change")
     options = parser.parse_args(arguments)
@@ -146,5 +149,5 @@ if __name__ == "__main__":
         sys.exit(main())
     except OSError as error:
         sys.exit(f"course.execute: {error.strerror or error}: {error.filename}")
-    except KeyboardInterrupt:
-        sys.exit("course.execute: interrupted")
+    except (KeyboardInterrupt, DeadKernelError):  # on Ctrl-C, nbclient ends the kernel first
+        sys.exit("course.execute: interrupted, or the kernel died; notebooks that are finished are written")
