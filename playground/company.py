@@ -25,11 +25,13 @@ STORIES = {
     "bias-not-summed": Story(TRAINS),
     "averaged-twice": Story(TRAINS),
     "transposed-way-back": Story("Look at the gradients of the first layers beside the twin's."),
-    "tanh-at-the-input": Story(TRAINS, {"activation": "Tanh"}),
+    "tanh-at-the-input": Story(
+        "Before long its weights are too large for a number, while the twin learns.", {"activation": "Tanh"}
+    ),
     "sigmoid-without-output": Story("Compare the gradients of the lower layers.", {"activation": "Sigmoid"}),
     "mask-not-reused": Story(TRAINS, {"dropout": 0.2}),
     "dropout-not-rescaled": Story("Compare the test errors.", {"dropout": 0.5}),
-    "dropout-keeps-p": Story(TRAINS, {"dropout": 0.2}),
+    "dropout-keeps-p": Story("It hardly learns: compare its loss with the twin's.", {"dropout": 0.2}),
     "dropout-in-eval": Story("The boundary trembles even where nothing is learned.", {"dropout": 0.2}),
     "eval-is-shallow": Story("The boundary trembles even where nothing is learned.", {"dropout": 0.2}),
     "variance-for-std": Story("It starts late: look at the gradients of the first steps."),

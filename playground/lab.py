@@ -346,6 +346,9 @@ class Lab:
             tensor, index = self._weight(self._twin, layer, unit, source)
             with torch.no_grad():
                 tensor[index] = value
+        if not self.steps:
+            self.history.clear()
+            self._record()
         self._tell("run")
 
     def step(self) -> None:

@@ -38,13 +38,15 @@ def write(of: "lab.Lab") -> str:
         "",
     ]
     lines += _epochs(of, s) if whole else _steps(s, changes, steps)
-    lines += ["", "model.eval()", "train_loss = diy.MSELoss()(model(see(x)), y).item()"]
+    # What the bug has made of the loss is not what the screen shows.
+    loss = "({0} - {1}).square().mean().item()" if bug else "diy.MSELoss()({0}, {1}).item()"
+    lines += ["", "model.eval()", f"train_loss = {loss.format('model(see(x))', 'y')}"]
     if s.data == lab.OWN:
         lines.append('print(f"train loss {train_loss:.4f}")')
     else:
         lines += [
             "test_output = model(see(x_test))",
-            "test_loss = diy.MSELoss()(test_output, torch.eye(2)[labels_test]).item()",
+            f"test_loss = {loss.format('test_output', 'torch.eye(2)[labels_test]')}",
             "test_error = (test_output.argmax(1) != labels_test).double().mean().item()",
             'print(f"train loss {train_loss:.4f}, test loss {test_loss:.4f}, test error {100 * test_error:.1f} %")',
         ]

@@ -604,7 +604,6 @@ class Playground(anywidget.AnyWidget):
             self._show_story()
         if stale & {"run", "points"}:
             self._show()
-            self._show_hand()
         if stale:
             self._refresh()
 
@@ -613,8 +612,7 @@ class Playground(anywidget.AnyWidget):
         self.line = self._restoring_line()
         if "code" in self._open:
             self.code = self.lab.snippet()
-        if self._held and self.playing:
-            self._show_hand()
+        self._show_hand()
 
     def _show_settings(self) -> None:
         now = asdict(self.lab.settings)
@@ -678,8 +676,9 @@ class Playground(anywidget.AnyWidget):
         if self.lab.twin is None or math.isnan(distance):
             return ""
         if self.lab.settings.bug != NO_BUG:
-            text = "The loss of the network with the bug and that of its healthy twin were "
-            return text + ("a number and none." if distance == math.inf else f"up to {distance:.4g} apart.")
+            if distance == math.inf:
+                return "Of the network with the bug and its healthy twin, one has lost its numbers."
+            return f"The loss of the network with the bug and that of its healthy twin were up to {distance:.4g} apart."
         if distance == math.inf:
             return "Its curves and diy's do not agree: of the two, only one is a number."
         if distance == 0:
