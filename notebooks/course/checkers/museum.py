@@ -61,11 +61,14 @@ def exercise_2(module) -> str:
                 f"WrongTanh.forward should return a tensor of its input's shape, but returns {shown(output)}."
             )
         _finite("The output", output)
+        if not torch.equal(output, passes.forward(input=input)):
+            raise AnswerError("WrongTanh gives another output for the same input: no gradient belongs to that.")
         _finite("The gradient", passes.backward(torch.ones_like(output)))
         for verdict in check_gradients(passes.module, input, verbose=False).verdicts:
             if not verdict.right and not getattr(verdict, "cannot_tell", False):
                 raise AnswerError(f"check_gradients sees it: {verdict.name} is wrong. {_sentence(verdict.reason)}")
-    largest = max(float((passes.forward(input=x).double() - x.tanh()).abs().max()) for x in (far, far / 20))
+    inputs = far, far / 20, 2 * normal(4, 3)
+    largest = max(float((passes.forward(input=x).double() - x.tanh()).abs().max()) for x in inputs)
     if not largest > 0.1:
         words = "this is tanh itself" if largest < 1e-6 else f"this differs from tanh by {largest:.2g} at most"
         raise AnswerError(f"check_gradients is content, but {words}. It should be more than 0.1 somewhere: be bolder.")
