@@ -49,15 +49,15 @@ class Settings:
     """Everything that determines a run. The defaults are those of the report's first model.
 
     Args:
-        data: "circle", "moons", "xor", "spiral", or "own points", which starts without any.
-        noise: standard deviation of what is added to the points drawn, not to a learner's own.
+        data: "circle", "moons", "xor", "spiral", or "own points", which starts with no points.
+        noise: standard deviation of the noise added to the points drawn, not to a learner's own.
         features: what the network sees of a point (x, y): some of "x", "y", "x²", "y²", "xy".
-        depth, width: number and size of the hidden layers; without any, the network is linear up to its last Tanh.
+        depth, width: number and size of the hidden layers; with none, the network is linear up to its final Tanh.
         activation: of the hidden layers. The output always has a Tanh, as in the report.
-        dropout: probability of zeroing, after each hidden activation; 0 means that there is no such layer.
+        dropout: probability of zeroing, after each hidden activation; 0 means no dropout layers.
         init_scale: factor of the Xavier weights.
-        reduction: of the loss that is descended. The losses in the history are always means.
-        optimizer, lr, batch_size, weight_decay: how it is descended.
+        reduction: of the loss that is minimized. The losses in the history are always means.
+        optimizer, lr, batch_size, weight_decay: how it is minimized.
         bug: the name of a planted bug, see `company.STORIES`, with which the network is trained; "none" for none.
         seed: of data, weights, order and masks.
 
@@ -696,7 +696,7 @@ class Lab:
         return (output - y).square().mean().item(), (output.argmax(1) != labels).double().mean().item()
 
     def _illness(self, network) -> tuple[str, str]:
-        """Return what makes it senseless to train this network further, or "", and where it is."""
+        """Return what makes it pointless to train this network further, or "", and where it is."""
         output = self._predict(network, self.x)
         if not output.isfinite().all():
             return "no numbers", ""
@@ -718,25 +718,25 @@ class Lab:
         if illness == "dead":
             head, cause = f"Stuck in epoch {self.epoch}: ", ""
         if bug:
-            cause = "with this bug, and not without it, "
+            cause = "with this bug, but not without it, "
         elif by_hand:
             cause = ""
         elif from_start:
             head, cause = "Stuck from the start: ", "the initial weights are such that "
         if illness == "no numbers":
-            text = f"{'sums of them are' if from_start else 'the weights became'} too large for a number."
+            text = f"{'sums of them are' if from_start else 'the weights became'} too large for float32."
         elif illness == "saturated":
             output = self._predict(self.model, self.x)
             equal = (output[:, 1] - output[:, 0]).abs().max() < 0.01
             text = (
-                "the outputs are close to -1 or 1. There the derivative of Tanh is almost 0, so that almost no "
-                "gradient flows back and almost nothing is learned."
+                "the outputs are close to -1 or 1. There the derivative of Tanh is almost 0, so almost no gradient "
+                "flows back and almost nothing is learned."
                 f"{' Both outputs are equal, so the plane has no colour.' if equal else ''}"
             )
         else:
             text = (
-                f"every ReLU of {where} gives 0 for every point. Where ReLU is 0 its derivative is 0, so no gradient "
-                "reaches the weights of this layer or of those below, and the prediction is the same for all points."
+                f"every ReLU of {where} gives 0 for every point. Where ReLU is 0, its derivative is 0, so no gradient "
+                "reaches the weights of this layer or those below, and the prediction is the same for all points."
             )
         ways = ["the network without the bug"] if bug else self._ways(illness, from_start)
         reset = "Reset, which takes back the weight set by hand" if by_hand else "Reset"
@@ -777,7 +777,7 @@ class Lab:
 
 @contextmanager
 def _single_precision() -> Iterator[None]:
-    """What is drawn and made inside is float32, whatever the notebook around has set."""
+    """Everything drawn and made inside is float32, whatever the notebook has set."""
     outside = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:

@@ -63,9 +63,9 @@ CHOICES = {
 
 LABELS = {
     "data": ("data set", "what is to be learned"),
-    "noise": ("noise", "standard deviation of what is added to each point that is drawn"),
+    "noise": ("noise", "standard deviation of the noise added to each point drawn"),
     "features": ("features", "what the network sees of a point (x, y)"),
-    "depth": ("hidden layers", "number of hidden layers; with 0 there is the output layer alone"),
+    "depth": ("hidden layers", "number of hidden layers; with 0 there is only the output layer"),
     "width": ("width", "units in each hidden layer"),
     "activation": ("activation", "of the hidden layers; the output always has a Tanh"),
     "dropout": ("dropout", "probability with which each hidden activation is set to 0 while training"),
@@ -75,12 +75,12 @@ LABELS = {
     "lr": ("learning rate", "size of the steps, on a logarithmic scale"),
     "batch_size": ("batch size", "points per step"),
     "weight_decay": ("L2", "weight decay: this number times the weight is added to the gradient"),
-    "bug": ("bug", "a mistake planted into the network's framework; its healthy twin learns beside it"),
+    "bug": ("bug", "a mistake planted in the network's framework; its healthy twin learns beside it"),
     "seed": ("seed", "of data, weights, order and masks"),
 }
 """What each control is called, and what it does. The view adds its name in code."""
 
-LOST = "The run on screen is lost: press Play to begin a new one."
+LOST = "The run on screen is lost: press Play to start a new one."
 
 _playing: "weakref.WeakSet[Playground]" = weakref.WeakSet()
 
@@ -94,7 +94,7 @@ class _Goal(NamedTuple):
 
 
 class Playground(anywidget.AnyWidget):
-    """The laboratory as a widget: the last line of a cell shows it.
+    """The laboratory as a widget: put it on the last line of a cell to show it.
 
         Playground(data="spiral", depth=2)
         Playground(bug="uphill")
@@ -104,14 +104,14 @@ class Playground(anywidget.AnyWidget):
         steps: how many steps to take at once, as a line that restores a run does.
         speed: what lies between two pictures, one of SPEEDS.
         show_test: whether the test points are drawn as well.
-        discretize: whether the plane shows decisions only, not how sure they are.
-        arguments: those of `Lab`. With a bug, what is not given is as the bug's story has it, see `company.STORIES`.
+        discretize: whether the plane shows only decisions, not how sure they are.
+        arguments: those of `Lab`. With a bug, the defaults come from the bug's story, see `company.STORIES`.
 
     A cell may use `lab` while it plays: cells and training take turns. Settings and points that it
     changes are shown at once.
 
     Raises:
-        TypeError: both a lab and arguments are given, or the lab is none.
+        TypeError: both a lab and arguments are given, or `lab` is not a Lab.
         ValueError: an argument is refused; the message names it.
     """
 
@@ -310,13 +310,13 @@ class Playground(anywidget.AnyWidget):
             self.lab.twin = True
             if self.lab.settings.bug != NO_BUG:
                 return self._say("Its healthy twin learns beside it. PyTorch's comes with the next run without a bug.")
-            self._say("A PyTorch network learns beside it from here on: the same weights, the same batches.")
+            self._say("From here on, a PyTorch network learns beside it: the same weights, the same batches.")
 
         if wanted:
-            self._work("Loading PyTorch's optimizers: some seconds, once.", begin())
+            self._work("Loading PyTorch's optimizers: a few seconds, only once.", begin())
         else:
             self.lab.twin = False
-            self._say("The twin is gone; the run goes on." if self.lab.twin is None else "The healthy twin stays.")
+            self._say("The twin is gone; the run continues." if self.lab.twin is None else "The healthy twin stays.")
 
     def ask_checks(self) -> None:
         """Ask each kind of check about the bug on screen, by running it."""
@@ -377,7 +377,7 @@ class Playground(anywidget.AnyWidget):
             self.pause("Paused, because the output was closed.")
         elif self.playing and not self._in_sight():
             self.playing, self._suspended = False, True
-            self._say("Out of sight: it waits.")
+            self._say("Waiting until it is in view again.")
         elif self._suspended and self._in_sight():
             self._go("Playing.")
 
@@ -459,7 +459,7 @@ class Playground(anywidget.AnyWidget):
     def _go(self, text: str) -> None:
         self._suspended = not self._in_sight()
         self.playing, self._seen = not self._suspended, self._sent
-        self._say("It begins as soon as it is in sight." if self._suspended else text)
+        self._say("It starts as soon as it is in view." if self._suspended else text)
         if self.playing and (self._task is None or self._task.done()):
             self._task = self._loop.create_task(self._play())
 
@@ -487,7 +487,7 @@ class Playground(anywidget.AnyWidget):
                 self._say(f"Stopped by an error: {error}", kind="trouble")
             await asyncio.sleep(max(0.001, 1 / FRAMES_PER_SECOND - (time.perf_counter() - started)))
             if self.playing and not await self._answered():
-                self.pause("Paused, because the browser does not answer any more.")
+                self.pause("Paused, because the browser no longer answers.")
         _playing.discard(self)
 
     async def _advance(self) -> None:
@@ -559,7 +559,7 @@ class Playground(anywidget.AnyWidget):
         film = [*self._film, (self.lab.epoch, self.lab.surface(50))]
         for number, (epoch, surface) in enumerate(film, start=1):
             if self.lab.model is not run or self.lab.x is not points:
-                return self._say("The film is given up, because run or points are others now. Save it again.")
+                return self._say("The film was abandoned, because the run or the points changed. Save it again.")
             self._say(f"Drawing the film: picture {number} of {len(film)}.", kind="busy")
             pictures.append(still.moment(self.lab, epoch, surface))
             await self._breathe()
@@ -677,14 +677,14 @@ class Playground(anywidget.AnyWidget):
             return ""
         if self.lab.settings.bug != NO_BUG:
             if distance == math.inf:
-                return "Of the network with the bug and its healthy twin, one has lost its numbers."
+                return "Of the network with the bug and its healthy twin, one has a loss that is no longer a number."
             return f"The loss of the network with the bug and that of its healthy twin were up to {distance:.4g} apart."
         if distance == math.inf:
-            return "Its curves and diy's do not agree: of the two, only one is a number."
+            return "Its curves and diy's do not agree: only one of the two losses is a number."
         if distance == 0:
-            return "Its curves and diy's are the same to the last bit so far."
+            return "So far, its curves and diy's are the same to the last bit."
         why = "they round differently, and training amplifies it"
-        return f"Its curves and diy's agree within {distance:.0e} so far ({why})."
+        return f"So far, its curves and diy's agree within {distance:.0e} ({why})."
 
     def _show_inside(self) -> None:
         if "inside" not in self._open:
@@ -709,14 +709,14 @@ class Playground(anywidget.AnyWidget):
             return
         try:
             weight = self.lab.weigh(*self._held)
-        except ValueError:  # the network is another one now, or there is nothing to learn
+        except ValueError:  # the network has changed, or there is nothing to learn
             self._held, self.hand = None, {}
             return
         numbers = {"value": weight.value, "slope": weight.slope, "gradient": weight.gradient, "loss": weight.loss}
         numbers = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
         words = "They differ!"
         if numbers["slope"] is None and numbers["loss"] is not None:
-            words = "The loss is another one at each call: it has no slope."
+            words = "The loss is different at each call, so it has no slope."
         elif None in numbers.values():
             words = "Not all of them are numbers."
         elif weight.agree:

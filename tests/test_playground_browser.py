@@ -387,7 +387,7 @@ def test_a_diverged_run_stops_and_says_why(page, lab):
     lab.until("data.playing === 'false' && data.kind === 'trouble' && text.startsWith('Diverged')")
     for _ in range(7):
         lab.setting("lr").press("ArrowLeft")
-    lab.until("text === 'Learning rate: lr=0.001. The run on screen is lost: press Play to begin a new one.'")
+    lab.until("text === 'Learning rate: lr=0.001. The run on screen is lost: press Play to start a new one.'")
     lab.press("play")
     lab.until("data.playing === 'true' && data.kind === 'fine' && +data.epoch >= 3")
 
