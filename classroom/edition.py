@@ -1,7 +1,7 @@
-"""Make the student edition: diy.py with gaps, a check of one's own, and the statement.
+"""Make the student edition: diy.py with gaps, a check for students to run, and the statement.
 
-What is left out follows from the numbers of the formulas: a function that states one of a handed-out stage loses its
-body and the text of the formula, and keeps its name, arguments, shapes and refusals. Classes of later stages are left
+What is left out follows from the formula numbers: a function that states a formula of a handed-out stage loses its body
+and the text of the formula, but keeps its name, arguments, shapes and input checks. Classes of later stages are left
 out.
 """
 
@@ -20,7 +20,7 @@ from classroom.stages import DEFINITION, STAGES, owners, parse_stages, stage_of
 
 ROOT = Path(__file__).resolve().parent.parent
 ALSO_LEFT_OUT = {"stack", "unstack"}
-"""Many networks at once, whose layers would give away those that are to be written."""
+"""Many networks at once: their layers would give away those that students write."""
 
 SELFCHECK = (
     "__init__.py",
@@ -132,21 +132,21 @@ def statement(stages: Collection[int], solved: Collection[int]) -> str:
     return f"""# Write a deep-learning framework
 
 `diy.py` is a framework with gaps. Each gap names its stage and the numbers of its formulas, which the lecture and
-the notebooks derive; its docstring says what comes in and what goes out. Fill them in, in the order of the stages.
+the notebooks derive; its docstring says what comes in and what goes out. Fill in the gaps in the order of the stages.
 Keep names and arguments; how you compute is up to you: loops, matrix products or NumPy, with `remember` and `recall`
-or attributes of your own. What PyTorch's automatic differentiation or `torch.nn` computes does not count.
+or attributes of your own. Results from PyTorch's automatic differentiation or `torch.nn` do not count.
 {given}
     pip install torch
     python grade.py diy.py            # checks what you have, stage by stage; as often as you like
     python grade.py diy.py --stage 2  # one stage
 
-The notebooks derive the formulas, and check what you have written. For them:
+The notebooks derive the formulas, and check what you have written. To use them:
 
     pip install jupyterlab matplotlib scikit-learn
     jupyter lab
 
-Your teacher's grader asks the same questions with other numbers, and does not let one mistake cost you twice: each
-stage is judged as if the others were right. The last item, a network that learns, needs all of it.
+Your teacher's grader asks the same questions with other numbers. No mistake costs you twice: each stage is judged as if
+the others were right. Only the last item, a network that learns, needs everything.
 {chr(10).join(rows)}
 """
 
@@ -157,7 +157,7 @@ def write(
     """Write the handout into the new folder `out`; return its files.
 
     Raises:
-        FileExistsError: there is something in `out` already: a handout is never written over a student's work.
+        FileExistsError: `out` is not empty: a handout is never written over a student's work.
     """
     source = (ROOT / "diy.py").read_text(encoding="utf-8")
     return _write(
@@ -212,14 +212,14 @@ def main(arguments: list[str] | None = None) -> None:
         prog="python -m classroom.edition", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--stages", default="1-5", metavar="N-M", help="what students write (%(default)s)")
-    parser.add_argument("--solved", default="", metavar="N-M", help="stages that are handed out solved")
+    parser.add_argument("--solved", default="", metavar="N-M", help="stages handed out already solved")
     parser.add_argument(
         "--modules", nargs="*", default=[], choices=list(fresh.MODULES), metavar="NAME",
         help=f"this year's extra exercises, from {', '.join(fresh.MODULES)}",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("handout"), metavar="DIR", help="a new folder (%(default)s)")
     parser.add_argument(
-        "--free", action="store_true", help="students design a framework of their own, as in 2019, and an adapters.py"
+        "--free", action="store_true", help="students design their own framework, as in 2019, and write an adapters.py"
     )
     parser.add_argument(
         "--nbgrader", action="store_true", help="a source notebook for nbgrader, whose folder source/NAME is --out"

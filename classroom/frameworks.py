@@ -551,7 +551,7 @@ MISTAKES: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
     ),
     "ReLU's slope is 1": (changed(("g * (self.x > 0).float()", "g")), ("ReLU backward",), "1 everywhere"),
     "ReLU's slope is the input": (
-        changed(("g * (self.x > 0).float()", "g * self.x")), ("ReLU backward",), "in place of the slope stands the input"
+        changed(("g * (self.x > 0).float()", "g * self.x")), ("ReLU backward",), "the input is used in place of the slope"
     ),
     "ReLU overwrites its input": (
         changed(("return x.clamp(min=0)", "return x.clamp_(min=0)")), ("ReLU forward",), "overwrites its input"

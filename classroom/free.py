@@ -1,8 +1,8 @@
-"""The free edition, as in 2019: students design the framework themselves, and an adapters.py tells how to use it.
+"""The free edition, as in 2019: students design the framework themselves, and an adapters.py says how to use it.
 
 What the assignment leaves open costs nothing: weights of shape (in, out) or (out, in), biases (out,), (1, out) or
 (out, 1), samples as columns or one by one, gradients that are added or replaced, what a list of parameters looks like,
-and by what a loss divides. What does cost: a gradient that is not the derivative of what forward returns.
+and by what a loss divides. What does cost points is a gradient that is not the derivative of what forward returns.
 """
 
 import itertools
@@ -19,15 +19,15 @@ from classroom.judge import WrongError, same, unchanged
 TOLERANCE = 1e-4  # the numbers are float32, as in the assignment
 SAMPLES = 7  # a number that no other dimension has, as in what follows: shapes tell what a tensor is
 
-ADAPTERS = '''"""How to use your framework: the grader imports this file. Change what is different in yours."""
+ADAPTERS = '''"""How to use your framework: the grader imports this file. Change whatever is different in yours."""
 
 from framework import Linear, LossMSE, ReLU, Sequential, Tanh  # Linear(inputs, outputs), Sequential(*modules)
 
-SAMPLES = "rows"  # of a batch, or "columns", or "one by one"
+SAMPLES = "rows"  # how a batch holds its samples: "rows", "columns" or "one by one"
 
 
 def parameters(module):
-    """Return all parameters and gradients of a module, as pairs or in any other order, the parameter first."""
+    """Return all parameters and gradients of a module, in any structure, each parameter before its gradient."""
     return module.param()
 
 
@@ -41,27 +41,27 @@ def step(network, rate):
 STATEMENT = """# Write a deep-learning framework of your own
 
 Design and write a small framework that builds networks, runs them forward and backward, and trains them. You may use
-PyTorch's tensors and Python's standard library. Automatic differentiation and `torch.nn` are what you are to replace:
-your code must work with autograd switched off.
+PyTorch's tensors and Python's standard library, but not automatic differentiation or `torch.nn`, which you are to
+replace: your code must work with autograd switched off.
 
 It needs at least a fully connected layer, ReLU, Tanh, a way to put modules one after another, and the mean squared
-error. A module can be asked for three things: `forward`, `backward`, which takes the gradient of the loss with respect
-to the output and returns that with respect to the input, and `param`, which lists each parameter with its gradient.
-This is a suggestion; the rest of the interface is up to you.
+error. A module could have three methods: `forward`; `backward`, which takes the gradient of the loss with respect to
+the output and returns the one with respect to the input; and `param`, which lists each parameter with its gradient.
+This is only a suggestion; the interface is up to you.
 
 Hand in a folder with
 
 - your framework, in as many files as you like;
-- `adapters.py`, which tells the grader how to use it. Often its import is all that changes; a class of a few lines
-  helps where your interface is another;
+- `adapters.py`, which tells the grader how to use it. Often you need to change only its import; if your interface is
+  different, a class of a few lines helps;
 - `test.py`, which runs without arguments: 1,000 points for training and 1,000 for testing, drawn uniformly from
   [0, 1]², of class 1 inside the disk of radius 1/√(2π) around the centre of the square and of class 0 outside; a
   network of two inputs, three hidden layers of 25 units and two outputs, trained with the mean squared error. It
-  prints the loss as training goes on, and at last the errors on both sets;
+  prints the loss during training, and the errors on both sets at the end;
 - a report of two or three pages.
 
 Whether weights are (in, out) or (out, in), whether gradients are added or replaced, and by what the loss is divided
-is your decision. But `backward` must be the derivative of what `forward` returns: a loss that is divided by 200 has a
+is up to you. But `backward` must be the derivative of what `forward` returns: a loss that is divided by 200 has a
 gradient that is divided by 200.
 
     pip install torch

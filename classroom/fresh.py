@@ -1,6 +1,6 @@
-"""Fresh exercises: solutions of the plain assignment are public, so a teacher adds a module that is not in diy.py.
+"""Fresh exercises: the plain assignment's solutions are public, so a teacher can add a module that is not in diy.py.
 
-One line of PyTorch is all that a new module needs here; statement, gap, test and points follow from it.
+A new module needs only one line of PyTorch here; statement, gap, test and points follow from it.
 """
 
 from collections.abc import Collection
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Fresh:
-    """A module, or a loss, of this year.
+    """This year's module or loss.
 
     Attributes:
         name: of the class that students write.
         oracle: the same in PyTorch, as an expression of torch.nn; for a loss, the class, which takes a reduction.
         rule: σ(s) in words; for a loss, the terms that are averaged or summed.
         points: for forward and for backward, each.
-        loss: whether it is one.
+        loss: whether it is a loss.
     """
 
     name: str
@@ -86,6 +86,4 @@ def statement(names: Collection[str]) -> str:
         for name in names
         if (p := MODULES[name].points)
     ]
-    return (
-        "\n## This year's modules\n\nThey stand at the end of `diy.py`.\n\n" + "\n".join(lines) + "\n" if names else ""
-    )
+    return "\n## This year's modules\n\nThey are at the end of `diy.py`.\n\n" + "\n".join(lines) + "\n" if names else ""

@@ -36,7 +36,7 @@ from experiments.results import write_atomically
 ROOT = Path(__file__).resolve().parent.parent
 SANDBOXES = ("bwrap", "docker", "user", "none")
 WARNING = (
-    "**Without a sandbox, what students wrote runs as you, on your files and your network.** Only for what you trust."
+    "**Without a sandbox, students' code runs as you, on your files and your network.** Only for code that you trust."
 )
 
 
@@ -51,7 +51,7 @@ def submissions(folder: Path, free: bool = False) -> dict[str, Path]:
     for directory in sorted(path for path in folder.iterdir() if path.is_dir()):
         files = [path for path in sorted(directory.rglob(wanted)) if "selfcheck" not in path.parts]
         if len(files) > 1:
-            raise ValueError(f"{directory} has {len(files)} files {wanted}: leave the one that counts")
+            raise ValueError(f"{directory} has {len(files)} files {wanted}: keep only the one that counts")
         if files:
             found[directory.name] = files[0]
     if not found:
@@ -157,12 +157,12 @@ def gradescope(grade: Grade) -> dict:
 
 
 def one_for_gradescope(folder: Path, out: Path, items: Sequence[Item], sandbox: str, free: bool) -> int:
-    """Grade the only submission in a folder, and write Gradescope's results.json; what is wrong stands there, too."""
+    """Grade the only submission in a folder, and write Gradescope's results.json; errors go there, too."""
     try:
         wanted = "adapters.py" if free else "diy.py"
         paths = [path for path in sorted(folder.rglob(wanted)) if "selfcheck" not in path.parts]
         if len(paths) != 1:
-            raise ValueError(f"hand in one file {wanted}: {len(paths)} are there")
+            raise ValueError(f"hand in one file {wanted}: there are {len(paths)}")
         source = own_files(paths[0]) if free else paths[0].read_text(encoding="utf-8")
         worker = Worker(sandbox)
         try:
@@ -254,27 +254,29 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("graded"), metavar="DIR", help="made if needed (%(default)s)")
     parser.add_argument("--stages", default="1-5", metavar="N-M", help="what was handed out (%(default)s)")
     parser.add_argument("--modules", nargs="*", default=[], metavar="NAME", help="this year's modules")
-    parser.add_argument("--free", action="store_true", help="frameworks of the students' own, with an adapters.py")
+    parser.add_argument("--free", action="store_true", help="frameworks that students designed, with an adapters.py")
     parser.add_argument(
         "--sandbox",
         choices=SANDBOXES,
         default="bwrap",
         help="bwrap (bubblewrap, Linux), docker, user (nobody; needs root) or none",
     )
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="at a time (%(default)s)")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="how many at once (%(default)s)"
+    )
     parser.add_argument(
         "--gradescope",
         action="store_true",
         help="inside a Gradescope container: one submission, into --out as its results.json",
     )
-    parser.add_argument("--prove", action="store_true", help="grade solutions, mistakes and attacks that are known")
+    parser.add_argument("--prove", action="store_true", help="grade known solutions, mistakes and attacks")
     options = parser.parse_args(arguments)
     if options.sandbox == "bwrap" and not shutil.which("bwrap"):
         parser.error(
-            "bwrap is not there: install bubblewrap (Debian, Ubuntu: apt install bubblewrap), or choose --sandbox none"
+            "bwrap was not found: install bubblewrap (Debian, Ubuntu: apt install bubblewrap), or choose --sandbox none"
         )
     if options.sandbox == "user" and (not shutil.which("setpriv") or os.geteuid() != 0):
-        parser.error("--sandbox user needs setpriv (Linux) and root: it is for a container that serves nothing else")
+        parser.error("--sandbox user needs setpriv (Linux) and root: it is for a container used for nothing else")
     if options.sandbox == "docker":
         command = ["docker", "image", "inspect", IMAGE]
         if not shutil.which("docker") or subprocess.run(command, capture_output=True).returncode:
@@ -303,7 +305,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.submissions is None:
             parser.error("which folder? python -m classroom.grade FOLDER")
         if not options.submissions.is_dir():
-            parser.error(f"{options.submissions} is no folder")
+            parser.error(f"{options.submissions} is not a folder")
         if options.gradescope:
             return one_for_gradescope(options.submissions, options.out, items, options.sandbox, options.free)
         files = submissions(options.submissions, options.free)
@@ -314,11 +316,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         parser.error(str(error))
     except KeyboardInterrupt:
-        print("\ninterrupted; what is graded is kept, and the same command goes on", file=sys.stderr)
+        print("\ninterrupted; finished grades are kept, and the same command resumes", file=sys.stderr)
         return 130
     for grade in grades:
         print(f"{grade.points:>5} of {grade.possible}  {grade.name}" + ("  (to look at)" if grade.flags else ""))
-    print(f"\nwritten: {written[0]}, and beside it summary.md, students/ and gradescope/")
+    print(f"\nwritten: {written[0]}, with summary.md, students/ and gradescope/ beside it")
     return 0
 
 

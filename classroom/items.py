@@ -139,18 +139,18 @@ def backward(ask: Ask, spec: dict[str, Any], x: Tensor, generator: torch.Generat
     words = "∂ℓ/∂(input)" if only == "input" else f"the gradient of {only}"
     if reply["forward_calls"]:
         raise WrongError(
-            f"backward calls forward {reply['forward_calls']} times: the formula is asked for, not differences"
+            f"backward calls forward {reply['forward_calls']} times: write out the formula, not differences"
         )
 
     def others() -> dict[str, Tensor]:
         first, last = torch.zeros_like(above), torch.zeros_like(above)
         first[0], last[-1] = above[0], above[-1]
         found = {"it is the gradient from above, unchanged": above}
-        found["the gradient from above does not enter"] = count * gradient(torch.ones_like(above))
+        found["the gradient from above is not used"] = count * gradient(torch.ones_like(above))
         found["only the first sample counts: the sum over the batch is missing"] = count * gradient(first)
         found["only the last sample counts: the sum over the batch is missing"] = count * gradient(last)
         if times > 1:
-            found["only the last backward counts, where gradients should add up"] = gradient(above)
+            found["only the last backward counts, but gradients should add up"] = gradient(above)
         if "args" not in spec and "layers" not in spec and output.shape == x.shape:
             found |= slopes(spec["class"], x, above)
         if isinstance(network, nn.Linear) and only == "input" and network.in_features == network.out_features:
@@ -158,7 +158,7 @@ def backward(ask: Ask, spec: dict[str, Any], x: Tensor, generator: torch.Generat
             found["the weights are transposed"] = gradient(above)
         elif isinstance(network, nn.Linear) and only == "weight":
             turned = count * gradient(above)
-            found["it is the transpose, poured into the right shape"] = turned.T.reshape(turned.shape)
+            found["it is the transpose, reshaped to the right shape"] = turned.T.reshape(turned.shape)
         if isinstance(network, nn.Sequential) and only == "input":
             found |= other_ways(network, x, above)
         return found
@@ -201,10 +201,10 @@ def slopes(name: str, s: Tensor, above: Tensor) -> dict[str, Tensor]:
     right, x = slope(s), oracle(s)
     found = {
         "the slope is 1 everywhere": above,
-        "it is the slope alone, not multiplied by the gradient from above": right,
+        "it is only the slope, not multiplied by the gradient from above": right,
         f"the slope is taken at the output, as if {name} had been applied twice": above * slope(x),
-        "in place of the slope stands the input": above * s,
-        "in place of the slope stands the output": above * x,
+        "the input is used in place of the slope": above * s,
+        "the output is used in place of the slope": above * x,
         "brackets are missing": above - (1 - right),
         "the slope is added, not multiplied": above + right,
         "the slope is multiplied twice": above * right.square(),
@@ -215,7 +215,7 @@ def slopes(name: str, s: Tensor, above: Tensor) -> dict[str, Tensor]:
     factors = torch.linalg.lstsq(powers, right.flatten()[:, None]).solution.flatten()
     if torch.allclose(powers @ factors, right.flatten()):
         at_input = factors[0] + factors[1] * s + factors[2] * s**2
-        found["the slope is taken at the input, by the formula that is meant for the output"] = above * at_input
+        found["the slope is taken at the input, with the formula that is meant for the output"] = above * at_input
     return found
 
 
@@ -352,8 +352,8 @@ def accumulates(ask, generator):
     reply = ask("accumulate", {**linear(generator, 3, 2), "gradients": gradients})
     for count in range(1, 4):
         words = "the gradient after " + ("one backward" if count == 1 else f"{count} backwards")
-        others = {"only the last one counts, where they should add up": gradients[count - 1]}
-        others |= {"only the first one counts, where they should add up": gradients[0]} if count > 1 else {}
+        others = {"only the last one counts, but they should add up": gradients[count - 1]}
+        others |= {"only the first one counts, but they should add up": gradients[0]} if count > 1 else {}
         same(words, reply["sums"][count - 1], sum(gradients[:count]), alternatives=lambda others=others: others)
     for got, given in zip(reply["gradients_after"], gradients):
         unchanged("accumulate", "the gradient that it got", got, given)
@@ -421,11 +421,11 @@ def path(kind: str, parameters: list[Tensor], gradients: list[list[Tensor]], sch
 
 def other_settings(kind: str, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What a mistake in a step would have been with the right step: other settings."""
-    found = {"the step goes uphill": {"lr": -settings["lr"]}, "the learning rate does not enter": {"lr": 1.0}}
+    found = {"the step goes uphill": {"lr": -settings["lr"]}, "the learning rate is not used": {"lr": 1.0}}
     if decay := settings.get("weight_decay"):
-        found["weight decay does not enter"] = {"weight_decay": 0.0}
+        found["weight decay is not used"] = {"weight_decay": 0.0}
         found["weight decay has the wrong sign: it makes the weights grow"] = {"weight_decay": -decay}
-        found["weight decay enters twice"] = {"weight_decay": 2 * decay}
+        found["weight decay is applied twice"] = {"weight_decay": 2 * decay}
     if momentum := settings.get("momentum"):
         tau = settings.get("dampening", 0.0)
         plain = {"nesterov": False}
@@ -435,7 +435,7 @@ def other_settings(kind: str, settings: dict[str, Any]) -> dict[str, dict[str, A
         if not tau:
             found["Nesterov's step is taken where it is not asked for"] = {"nesterov": True}
         else:
-            found["dampening does not enter"] = {"dampening": 0.0}
+            found["dampening is not used"] = {"dampening": 0.0}
         found["the gradient enters with 1 − momentum"] = {**plain, "dampening": momentum}
     if kind == "Adam":
         one, two = settings["betas"]
@@ -703,7 +703,7 @@ def fresh_items(names) -> list[Item]:
                 oracle(own).backward(above)
                 reply = ask("layer", {"class": module.name, "input": x, "gradient": above})
                 if reply["forward_calls"]:
-                    raise WrongError("backward calls forward: the formula is asked for, not differences")
+                    raise WrongError("backward calls forward: write out the formula instead of taking differences")
                 same("∂ℓ/∂(input)", reply["input_gradient"], own.grad, {"samples": len(x), "components": x.numel()})
 
         made.append(Item(0, module.points, (), f"{module.name} forward", (module.name,), test_forward))

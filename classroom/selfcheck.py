@@ -1,6 +1,6 @@
 """The student's own check, in the handout: python grade.py
 
-It asks what the teacher's grader asks, with numbers of its own, and runs your file as it is.
+It asks what the teacher's grader asks, but with other numbers, and runs your file without a sandbox.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
         "file", type=Path, nargs="?", default=Path("adapters.py" if free else "diy.py"), help="(%(default)s)"
     )
     stages = sorted({item.stage for item in FREE if item.stage > 0}) if free else settings["stages"]
-    parser.add_argument("--stage", type=int, choices=stages, help="one stage alone")
+    parser.add_argument("--stage", type=int, choices=stages, help="check only this stage")
     options = parser.parse_args(arguments)
     try:
         source = own_files(options.file) if free else options.file.read_text(encoding="utf-8")
