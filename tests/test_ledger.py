@@ -97,4 +97,4 @@ def test_the_command(project, monkeypatch, capsys):
     assert ledger.main([]) == 0 and ledger.main(["--check"]) == 0
     (project / "ledger.md").write_text("another text", encoding="utf-8")
     assert ledger.main(["--check"]) == 1 and (project / "ledger.md").read_text(encoding="utf-8") == "another text"
-    assert ledger.main(["--help"]) == 2
+    assert ledger.main(["--help"]) == 0 and ledger.main(["--nonsense"]) == 2
