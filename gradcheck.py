@@ -702,7 +702,8 @@ def _factor(factor: float, sizes: Mapping[str, int]) -> str:
     n, m = sizes.get("samples", 1), sizes.get("components", 1)
     if n > 1 and m > 0:
         words = f"the number of outputs, with M = {m} components and N = {n} samples: divided by"
-        known |= {f"that is M/N, {words} N instead of M": m / n, f"that is N/M, 1 over {words} M instead of N": n / m}
+        known[f"that is M/N, {words} N instead of M"] = m / n
+        known[f"that is N/M, one over {words} M instead of N"] = n / m
     names = [name for name, value in known.items() if value != 1 and abs(factor - value) < 1e-4 * value]
     return ", " + ", or ".join(names) if names else ""
 
