@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.test_playground_browser import RUN_IN_NEW_CELL, Lab, open_notebook, serve
+from tests.playground.test_playground_browser import RUN_IN_NEW_CELL, Lab, open_notebook, serve
 
 SECONDS = 10
 SETUP = """

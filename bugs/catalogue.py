@@ -17,7 +17,7 @@ CATALOGUE = [
             "The report's network still learns the disk, but less well; a network for digits never gets off the ground."
         ),
         seen_by=(*GRADIENTS, "training"),
-        check="test_diy.test_linear_by_hand",
+        check="diy.test_diy.test_linear_by_hand",
         edits=(("Linear.backward", "rows.mT @ inputs", "(inputs.mT @ rows).reshape(W.shape)"),),
     ),
     Bug(
@@ -29,7 +29,7 @@ CATALOGUE = [
         ),
         symptom="A test error of 6 to 9 % where 2 % is possible, and no other sign.",
         seen_by=GRADIENTS,
-        check="test_diy.test_linear_by_hand",
+        check="diy.test_diy.test_linear_by_hand",
         edits=(("Linear.backward", "rows.sum(0)", "rows[0]"),),
     ),
     Bug(
@@ -43,7 +43,7 @@ CATALOGUE = [
             "Training looks slow: the learning rate is N times too small for the weights, but right for the biases."
         ),
         seen_by=GRADIENTS,
-        check="test_diy.test_linear_by_hand",
+        check="diy.test_diy.test_linear_by_hand",
         edits=(("Linear.backward", "rows.mT @ inputs", "rows.mT @ inputs / max(1, len(rows))"),),
     ),
     Bug(
@@ -59,7 +59,7 @@ CATALOGUE = [
             "of 10 % where 2 % is possible."
         ),
         seen_by=("finite differences", "autograd"),
-        check="test_diy.test_linear_by_hand",
+        check="diy.test_diy.test_linear_by_hand",
         edits=(
             (
                 "Linear.backward",
@@ -76,7 +76,7 @@ CATALOGUE = [
             "Signals shrink from layer to layer, and gradients with them. Training starts late and ends a little worse."
         ),
         seen_by=(),
-        check="test_diy.test_xavier_normal_initialization",
+        check="diy.test_diy.test_xavier_normal_initialization",
         edits=(
             (
                 "Linear.reset_parameters",
@@ -91,7 +91,7 @@ CATALOGUE = [
         story="All units of a hidden layer then compute the same, get the same gradient, and stay equal for ever.",
         symptom="A layer of 25 units learns no more than a layer of one unit could.",
         seen_by=("training",),
-        check="test_diy.test_xavier_normal_initialization",
+        check="diy.test_diy.test_xavier_normal_initialization",
         edits=(
             (
                 "Linear.reset_parameters",
@@ -109,7 +109,7 @@ CATALOGUE = [
             "ReLU network gives all points on a ray from the origin the same label."
         ),
         seen_by=(*GRADIENTS, "training"),
-        check="test_diy.test_summary_counts_parameters",
+        check="diy.test_diy.test_summary_counts_parameters",
         edits=(("Linear", 'parameter_names = ("weight", "bias")', 'parameter_names = ("weight",)'),),
     ),
     # Activations
@@ -119,7 +119,7 @@ CATALOGUE = [
         story="backward asks where the gradient is positive instead of where the input was.",
         symptom="Training stalls: every gradient that should make a unit's output larger is thrown away.",
         seen_by=(*GRADIENTS, "training"),
-        check="test_gradients.test_relu",
+        check="diy.test_gradients.test_relu",
         edits=(("ReLU.backward", "_where(X, G)", "G.relu()"),),
     ),
     Bug(
@@ -131,7 +131,7 @@ CATALOGUE = [
         ),
         symptom="None, except where many inputs are exactly 0.",
         seen_by=(),
-        check="test_diy.test_relu_by_hand",
+        check="diy.test_diy.test_relu_by_hand",
         edits=(
             ("ReLU.forward", "self.remember(X, X)", "self.remember(X, S)"),
             ("ReLU.backward", "_where(X, G)", "G * (X >= 0)"),
@@ -149,7 +149,7 @@ CATALOGUE = [
             "numbers."
         ),
         seen_by=("finite differences",),
-        check="test_diy.test_nothing_that_is_handed_in_is_changed",
+        check="diy.test_diy.test_nothing_that_is_handed_in_is_changed",
         edits=(("ReLU.forward", "S.relu()", "S.relu_()"),),
     ),
     Bug(
@@ -161,7 +161,7 @@ CATALOGUE = [
             "nan."
         ),
         seen_by=GRADIENTS,
-        check="test_gradients.test_tanh",
+        check="diy.test_gradients.test_tanh",
         edits=(("Tanh.forward", "self.remember(X, X)", "self.remember(X, S)"),),
     ),
     Bug(
@@ -170,7 +170,7 @@ CATALOGUE = [
         story="σ' = σ (1 − σ); here it is 1 − σ. None of the networks that train side by side has a Sigmoid.",
         symptom="Units that are off learn too fast.",
         seen_by=("finite differences", "autograd"),
-        check="test_convolution.test_sigmoid_by_hand",
+        check="diy.test_convolution.test_sigmoid_by_hand",
         edits=(("Sigmoid.backward", "G * (1 - X) * X", "G * (1 - X)"),),
     ),
     # Dropout
@@ -180,7 +180,7 @@ CATALOGUE = [
         story="Forward and backward must drop the same components; a new mask gives the gradient of another network.",
         symptom="Training works, with more noise than it should have.",
         seen_by=GRADIENTS,
-        check="test_diy.test_dropout_by_hand",
+        check="diy.test_diy.test_dropout_by_hand",
         edits=(("Dropout.backward", "G * m", "G * (self.mask(G) if self.training else 1.0)"),),
     ),
     Bug(
@@ -192,7 +192,7 @@ CATALOGUE = [
         ),
         symptom="In evaluation, all sums are larger than in training: a test error of 5 to 9 % where 2 % is possible.",
         seen_by=("autograd", "side by side"),
-        check="test_diy.test_dropout_by_hand",
+        check="diy.test_diy.test_dropout_by_hand",
         edits=(("Dropout.mask", "m.bernoulli_(1 - self.p).div_(1 - self.p)", "m.bernoulli_(1 - self.p)"),),
     ),
     Bug(
@@ -201,7 +201,7 @@ CATALOGUE = [
         story="In older papers, p is the share kept; in PyTorch, the share dropped. At p = 0.5 there is no difference.",
         symptom="With p = 0.2, four units out of five are dropped, and training suffers.",
         seen_by=("autograd", "side by side", "training"),
-        check="test_diy.test_dropout_by_hand",
+        check="diy.test_diy.test_dropout_by_hand",
         edits=(("Dropout.mask", "m.bernoulli_(1 - self.p)", "m.bernoulli_(self.p)"),),
     ),
     Bug(
@@ -210,7 +210,7 @@ CATALOGUE = [
         story="The code never looks at `self.training`.",
         symptom="The same network gives a different answer each time, and its test error is twice what it should be.",
         seen_by=(),
-        check="test_diy.test_dropout_is_off_in_eval",
+        check="diy.test_diy.test_dropout_is_off_in_eval",
         edits=(("Dropout.forward", "self.mask(X) if self.training else 1.0", "self.mask(X)"),),
     ),
     Bug(
@@ -219,7 +219,7 @@ CATALOGUE = [
         story="The flag is set on the network, but not on the layers inside it.",
         symptom="As with dropout in evaluation: answers differ from call to call.",
         seen_by=(),
-        check="test_diy.test_train_and_eval_reach_all_modules",
+        check="diy.test_diy.test_train_and_eval_reach_all_modules",
         edits=(("_Housekeeping.train", "self.modules()", "[self]"),),
     ),
     # Modules together
@@ -229,7 +229,7 @@ CATALOGUE = [
         story="`=` instead of `+=`. As long as each parameter is used once per step, nothing shows.",
         symptom="Weights shared by two layers, or batches split into parts, get only the last contribution.",
         seen_by=("finite differences",),
-        check="test_diy.test_gradients_accumulate_until_they_are_forgotten",
+        check="diy.test_diy.test_gradients_accumulate_until_they_are_forgotten",
         edits=(("Module.accumulate", "gradient if before is None else before + gradient", "gradient"),),
     ),
     Bug(
@@ -238,7 +238,7 @@ CATALOGUE = [
         story="The chain rule starts at the output; here `reversed` is missing.",
         symptom="An error about shapes if the shapes differ; nonsense if they do not.",
         seen_by=(*GRADIENTS, "training"),
-        check="test_diy.test_the_same_module_twice_remembers_both_inputs",
+        check="diy.test_diy.test_the_same_module_twice_remembers_both_inputs",
         edits=(("Sequential.backward", "reversed(self.layers)", "self.layers"),),
     ),
     Bug(
@@ -247,7 +247,7 @@ CATALOGUE = [
         story="A second forward does not replace what the first one remembered: memory is filled only when empty.",
         symptom="If you look at the loss of one more batch before backward, you get gradients of the wrong batch.",
         seen_by=("finite differences",),
-        check="test_diy.test_a_forward_replaces_what_the_one_before_remembered",
+        check="diy.test_diy.test_a_forward_replaces_what_the_one_before_remembered",
         edits=(
             ("_Run.__init__", "outer is None and self.recorded is not None", "False"),
             (
@@ -263,7 +263,7 @@ CATALOGUE = [
         story="The second appearance is a copy, with parameters of its own.",
         symptom="Tied weights come untied, and the number of parameters doubles.",
         seen_by=(),
-        check="test_diy.test_the_same_module_twice_remembers_both_inputs",
+        check="diy.test_diy.test_the_same_module_twice_remembers_both_inputs",
         edits=(
             (
                 "Sequential.append",
@@ -281,7 +281,7 @@ CATALOGUE = [
         ),
         symptom="Wrong gradients, without a word, in code that looks harmless.",
         seen_by=(),
-        check="test_diy.test_what_backward_needs_must_not_change_in_between",
+        check="diy.test_diy.test_what_backward_needs_must_not_change_in_between",
         edits=(("_Run.check_versions", "versions != self.versions[: len(versions)]", "False"),),
     ),
     # Losses
@@ -294,7 +294,7 @@ CATALOGUE = [
         ),
         symptom="Learning rates that work elsewhere diverge here, and those that work here achieve nothing elsewhere.",
         seen_by=GRADIENTS,
-        check="test_diy.test_mse_by_hand",
+        check="diy.test_diy.test_mse_by_hand",
         edits=(("MSELoss.backward", "D * (2 * self.share(D))", "D * 2"),),
     ),
     Bug(
@@ -303,7 +303,7 @@ CATALOGUE = [
         story="Loss and gradient agree with each other, so no check of one against the other can object.",
         symptom="The loss grows with the batch, so the learning rate has to shrink.",
         seen_by=("autograd", "side by side"),
-        check="test_diy.test_mse_by_hand",
+        check="diy.test_diy.test_mse_by_hand",
         edits=(
             ("MSELoss.forward", "self.reduce(D.square())", "D.square().sum()"),
             ("MSELoss.backward", "D * (2 * self.share(D))", "D * 2"),
@@ -315,7 +315,7 @@ CATALOGUE = [
         story="It is often left out on purpose, with ½ in the loss; here the loss has no ½.",
         symptom="None: half the gradient is just as good a direction, at twice the learning rate.",
         seen_by=GRADIENTS,
-        check="test_diy.test_mse_by_hand",
+        check="diy.test_diy.test_mse_by_hand",
         edits=(("MSELoss.backward", "2 * self.share(D)", "self.share(D)"),),
     ),
     Bug(
@@ -324,7 +324,7 @@ CATALOGUE = [
         story="If nobody checks the shapes, (N, 1) − (N,) gives all N² differences.",
         symptom="The network learns to predict the mean of all targets, and the loss looks plausible.",
         seen_by=(),
-        check="test_diy.test_prediction_and_target_that_do_not_fit",
+        check="diy.test_diy.test_prediction_and_target_that_do_not_fit",
         edits=(("MSELoss._check", "P.shape != T.shape", "False"),),
     ),
     Bug(
@@ -333,7 +333,7 @@ CATALOGUE = [
         story="exp overflows beyond 88 in float32. Lowering all scores by their maximum prevents just that.",
         symptom="Training runs well until a score gets large; then the loss becomes nan and stays nan.",
         seen_by=(),
-        check="test_convolution.test_large_scores_neither_overflow_nor_vanish",
+        check="diy.test_convolution.test_large_scores_neither_overflow_nor_vanish",
         edits=(("CrossEntropyLoss.forward", "S - S.amax(-1, keepdim=True)", "S"),),
     ),
     # Optimizers
@@ -343,7 +343,7 @@ CATALOGUE = [
         story="Every step then uses the sum of all gradients since the beginning.",
         symptom="The loss falls for some steps, then training blows up.",
         seen_by=("side by side", "training"),
-        check="test_diy.test_the_optimizer_forgets_gradients",
+        check="diy.test_diy.test_the_optimizer_forgets_gradients",
         edits=(("Optimizer.zero_grad", "parameter.grad = None", "pass"),),
     ),
     Bug(
@@ -352,7 +352,7 @@ CATALOGUE = [
         story="w + η g instead of w − η g.",
         symptom="The loss grows.",
         seen_by=("side by side", "training"),
-        check="test_diy.test_sgd_by_hand",
+        check="diy.test_diy.test_sgd_by_hand",
         edits=(("Optimizer.step", "-lr", "lr"),),
     ),
     Bug(
@@ -361,7 +361,7 @@ CATALOGUE = [
         story="Both names refer to one tensor, so the second step changes the first gradient as well.",
         symptom="None as long as each step gets new gradients; wrong steps if they are accumulated.",
         seen_by=(),
-        check="test_diy.test_momentum_keeps_its_own_memory",
+        check="diy.test_diy.test_momentum_keeps_its_own_memory",
         edits=(("momentum_direction", "g.clone()", "g"),),
     ),
     Bug(
@@ -370,7 +370,7 @@ CATALOGUE = [
         story="g − λ w instead of g + λ w.",
         symptom="Weights grow instead of shrinking; with a small λ nobody notices.",
         seen_by=("side by side",),
-        check="test_diy.test_sgd_takes_pytorchs_steps",
+        check="diy.test_diy.test_sgd_takes_pytorchs_steps",
         edits=(("Optimizer.step", "g.add(w, alpha=self.weight_decay)", "g.add(w, alpha=-self.weight_decay)"),),
     ),
     Bug(
@@ -379,7 +379,7 @@ CATALOGUE = [
         story="m and v start at 0 and need many steps to reach the size of what they average.",
         symptom="The first steps have the wrong size: with the usual betas, about three times too large.",
         seen_by=("side by side",),
-        check="test_convolution.test_adam_by_hand",
+        check="diy.test_convolution.test_adam_by_hand",
         edits=(
             (
                 "Adam.direction",
@@ -394,7 +394,7 @@ CATALOGUE = [
         story="cos(t / T) only falls from 1 to 0.54.",
         symptom="The learning rate ends at three quarters of its first value instead of 0.",
         seen_by=(),
-        check="test_diy.test_the_cosine_schedule_is_pytorchs",
+        check="diy.test_diy.test_the_cosine_schedule_is_pytorchs",
         edits=(
             (
                 "CosineAnnealingLR.step",
@@ -413,7 +413,7 @@ CATALOGUE = [
         ),
         symptom="The last convolution learns; those before it get scrambled gradients.",
         seen_by=("finite differences", "autograd"),
-        check="test_convolution.test_the_input_gradient_is_a_correlation_with_the_flipped_kernel",
+        check="diy.test_convolution.test_the_input_gradient_is_a_correlation_with_the_flipped_kernel",
         edits=(
             (
                 "Conv2d.backward",
@@ -428,7 +428,7 @@ CATALOGUE = [
         story="Padding was added on all sides; here all of it is cut off at the bottom and the right.",
         symptom="Gradients of images are shifted by the padding.",
         seen_by=("finite differences", "autograd"),
-        check="test_convolution.test_padding_gets_no_gradient",
+        check="diy.test_convolution.test_padding_gets_no_gradient",
         edits=(
             (
                 "Conv2d.backward",
@@ -446,7 +446,7 @@ CATALOGUE = [
         ),
         symptom="Gradients grow in flat parts of an image, such as a white background.",
         seen_by=(),
-        check="test_convolution.test_pooling_by_hand",
+        check="diy.test_convolution.test_pooling_by_hand",
         edits=(("MaxPool2d.backward", "left -= here", "pass"),),
     ),
     Bug(
@@ -455,7 +455,7 @@ CATALOGUE = [
         story="A window at the border then has a maximum of at least 0, even if all its pixels are negative.",
         symptom="At the border, negative maxima are lost; after a ReLU, it makes no difference.",
         seen_by=("autograd",),
-        check="test_convolution.test_pooling_by_autograd",
+        check="diy.test_convolution.test_pooling_by_autograd",
         edits=(("MaxPool2d.forward", "-math.inf", "0.0"),),
     ),
     Bug(
@@ -464,7 +464,7 @@ CATALOGUE = [
         story="The code never looks at `self.training`.",
         symptom="The label of an image depends on the images beside it; a single image may have none.",
         seen_by=(),
-        check="test_convolution.test_batch_norm_needs_two_values_per_channel",
+        check="diy.test_convolution.test_batch_norm_needs_two_values_per_channel",
         edits=(
             ("BatchNorm2d.forward", "self.training and M", "M"),
             ("BatchNorm2d.forward", "1 / max(1, M) if self.training else 0", "1 / max(1, M)"),
@@ -481,7 +481,7 @@ CATALOGUE = [
         story="Every value of the batch changes both; the two means in the rule account for that.",
         symptom="Training works, but the gradients point slightly the wrong way.",
         seen_by=GRADIENTS,
-        check="test_convolution.test_batch_norm_by_autograd",
+        check="diy.test_convolution.test_batch_norm_by_autograd",
         edits=(("BatchNorm2d.forward", "1 / max(1, M) if self.training else 0", "0"),),
     ),
     # Around the framework
@@ -491,7 +491,7 @@ CATALOGUE = [
         story="The new order is applied to only one of the two tensors.",
         symptom="The network learns that half of the points are inside, and no more. The framework is innocent.",
         seen_by=("training",),
-        check="test_planted_bugs.test_inputs_and_targets_are_shuffled_together",
+        check="bugs.test_planted_bugs.test_inputs_and_targets_are_shuffled_together",
         edits=(("train", "targets[order].split(batch_size)", "targets.split(batch_size)"),),
         file="experiments/circle.py",
     ),

@@ -18,7 +18,7 @@ class Bug:
         story: what goes wrong, and how people come to write it.
         symptom: what a user of the framework would notice.
         seen_by: the names of the oracles that see it; all the others do not.
-        check: the test of the suite that fails, as "test_diy.test_name".
+        check: the test of the suite that fails, as "diy.test_diy.test_name".
         edits: triples (where, old, new): in the function or class `where`, such as "Linear.backward", the expression or
             statement `old` becomes `new`. How the code is laid out, and what its comments say, does not matter.
         file: what is patched.

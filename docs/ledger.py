@@ -35,7 +35,7 @@ class Formula:
         texts: the formula, as written in each docstring that states it.
         coded: "Class.method" or "function", the owners of those docstrings.
         derived: file names of notebooks, one for each tag.
-        tested: for each test, file name and function.
+        tested: for each test, its file below tests/ and the function.
     """
 
     texts: list[str] = field(default_factory=list)
@@ -57,9 +57,9 @@ def collect(root: Path = ROOT) -> dict[str, Formula]:
             if cell["cell_type"] == "markdown":
                 for number in re.findall(r"\\tag\{(F\d+)\}", "".join(cell["source"])):
                     formulas.setdefault(number, Formula()).derived.append(path.name)
-    for path in sorted((root / "tests").glob("test_*.py")):
+    for path in sorted((root / "tests").rglob("test_*.py")):
         for test, number in markers(ast.parse(path.read_text(encoding="utf-8"))):
-            formulas.setdefault(number, Formula()).tested.append((path.name, test))
+            formulas.setdefault(number, Formula()).tested.append((path.relative_to(root / "tests").as_posix(), test))
     return dict(sorted(formulas.items(), key=lambda item: int(item[0][1:])))
 
 
@@ -96,7 +96,7 @@ def table(formulas: dict[str, Formula]) -> str:
             ", ".join(
                 f"[{name.removesuffix('.ipynb')}](../notebooks/{name})" for name in dict.fromkeys(formula.derived)
             ),
-            "; ".join(f"[{file}](../tests/{file}): {', '.join(names)}" for file, names in tests.items()),
+            "; ".join(f"[{file.split('/')[-1]}](../tests/{file}): {', '.join(names)}" for file, names in tests.items()),
         ]
         rows.append("| " + " | ".join(cells) + " |\n")
     return HEAD + "".join(rows)

@@ -13,7 +13,9 @@ hypothesis.settings.load_profile("suite")
 # For runs that ask only whether a test fails, as mutation testing does: the first failing example will do.
 hypothesis.settings.register_profile("quick", phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate])
 
-COMMANDS = {f"tests/test_{name}.py" for name in ("commands", "digits", "distributed", "resume", "sweep", "test")}
+COMMANDS = {
+    f"tests/experiments/test_{name}.py" for name in ("commands", "digits", "distributed", "resume", "sweep", "test")
+}
 """The files whose tests start commands."""
 
 

@@ -191,7 +191,7 @@ class Reveal:
 
 def _oracles(bug: Bug) -> list[str]:
     rows = [f"{name:<20} {'sees it' if name in bug.seen_by else 'silent'}" for name in ORACLES]
-    return [*rows, f"{'its own test':<20} sees it: {bug.check.removeprefix('test_diy.')}"]
+    return [*rows, f"{'its own test':<20} sees it: {bug.check.removeprefix('diy.').removeprefix('test_diy.')}"]
 
 
 def difference(bug: Bug) -> list[str]:

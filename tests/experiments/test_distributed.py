@@ -19,7 +19,7 @@ from experiments.circle import build_network
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="processes and signals of POSIX")
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 TINY = ["--rounds", "3", "--epochs", "3", "--train-size", "200", "--test-size", "50"]
 TEST = ["test.py", *TINY, "--models", "diy-sgd", "diy-dropout", "--no-figures"]

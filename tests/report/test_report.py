@@ -17,7 +17,7 @@ from experiments import circle, evaluation, sweep
 from experiments.results import sealed
 from report import agreement, build, classes
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COMMITTED = ROOT / "report" / "report.pdf"
 
 
@@ -82,7 +82,7 @@ def test_the_committed_report_is_the_one_that_its_records_give(folder):
 
 
 def test_two_builds_are_the_same_to_the_byte(folder, copy):
-    # Of figures 2 to 5 tests/test_figures.py asks the same.
+    # Of figures 2 to 5 tests/experiments/test_figures.py asks the same.
     assert compiled_again(copy).read_bytes() == (folder / "report.pdf").read_bytes()
 
 

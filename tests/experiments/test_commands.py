@@ -11,7 +11,7 @@ import pytest
 from experiments.circle import Recipe
 from experiments.results import ResultsError, read
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DRAWN = "--rounds 1 --epochs 2 --train-size 40 --test-size 20 --models diy-sgd"
 SMALL = f"{DRAWN} --no-figures"
 

@@ -25,7 +25,7 @@ from playground import company, still, view
 from playground.data import DATA_SETS
 from playground.lab import ACTIVATIONS, EDGE, LIVE, OPTIMIZERS, OWN, Lab, Settings
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def small(**settings):

@@ -16,7 +16,7 @@ import pytest
 from experiments.circle import MODELS, Protocol
 from experiments.evaluation import Results, Round
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [["test.py"], ["-m", "experiments.sweep"], ["-m", "experiments.digits"]]
 TINY = ["--rounds", "1", "--epochs", "2", "--train-size", "40", "--test-size", "30"]
 

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from docs import ledger
-from tests.test_playground_browser import open_page
+from tests.playground.test_playground_browser import open_page
 
 pytest.importorskip("sphinx", reason="pip install -r docs/requirements.txt")
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted(path.stem for path in ROOT.glob("notebooks/[0-9]*.ipynb"))
 FORMULAS = ledger.collect()
 
@@ -142,7 +142,7 @@ def test_a_number_leads_to_derivation_code_and_tests(pages, number):
     for file, test in formula.tested:
         lines = (ROOT / "tests" / file).read_text(encoding="utf-8").splitlines()
         line = next(i for i, line in enumerate(lines, 1) if line.startswith(f"def {test}("))
-        place = f"source/tests/{Path(file).stem}.html#line-{line}"
+        place = f"source/tests/{file.removesuffix('.py')}.html#line-{line}"
         for page in (row, *(pages[f"notebooks/{Path(name).stem}.html"] for name in formula.derived)):
             assert links(page, place)
 

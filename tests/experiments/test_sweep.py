@@ -12,7 +12,7 @@ from experiments.circle import Protocol, Recipe
 from experiments.results import ResultsError
 from experiments.sweep import Grid
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = Protocol(rounds=2, epochs=3, train_size=60, test_size=40, batch_size=20, hidden=(8, 8), dropout=0.0)
 
 

@@ -18,7 +18,7 @@ from course.checkers.core import NOTEBOOKS, exercises
 import diy
 from bugs import BUGS
 from diy import Loss, Module
-from tests import mini_answers
+from tests.notebooks import mini_answers
 
 # RIGHT: {exercise: [what check gets: one answer, or several in a tuple]}
 # WRONG: {exercise: [(what check gets, words of the verdict), ...]}

@@ -16,7 +16,7 @@ from experiments.digits.data import MNIST_MD5, digits_images
 from experiments.digits.train import LIBRARIES, DigitsProtocol, build_digits_network, shifted, train_round
 from experiments.results import ResultsError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TINY = ["--rounds", "2", "--epochs", "1", "--channels", "2", "--batch-size", "200"]
 
 

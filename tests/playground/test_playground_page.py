@@ -6,8 +6,8 @@ import pytest
 
 from playground import page as recorder
 from playground.lab import Lab
-from tests.test_playground_browser import Lab as OnScreen
-from tests.test_playground_browser import open_page
+from tests.playground.test_playground_browser import Lab as OnScreen
+from tests.playground.test_playground_browser import open_page
 
 EPOCHS = (0, 1, 2, 5, 10)
 SMALL = dict(train_size=100, test_size=50, width=4, batch_size=50)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from benchmarks import scale
 from experiments.circle import Protocol, build_network
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_first_example_of_the_page_runs():

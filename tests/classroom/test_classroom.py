@@ -20,7 +20,7 @@ from classroom.items import ITEMS, fresh_items
 from classroom.judge import Worker, composite, judge, sandboxed
 from classroom.stages import STAGES, owners, parse_stages, stage_of
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SOURCE = (ROOT / "diy.py").read_text(encoding="utf-8")
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="submissions run in forks")

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-SOURCE = Path(__file__).parent.parent / "diy.py"
+SOURCE = Path(__file__).parents[2] / "diy.py"
 
 
 def numbers(*shape, seed=0, dtype=torch.float32):

@@ -12,7 +12,7 @@ from course import build, mini
 from course.build import ALONE, NAMES, Mini, measure
 from course.execute import execute, notebooks
 
-from tests.test_notebooks import FOLDED, code_cells, exercises, read
+from tests.notebooks.test_notebooks import FOLDED, code_cells, exercises, read
 
 PATH = next(path for path in notebooks() if path.name.startswith("03"))
 SOLUTIONS = dict(build.parts())

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import contenders, speed
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FULL_BATCH = contenders.Task(batch_size=200, samples=200)
 """One batch per epoch: then the order of the samples makes no difference."""
 

@@ -12,7 +12,7 @@ from torch import nn
 
 import diy
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import os, sys
 import torch

@@ -1,6 +1,6 @@
 """Answers to the exercises of notebook 3, in which a framework is written: right ones in many styles, and wrong ones.
 
-tests/test_checkers.py asks for the verdict on each.
+tests/notebooks/test_checkers.py asks for the verdict on each.
 """
 
 import functools

@@ -43,7 +43,7 @@ def cases(function):
 
 def passes(check, name):
     """Whether a test of the suite passes with the copy of the code that has this bug in it."""
-    file, test = check.split(".")
+    file, test = check.rsplit(".", 1)
     function = getattr(importlib.import_module(f"tests.{file}"), test)
     diy = load(name)
     modules = {"diy": diy, "circle": load_circle(diy, name)}
