@@ -83,6 +83,7 @@ RIGHT["forward_pass.1"] = [
     777,
     777.0,
     "777",
+    "777 parameters",
     np.int64(777),
     torch.tensor(777),
     [777],
@@ -98,6 +99,8 @@ WRONG["forward_pass.1"] = [
     (725 + 50, "those of the output have theirs too"),
     (700, "is not 700. Write down, layer by layer"),
     ("many", "should be a number, but is 'many'"),
+    ("777 thousand", "should be a number, but is '777 thousand'"),
+    ("777/0", "should be a number, but is '777/0'"),
     (True, "should be a number, but is True"),
     (math.nan, "NaN"),
     ([777, 1], "should be a number"),
@@ -123,6 +126,12 @@ def overwriting(X, W, b):
     return (W @ X).add_(b)
 
 
+def keeping_b():
+    """Return an answer that keeps the bias of its first call for each shape."""
+    kept = {}
+    return lambda X, W, b: W @ X + kept.setdefault(b.shape, b)[:, None]
+
+
 RIGHT["forward_pass.2"] = [
     lambda X, W, b: W @ X + b[:, None],
     lambda X, W, b: [W[k] @ X + b[k] for k in range(len(W))],
@@ -144,6 +153,7 @@ WRONG["forward_pass.2"] = [
     (lambda X, W, b: W @ X - b[:, None], "the bias is subtracted"),
     (lambda X, W, b: W @ X + b[0], "neuron k has its own, b[k]"),
     (overwriting, "changes its argument b in place"),
+    (keeping_b(), "S for 4 samples of 3 inputs and 2 neurons"),
     (lambda X, W: W @ X, "takes (X, W), but is called with 3 arguments: X, W, b"),
     (lambda X, W, b: W @ X + b[:, None] * math.nan, "NaN"),
     (lambda X, W, b: "S", "should be a number or a tensor, but is 'S'"),
@@ -153,6 +163,10 @@ WRONG["forward_pass.2"] = [
     (raising(SystemExit()), "raises SystemExit"),
     (endless, "calls itself without end"),
 ]
+
+
+class Half:
+    e = 0.5
 
 
 class SigmoidOfTanh:
@@ -177,6 +191,8 @@ RIGHT["forward_pass.3"] = [
     lambda s: torch.add(0.5, s.float().div(2).tanh(), alpha=0.5),
     lambda s: [(1 + math.tanh(x / 2)) / 2 for x in s] if s.dim() == 1 else (1 + torch.tanh(s / 2)) / 2,
     lambda s: 1 - (1 - torch.tanh(s * 0.5)) * 0.5,
+    lambda s: Half.e * (1 + torch.tanh(Half.e * s)),
+    lambda s: Half.e + torch.tanh(s / 2).expand(s.shape) / (2**1.0),
 ]
 WRONG["forward_pass.3"] = [
     (torch.tanh, "that is tanh itself"),
@@ -191,6 +207,10 @@ WRONG["forward_pass.3"] = [
     (torch.sigmoid, "without torch.sigmoid"),
     (functools.partial(torch.sigmoid), "without torch.sigmoid"),
     (hidden_exponential, "without exp"),
+    (lambda s: diy.Sigmoid()(s), "without exp"),
+    (lambda s: torch.where(s == 0, 0.5, torch.nn.functional.silu(s) / s), "without exp"),
+    (lambda s: 1 / (1 + 2.718281828459**-s), "without exp"),
+    (lambda s: 1 / (1 + math.e ** -s.numpy()), "without exp"),
     (torch.nn.Sigmoid(), "without torch.sigmoid"),
     (lambda s: (1 + math.tanh(s / 2)) / 2, "it works for a single number"),
     (lambda s: s.div_(2).tanh_().add_(1).div_(2), "changes its argument s in place"),
@@ -857,6 +877,7 @@ RIGHT["circle.1"] = [
     (50, 1.6),
     ("50", "1.58"),
     ("50 %", "1.58%"),
+    ("50 percent", "1.58 percent"),
     (np.float32(50), np.float32(1.5811)),
     (torch.tensor(50.0), torch.tensor([1.581])),
     ([50], 1.58114),
@@ -1039,6 +1060,8 @@ RIGHT["factor_200.1"] = [
     0.3 / 120,
     "0.0025",
     "0,0025",
+    "1/400",
+    "0.3 / 120",
     np.float64(0.0025),
     np.float32(0.0025),
     torch.tensor(0.0025),
@@ -1308,6 +1331,7 @@ RIGHT["museum.1"] = [
     seen(int),
     seen(str),
     seen(lambda yes: "yes" if yes else "no"),
+    seen(lambda yes: "Yes!" if yes else "No."),
     {name.replace("-", "_"): answer for name, answer in seen().items()},
 ]
 WRONG["museum.1"] = [
@@ -1793,6 +1817,7 @@ RIGHT["playground.1"] = [
     (0.08,),
     np.array(0.08),
     "8e-2",
+    "8 / 100",
 ]
 WRONG["playground.1"] = [
     (0.01 * 200, "Are there 100?"),
@@ -2107,6 +2132,7 @@ def test_a_call_with_the_wrong_number_is_told(exercise, answers, words):
 def test_floats_are_shown_with_the_digits_that_differ():
     with pytest.raises(AnswerError, match=r"A should be 0\.24, but is 0\.239990\.|A should be 0\.24, but is 0\.23999"):
         expect("A", 0.23999, torch.tensor(0.24))
+    assert digits(1.5, -0.0) == ("1.5", "0")
     assert digits(0.24, 0.24 + 1e-9) == ("0.24", "0.240000001")
     assert digits(1 / 3, 1 / 3 + 1e-16) != ("0.333333", "0.333333")
 

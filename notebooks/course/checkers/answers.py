@@ -7,8 +7,7 @@ import itertools
 import math
 import numbers
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
-from types import GeneratorType
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -66,7 +65,7 @@ def _numbers(value) -> Tensor:
             raise AnswerError("complex")
         dense = value.detach().to_dense() if value.layout != torch.strided else value.detach()
         return dense.to("cpu", torch.float64)
-    if isinstance(value, (GeneratorType, map, zip, range)):
+    if isinstance(value, (Iterator, range)):
         value = list(itertools.islice(value, 100_000))
     if isinstance(value, (list, tuple)):
         parts = [_numbers(part) for part in value]
@@ -90,16 +89,17 @@ def _refuse(value):
     raise AnswerError(shown(value))
 
 
-def number(what: str, value, unit: str = "") -> float:
-    """Return an answer that is one number, in whatever wrapping: a string, or a list or tensor of one.
+def number(what: str, value, units: Sequence[str] = ()) -> float:
+    """Return an answer that is one number, in whatever wrapping: a string, perhaps with a unit, or a list of one.
 
     Raises:
         AnswerError: it is something else, several numbers, True or False, or NaN.
     """
     said = shown(value)
     if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            value = float(value.strip().removesuffix(unit or " ").replace(",", "."))
+        unit = next((unit for unit in units if value.strip().endswith(unit)), "")
+        with contextlib.suppress(ValueError, ArithmeticError):
+            value = math.prod(_quotient(value.strip().removesuffix(unit)))
     is_bool = isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
     try:
         found = None if is_bool else tensor(what, value)
@@ -113,6 +113,13 @@ def number(what: str, value, unit: str = "") -> float:
     return found.item()
 
 
+def _quotient(words: str) -> Iterator[float]:
+    """Yield the factors of "0.3 / 120", which are 0.3 and 1/120, or of a single number."""
+    first, *others = (float(part.replace(",", ".")) for part in words.split("/"))
+    yield first
+    yield from (1 / other for other in others)
+
+
 def truth(what: str, value) -> bool:
     """Return an answer to a question of yes or no: True or False of any library, 0 or 1, or the words.
 
@@ -120,8 +127,8 @@ def truth(what: str, value) -> bool:
         AnswerError: it is something else.
     """
     words = dict.fromkeys(("true", "t", "yes", "y", "1"), True) | dict.fromkeys(("false", "f", "no", "n", "0"), False)
-    if isinstance(value, str) and value.strip().lower() in words:
-        return words[value.strip().lower()]
+    if isinstance(value, str) and (word := value.lower().strip(" .!")) in words:
+        return words[word]
     with contextlib.suppress(Exception):
         if isinstance(value, (bool, int, float, np.ndarray, np.generic, Tensor)):
             found = _numbers(value)
@@ -213,7 +220,7 @@ def _relation(got: Tensor, expected: Tensor, wrong: Tensor) -> str:
 def digits(a: float, b: float, least: int = 6) -> tuple[str, str]:
     """Return two numbers with as many digits as it takes to tell them apart."""
     for places in range(least, 17):
-        pair = f"{a:.{places}g}", f"{b:.{places}g}"
+        pair = f"{a + 0.0:.{places}g}", f"{b + 0.0:.{places}g}"  # 0.0 makes of -0 a 0
         if pair[0] != pair[1]:
             break
     return pair
@@ -226,7 +233,7 @@ def expect_number(
     mistakes: Mapping[str, float] | None = None,
     hint: str | Callable[[float], str] = "",
     rounded: bool = False,
-    unit: str = "",
+    units: Sequence[str] = (),
 ) -> None:
     """Refuse an answer that is not the expected number. The expected one is never shown: a hint is.
 
@@ -234,12 +241,12 @@ def expect_number(
         mistakes: numbers that show a known misunderstanding: {the sentence about it: the number}.
         hint: what to say about any other number, a function of it if need be.
         rounded: whether what rounds to three figures, or is itself rounded to at least two, will do.
-        unit: what may stand behind the number in a string, such as "%".
+        units: what may stand behind the number in a string, such as "%".
 
     Raises:
         AnswerError: with the sentence or the hint.
     """
-    value = number(what, got, unit)
+    value = number(what, got, units)
     if _same(value, expected, rounded):
         return
     for words, mistake in (mistakes or {}).items():

@@ -10,6 +10,8 @@ from experiments.circle import MODELS, Protocol, build_network, error_rate, one_
 from .answers import AnswerError, digits, expect, expect_number, expect_numbers
 from .running import run
 
+PERCENT = "%", "percent"
+
 
 def exercise_1(error, deviation) -> str:
     mistakes = {
@@ -18,7 +20,7 @@ def exercise_1(error, deviation) -> str:
         "a network that always errs would be a good one: exchange its labels.": 100,
     }
     hint = "Think of a network that gives every point label 1: how many of the points have label 0?"
-    expect_number("The error rate in percent", error, 50, mistakes, hint, rounded=True, unit="%")
+    expect_number("The error rate in percent", error, 50, mistakes, hint, rounded=True, units=PERCENT)
     right = 100 * math.sqrt(0.25 / 1000)
     mistakes = {
         "give it in percent, not as a fraction.": right / 100,
@@ -33,7 +35,7 @@ def exercise_1(error, deviation) -> str:
         "that is a confidence interval of two standard deviations.": 2 * right,
     }
     hint = "Use the formula for n points with p from the error rate and n = 1000."
-    expect_number("The standard deviation in percent", deviation, right, mistakes, hint, rounded=True, unit="%")
+    expect_number("The standard deviation in percent", deviation, right, mistakes, hint, rounded=True, units=PERCENT)
     return "Three figures are enough. So 48 % on 1000 points may well be luck, and 40 % is not."
 
 

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from diy import Linear, ReLU
 
@@ -23,15 +24,16 @@ def exercise_1(parameters) -> str:
         "that is one bias for each input of a layer. A bias belongs to a neuron.": 725 + 2 + 25 + 25,
     }
     hint = "Write down, layer by layer, how many inputs and how many neurons it has; there are three layers."
-    expect_number("The number of parameters", parameters, 777, mistakes, hint)
+    expect_number("The number of parameters", parameters, 777, mistakes, hint, units=("parameters",))
     return "75 in the first layer, 650 in the second, 52 in the third."
 
 
 @any_precision
 def exercise_2(linear_columns) -> str:
     # First a square case: with as many samples as neurons, shapes do not tell along which dimension b was added.
-    for size_in, out, samples in (3, 2, 2), (3, 2, 4), (3, 3, 3), (4, 5, 1):
-        X, W, b = normal(size_in, samples), normal(out, size_in, seed=1), normal(out, seed=2)
+    for index, (size_in, out, samples) in enumerate([(3, 2, 2), (3, 2, 4), (3, 3, 3), (4, 5, 1)]):
+        seeds = range(3 * index, 3 * index + 3)
+        X, W, b = (normal(*size, seed=s) for size, s in zip([(size_in, samples), (out, size_in), (out,)], seeds))
         expected = W @ X + b[:, None]
         mistakes = {
             "the result has one sample per row, and here samples are columns.": expected.T,
@@ -51,11 +53,26 @@ def exercise_2(linear_columns) -> str:
     return "Nothing is transposed: the summed index already stands in the middle."
 
 
-EXPONENTIALS = {"exp", "exp2", "expm1", "sigmoid", "expit", "logsigmoid", "softmax", "softplus", "logaddexp", "e"}
+EXPONENTIALS = {"exp", "exp2", "expm1", "sigmoid", "expit", "logsigmoid", "softmax", "softplus", "logaddexp", "math.e"}
+OPERATIONS = EXPONENTIALS | {"log_sigmoid_forward", "logsumexp", "silu", "glu", "gelu", "elu", "mish", "pow"}
+"""What an exponential can be called, in a learner's code and where PyTorch computes."""
+
+
+class _Exponentials(TorchDispatchMode):
+    """Notes whether PyTorch computes an exponential, in whatever function it is hidden."""
+
+    found = False
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name, _, overload = function.__name__.partition(".")
+        square = name.strip("_") == "pow" and overload == "Tensor_Scalar"  # a power with a fixed exponent
+        self.found |= name.strip("_") in OPERATIONS and not square
+        return function(*args, **kwargs or {})
 
 
 @any_precision
 def exercise_3(sigmoid) -> str:
+    exponentials = _Exponentials()
     for s in torch.tensor([-1000.0, -2.0, -0.5, 0.0, 1.0, 3.0, 1000.0]), normal(3, 3), torch.tensor([0.7]):
         mistakes = {
             "the ends are right, but it is too steep by a factor of 2: look at the slope at 0.": (1 + s.tanh()) / 2,
@@ -69,8 +86,10 @@ def exercise_3(sigmoid) -> str:
             "it goes from 0 to 1, and then a half is added.": 0.5 + (s / 2).tanh(),
         }
         nan = "not a number, NaN, where s is large: there an exponential is infinite."
-        expect("sigmoid(s)", run("sigmoid", sigmoid, s=s), torch.sigmoid(s), mistakes, {"s": s}, nan)
-    if EXPONENTIALS & names_in(sigmoid):
+        with exponentials:
+            got = run("sigmoid", sigmoid, s=s)
+        expect("sigmoid(s)", got, torch.sigmoid(s), mistakes, {"s": s}, nan)
+    if exponentials.found or EXPONENTIALS & names_in(sigmoid):
         raise AnswerError("The numbers are right. Now without exp and without torch.sigmoid: take tanh.")
     return "It holds for s = 1000 and s = -1000 as well."
 

@@ -6,10 +6,11 @@ import dis
 import functools
 import inspect
 import linecache
+import math
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from types import CodeType
+from types import CodeType, ModuleType
 
 import numpy as np
 import torch
@@ -270,7 +271,8 @@ def _is_open(function) -> bool:
 def names_in(function) -> set[str]:
     """Return the names that a function and what it is made of use: partials, wrapped and inner functions, methods.
 
-    The name of another function of the learner's says nothing: that function is looked into instead.
+    The name of another function of the learner's says nothing: that function is looked into instead. The number e is
+    found by its value, and is "math.e" wherever it comes from.
     """
     names: set[str] = set()
     waiting, seen = [function], set()
@@ -288,9 +290,15 @@ def names_in(function) -> set[str]:
                 continue
             part = inspect.unwrap(getattr(part, "__func__", part))
             waiting += [cell.cell_contents for cell in part.__closure__ or ()]
+            value = None
             for step in _steps(code):
-                value = part.__globals__.get(step.argval) if step.opname == "LOAD_GLOBAL" else None
-                if getattr(value, "__module__", None) == part.__module__:
+                if step.opname == "LOAD_ATTR" and isinstance(value, ModuleType):
+                    value = getattr(value, step.argval, None)
+                else:
+                    value = part.__globals__.get(step.argval) if step.opname == "LOAD_GLOBAL" else step.argval
+                if isinstance(value, float) and abs(value - math.e) < 1e-4:
+                    names.add("math.e")
+                if step.opname == "LOAD_GLOBAL" and getattr(value, "__module__", None) == part.__module__:
                     waiting.append(value)
                 elif step.opname.startswith(("LOAD_GLOBAL", "LOAD_ATTR", "LOAD_METHOD", "LOAD_NAME", "IMPORT")):
                     names.add(str(step.argval))
