@@ -7,17 +7,45 @@ import diy
 from bugs import BUGS, load
 from tests import fuzz
 
+# Where rounding alone once looked like a difference: a loss of 1222, after eighteen steps that amplified it, and maxima
+# that are equal but for the rounding of a batch normalization.
+ROUNDING = [9163, 9385, 9409]
 
-@pytest.mark.parametrize("seed", range(60))
+
+@pytest.mark.parametrize("seed", [*range(60), *ROUNDING])
 def test_a_random_network_takes_pytorchs_steps(seed):
-    log, difference = fuzz.run(seed)
+    log, difference, _ = fuzz.run(seed)
     assert not difference, log
 
 
 @pytest.mark.parametrize("seed", range(15))
 def test_a_random_network_takes_pytorchs_steps_in_float32(seed):
-    log, difference = fuzz.run(seed, torch.float32)
+    log, difference, _ = fuzz.run(seed, torch.float32)
     assert not difference, log
+
+
+def test_rounding_is_given_up_and_told(monkeypatch, capsys):
+    monkeypatch.setitem(fuzz.CLOSE, torch.float64, 1e-17)
+    assert fuzz.main(["--cases", "7"]) == 0
+    told = capsys.readouterr().out
+    given_up = told.count("given up: PyTorch differs from itself by")
+    assert given_up > 0 and told.endswith(f"0 of 7 cases differ, {given_up} were given up\n")
+
+
+def test_an_interrupted_run_tells_in_one_line_how_far_it_came(monkeypatch, capsys):
+    outcomes = iter([fuzz.Outcome("", "", ""), fuzz.Outcome("", "", "it diverges")])
+
+    def run(seed, dtype):
+        if outcome := next(outcomes, None):
+            return outcome
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fuzz, "run", run)
+    monkeypatch.setattr(fuzz.signal, "signal", lambda *arguments: None)
+    assert fuzz.main([]) == 130
+    assert capsys.readouterr().err.splitlines() == [
+        "python -m tests.fuzz: interrupted after 2 cases: 0 differ, 1 were given up"
+    ]
 
 
 def is_found(cases):
