@@ -43,6 +43,12 @@ def linear_in_place(X, W, b):
     return S
 
 
+def keeping_b():
+    """Return an answer that keeps the bias of its first call for each shape."""
+    kept = {}
+    return lambda X, W, b: X @ W.T + kept.setdefault(b.shape, b)
+
+
 RIGHT[step(1)] = [
     linear,
     linear_in_loops,
@@ -68,6 +74,7 @@ WRONG[step(1)] = [
     (lambda X, W, b: (X @ W.T + b) / len(X), "nothing is averaged here"),
     (lambda X, W, b: X @ W.T + b.unsqueeze_(0), "changes its argument b in place"),
     (lambda X, W, b: (X.mul_(2) / 2) @ W.T + b, "changes its argument X in place"),
+    (keeping_b(), "S at"),
     (lambda X, W, b: (X @ W.T + b).float(), "float32, though what came in is float64"),
     (lambda X, W, b: (X @ W.T + b).numpy(), "need a tensor"),
     (lambda X, W, b: (X @ W.T + b).tolist(), "need a tensor"),
@@ -681,6 +688,7 @@ WRONG[step(6)] = [
     (layer(masked_in_place, relu_back), "changes its argument S in place"),
     (layer(torch.relu, gradient_in_place), "changes the gradient from above in place"),
     (layer(torch.abs, relu_back), "that is the absolute value"),
+    (layer(torch.nn.functional.relu6, relu_back), "but is 6"),
     (layer(lambda s: (s > 0).double(), relu_back), "that is its slope"),
     (layer(lambda s: s.clamp(max=0), relu_back), "the other half"),
     (layer(lambda s: 1 * s, relu_back), "that is S itself"),
@@ -851,6 +859,7 @@ WRONG[step(7)] = [
     (chain(backward=lambda self, G: ...), "open. Sequential.forward is right so far"),
     (chain(__init__=takes_a_list), "its __init__ should accept first, second, third"),
     (chain(__init__=as_generator), "raises"),
+    (chain(__init__=lambda self, a, b, c: keep_list(self, a, b, c)), "its __init__ should accept first, second"),
     (torch.nn.Sequential, "belongs to PyTorch"),
     (diy.Sequential, "is the one of diy.py"),
 ]
@@ -1025,6 +1034,25 @@ def only_first(self):
     self.parameters[0].sub_(self.lr * self.parameters[0].grad)
 
 
+def returning(self):
+    for parameter in self.parameters:
+        if parameter.grad is None:
+            return
+        parameter -= self.lr * parameter.grad
+
+
+def without_the_last(self):
+    mini.SGD(self.parameters[:-1], self.lr).step()
+
+
+def by_torch(self):
+    torch.optim.SGD(self.parameters, self.lr).step()
+
+
+def by_diy(self):
+    diy.SGD(self.parameters, self.lr).step()
+
+
 def step_and_forget(self):
     mini.SGD.step(self)
     zero_grad(self.parameters)
@@ -1060,7 +1088,13 @@ WRONG[step(9)] = [
     (sgd(step=each(lambda p, lr: p.sub_(lr * p.grad.mean()))), "the mean of the gradient"),
     (sgd(step=each(spoiling)), "changes the gradients in place"),
     (sgd(step=without_care), "leave such a parameter as it is"),
-    (sgd(step=only_first), "does the loop end after the first parameter?"),
+    (sgd(step=only_first), "does the loop end too early"),
+    (sgd(step=returning), "does the loop end too early"),
+    (sgd(step=without_the_last), "does the loop end too early"),
+    (sgd(step=by_torch), "leaves its work to PyTorch's"),
+    (sgd(step=by_diy), "leaves its work to the one of diy.py"),
+    (sgd(step=property(lambda self: self.missing)), "has no step"),
+    (sgd(step=property(lambda self: {}["missing"])), "Your code raises KeyError in line"),
     (sgd(step=step_and_forget), "leave that to zero_grad"),
     (sgd(__init__=keep_as_it_is), "keep list(parameters)"),
     (ClassWide, "the other: keep them in self"),
@@ -1175,6 +1209,13 @@ def by_autograd(network, criterion, optimizer, batches):
         optimizer.step()
 
 
+def step_by_hand(network, criterion, optimizer, batches):
+    losses = loop(*"fLzb")(network, criterion, optimizer, batches)
+    for parameter in network.parameters():
+        parameter -= 0.02 * parameter.grad
+    return losses
+
+
 def popping(network, criterion, optimizer, batches):
     losses = []
     while batches:
@@ -1209,6 +1250,7 @@ WRONG[step(10)] = [
     (loop(*"fLzb"), "optimizer.step is never called"),
     (loop(*"fLzs"), "network.backward is never called"),
     (loop(*"fL"), "the network is as it was"),
+    (step_by_hand, "The parameters change by other means: optimizer.step is never called"),
     (in_a_generator, "train is a generator"),
     (loop(*"fLzbss"), "one step for each batch"),
     (loop(*"fLzbsfzbs"), "Each batch takes two steps"),
@@ -1258,6 +1300,11 @@ def by_basis(f, x, h=1e-4):
     return torch.stack([(f(x + s) - f(x - s)) / (2 * h) for s in steps]).reshape(x.shape)
 
 
+def without_return(f, x, h=1e-5):
+    """Moves a copy, and never moves it back."""
+    return drifting(f, x.clone(), h)
+
+
 def one_sided(f, x, h=1e-6):
     steps = h * torch.eye(x.numel()).reshape(-1, *x.shape)
     return torch.stack([(f(x + s) - f(x)) / h for s in steps]).reshape(x.shape)
@@ -1294,6 +1341,7 @@ WRONG[step(11)] = [
     (lambda f, x: central(f, x, 0.1), "is h, the step"),
     (lambda f, x: central(f, x, 1e-13), "is h, the step"),
     (drifting, "changes its argument x in place"),
+    (without_return, "Is x moved back before y is moved?"),
     (lambda f, x: torch.autograd.functional.jacobian(f, x), "it is to be measured"),
     (lambda f, x: 0 * x, "all zero"),
     (lambda f, x: ..., "open"),

@@ -6,7 +6,9 @@ import linecache
 import math
 import random
 import re
+import signal
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -418,6 +420,25 @@ class OnTheClass(Module):
         return gradient * OnTheClass.output * (1 - OnTheClass.output)
 
 
+class Wrapping(Module):
+    def __init__(self):
+        self.inner = diy.Sigmoid()
+
+    def forward(self, input):
+        return self.inner(input)
+
+    def backward(self, gradient):
+        return self.inner.backward(gradient)
+
+
+class Deriving(diy.Sigmoid):
+    def forward(self, input):
+        return super().forward(input)
+
+    def backward(self, gradient):
+        return super().backward(gradient)
+
+
 class OfEachShape(OnSelf):
     """Keeps the first batch of a shape until one of another comes."""
 
@@ -485,6 +506,8 @@ WRONG["backward_pass.2"] = [
     (FailsInInit, "Sigmoid.__init__ raises KeyError in line"),
     (FirstOnly, "raises RuntimeError in line"),
     (OnTheClass, "what one remembers is taken for the other"),
+    (Wrapping, "leaves its work to the one of diy.py"),
+    (Deriving, "leaves its work to the one of diy.py"),
     (OfEachShape, "belongs to an earlier batch"),
     (module(endless, way_back), "calls itself without end"),
     (module(raising(SystemExit(1)), way_back), "raises SystemExit"),
@@ -2074,6 +2097,26 @@ def test_dots_are_no_answer_wherever_they_stand(capsys):
         verdict = ask("circle.2", learner(source)["radius"], capsys)
         assert verdict.state == "open"
         assert str(verdict).endswith(": open. Put your answer in the place of the dots and run the cell again.")
+
+
+def test_dots_within_a_list_are_an_open_place(capsys):
+    assert ask("convolutions.2", [[..., 0, 0], [0, 0, 0], [0, 0, 0]], capsys).state == "open"
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows cannot interrupt a loop")
+def test_a_loop_without_end_is_told(capsys, monkeypatch):
+    monkeypatch.setattr("course.checkers.running.LIMIT", 0.1)
+    before = signal.getsignal(signal.SIGALRM)
+    source = "def radius(share):\n    while True:\n        share += 1\n"
+    verdict = ask("circle.2", learner(source)["radius"], capsys)
+    assert verdict.reason.startswith("After 0.1 seconds your code still runs in line ")
+    assert verdict.reason.endswith(": does a loop never end?")
+    assert signal.getsignal(signal.SIGALRM) is before and signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_answers_are_checked_in_a_thread_as_well():
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(check, "1.1", 777).result()
 
 
 def test_dots_of_an_index_are_no_open_place(capsys):

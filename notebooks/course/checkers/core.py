@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from .answers import AnswerError, NoAnswerError
-from .running import message_of
+from .running import limited, message_of, told
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,11 @@ def judge(exercise: str, answers: tuple) -> tuple[str, str]:
     if len(answers) != len(asked):
         return "not yet", f'The last line should be check("{exercise}", {", ".join(asked)}).'
     again = "Put your answer in the place of the dots and run the cell again."
-    if any(answer is ... or answer is None for answer in answers):
+    if any(answer is None or _is_open(answer) for answer in answers):
         return "open", again
     with _undisturbed():
         try:
-            return "right", checker(*answers)
+            return "right", limited(told(checker))(*answers)
         except NoAnswerError as place:
             return "open", f"{place} {again}".lstrip()
         except AnswerError as reason:
@@ -99,8 +99,14 @@ def judge(exercise: str, answers: tuple) -> tuple[str, str]:
         except RecursionError:
             return "not yet", "The answer refers to itself without end."
         except Exception as error:
-            words = f"it raised {type(error).__name__} where no code of yours should run: {message_of(error)}"
+            words = f"it raised {type(error).__name__} where no code of yours runs: {message_of(error)}"
             return "not yet", f"The checker cannot make sense of this answer, {words}."
+
+
+def _is_open(answer, depth: int = 3) -> bool:
+    if type(answer) in (list, tuple) and depth:
+        return any(_is_open(part, depth - 1) for part in answer)
+    return answer is ...
 
 
 def progress() -> None:

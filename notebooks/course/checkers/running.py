@@ -7,14 +7,19 @@ import functools
 import inspect
 import linecache
 import math
+import signal
 import sysconfig
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from types import CodeType, ModuleType
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor
+
+import diy
 
 from .answers import AnswerError, NoAnswerError, close, shown, tensor
 
@@ -65,6 +70,64 @@ def run(name: str, function, /, *, returns: bool = True, copies: bool = True, **
     return result
 
 
+class _TimeLimitError(BaseException):
+    """The learner's code runs for too long. No code, theirs or ours, takes this for an exception of its own."""
+
+
+LIMIT = 120
+"""After how many seconds a check is given up: the longest takes a few."""
+
+
+def limited(checker: Callable) -> Callable:
+    """Let a checker end after LIMIT seconds, where the operating system can interrupt it: not on Windows or in threads.
+
+    Raises:
+        AnswerError: it did not end by itself.
+    """
+
+    @functools.wraps(checker)
+    def checked(*answers):
+        if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+            return checker(*answers)
+        if signal.getitimer(signal.ITIMER_REAL)[0] or signal.getsignal(signal.SIGALRM) is None:
+            return checker(*answers)  # the timer is another's
+
+        def stop(*_):
+            raise _TimeLimitError
+
+        handler = signal.signal(signal.SIGALRM, stop)
+        signal.setitimer(signal.ITIMER_REAL, LIMIT, 1)  # and again, should a bare `except` have caught it
+        try:
+            return checker(*answers)
+        except _TimeLimitError as error:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            line, _ = _place(error)
+            raise AnswerError(f"After {LIMIT} seconds your code still runs{line}: does a loop never end?") from None
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, handler)
+
+    return checked
+
+
+def told(checker: Callable) -> Callable:
+    """Let a checker tell what it raises where a learner's code runs unforeseen, as in a property."""
+
+    @functools.wraps(checker)
+    def checked(*answers):
+        try:
+            return checker(*answers)
+        except (AnswerError, NoAnswerError, RecursionError):
+            raise
+        except Exception as error:
+            line, place = _place(error)
+            if not line and place != "diy":
+                raise
+            raise _told("Your code", error) from None
+
+    return checked
+
+
 def _called(name: str, function, given: Mapping, returns: bool = True):
     """Return function(*given.values()), see `run`."""
     if not callable(function):
@@ -74,7 +137,7 @@ def _called(name: str, function, given: Mapping, returns: bool = True):
     _check_signature(name, function, given)
     try:
         result = function(*given.values())
-    except (AnswerError, NoAnswerError, KeyboardInterrupt):
+    except (AnswerError, NoAnswerError, KeyboardInterrupt, _TimeLimitError):
         raise
     except BaseException as error:
         # A module that returns nothing is refused by diy before it can be seen here.
@@ -215,8 +278,9 @@ def _made(name: str, answer, arguments: dict, keywords: dict, kind: str):
         hint = f"its __init__ should accept {wanted}" if wanted else "its __init__ should need nothing but self"
         raise AnswerError(f"{name}({wanted}) cannot be made, as it takes {init}: {hint}.") from None
     try:
-        return answer(*arguments.values(), **keywords)
-    except (AnswerError, NoAnswerError, KeyboardInterrupt):
+        with by_hand(name):
+            return answer(*arguments.values(), **keywords)
+    except (AnswerError, NoAnswerError, KeyboardInterrupt, _TimeLimitError):
         raise
     except BaseException as error:
         raise _told(f"{name}.__init__", error) from None
@@ -224,27 +288,35 @@ def _made(name: str, answer, arguments: dict, keywords: dict, kind: str):
 
 @contextlib.contextmanager
 def by_hand(name: str, wanted: str = "backward is to be written by hand") -> Iterator[None]:
-    """Refuse automatic differentiation, all of which goes through one function of PyTorch for each direction."""
-    used = []
+    """Refuse what others wrote: automatic differentiation, PyTorch's optimizers, and diy's class of the same name.
 
-    def refuse(*_, **__):
-        used.append(True)
-        raise RuntimeError("autograd")
+    All of automatic differentiation goes through one function of PyTorch for each direction.
+    """
+    said = []
 
-    engines = (torch.autograd, "_engine_run_backward"), (torch.autograd.forward_ad, "make_dual")
-    before = [getattr(module, engine) for module, engine in engines]
+    def refusing(words: str) -> Callable:
+        def refuse(*_, **__):
+            said.append(f"{name} {words}")
+            raise RuntimeError(words)
+
+        return refuse
+
+    autograd = refusing(f"lets PyTorch's autograd find the gradient: here {wanted}.")
+    library = refusing("leaves its work to PyTorch's: write it yourself.")
+    ours, same = getattr(diy, name, None), refusing("leaves its work to the one of diy.py: write it yourself.")
+    refused = [(torch.autograd, "_engine_run_backward", autograd), (torch.autograd.forward_ad, "make_dual", autograd)]
+    refused += [(torch.optim.Optimizer, "__init__", library)]
+    refused += [(ours, method, same) for method in ("forward", "backward", "step") if hasattr(ours, method)]
     try:
-        for module, engine in engines:
-            setattr(module, engine, refuse)
-        yield
+        with contextlib.ExitStack() as stack:
+            for owner, method, refuse in refused:
+                stack.enter_context(mock.patch.object(owner, method, refuse))
+            yield
     except AnswerError:
-        if not used:
+        if not said:
             raise
-    finally:
-        for (module, engine), function in zip(engines, before):
-            setattr(module, engine, function)
-    if used:
-        raise AnswerError(f"{name} lets PyTorch's autograd find the gradient: here {wanted}.")
+    if said:
+        raise AnswerError(said[0])
 
 
 def _code(function) -> CodeType | None:
@@ -382,20 +454,26 @@ def message_of(error: BaseException) -> str:
     return words if len(words) <= 300 else words[:300] + "..."
 
 
+def _place(error: BaseException) -> tuple[str, str]:
+    """Return the learner's last line, "" if there is none, and whose the last line of all is."""
+    library = sysconfig.get_path("stdlib")
+    line, place = "", ""
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        root = str(frame.f_globals.get("__name__", "")).split(".")[0]
+        file = frame.f_code.co_filename
+        place = "diy" if root == "diy" or file.startswith("<diy") else "library"
+        foreign = file.startswith((library, "<frozen")) or "site-packages" in file or "dist-packages" in file
+        if place == "library" and root not in _OURS and not foreign:
+            place, text = "learner", linecache.getline(file, number).strip()
+            text = text if len(text) <= 100 else f"{text[:100]}..."
+            line = f" in line {number}" + (f', "{text}"' if text else "")
+    return line, place
+
+
 def _told(name: str, error: BaseException) -> AnswerError | NoAnswerError:
     """Return the sentence on what was raised: in which line of the learner's, and what it often means."""
     try:
-        library = sysconfig.get_path("stdlib")
-        line, place = "", ""  # the learner's last line, and whose the last line of all is
-        for frame, number in traceback.walk_tb(error.__traceback__):
-            root = str(frame.f_globals.get("__name__", "")).split(".")[0]
-            file = frame.f_code.co_filename
-            place = "diy" if root == "diy" or file.startswith("<diy") else "library"
-            foreign = file.startswith((library, "<frozen")) or "site-packages" in file or "dist-packages" in file
-            if place == "library" and root not in _OURS and not foreign:
-                place, text = "learner", linecache.getline(file, number).strip()
-                text = text if len(text) <= 100 else f"{text[:100]}..."
-                line = f" in line {number}" + (f', "{text}"' if text else "")
+        line, place = _place(error)
         words = message_of(error).rstrip(".")
         # A learner's own, for PyTorch raises it as well: ^ is "not implemented for" floats.
         if isinstance(error, NotImplementedError) and place == "learner" and "not implemented for" not in words:
