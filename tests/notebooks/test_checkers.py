@@ -561,6 +561,16 @@ class Leaky(Slope):
         self.slope = negative_slope
 
 
+class SlopeOnTheClass(Slope):
+    def __init__(self, negative_slope=0.01):
+        SlopeOnTheClass.slope = negative_slope
+
+
+class SlopeSecond(Slope):
+    def __init__(self, inplace=False, negative_slope=0.01):
+        self.slope = negative_slope
+
+
 class OtherDefault(Slope):
     def __init__(self, negative_slope=0.1):
         self.slope = negative_slope
@@ -618,6 +628,8 @@ WRONG["backward_pass.3"] = [
     (leaky_class(leaky, lambda g, x, y, a: g.mul_(torch.where(x > 0, 1, a))), "the gradient from above in place"),
     (leaky_class(lambda s, a: np.where(s > 0, s, a * s), leaky_back), "a tensor"),
     (OtherDefault, "negative_slope=0.01"),
+    (SlopeOnTheClass, "one has the slope of the other"),
+    (SlopeSecond, "negative_slope should come first"),
     (NoDefault, "its __init__ should need nothing but self"),
     (Slope, "accept negative_slope=0.2"),
     (Leaky(0.01), "Hand over the class LeakyReLU itself"),
@@ -743,6 +755,12 @@ class Unnamed(scale(adding(lambda g, x, f: (g * x).sum(0)), lambda g, x, f: g * 
     parameter_names = ()
 
 
+def keeping_factor():
+    """Return a forward that keeps the factor of its first call for each shape."""
+    kept = {}
+    return lambda x, f: x * kept.setdefault(f.shape, f.clone())
+
+
 SUM, BACK = adding(lambda g, x, f: (g * x).sum(0)), lambda g, x, f: g * f
 RIGHT["backward_pass.5"] = [
     scale(SUM, BACK),
@@ -764,6 +782,7 @@ WRONG["backward_pass.5"] = [
     (scale(adding(lambda g, x, f: x.sum(0)), BACK), "it is X alone"),
     (scale(adding(lambda g, x, f: g.sum(0) * x.sum(0)), BACK), "summed before they are multiplied"),
     (scale(SUM, lambda g, x, f: g), "the gradient from above, unchanged"),
+    (scale(SUM, BACK, forward=keeping_factor()), "Scale(3)(X) at"),
     (scale(SUM, lambda g, x, f: g * x), "for X, the slope is a"),
     (scale(SUM, lambda g, x, f: (g * f).sum(0)), "a gradient of the input's shape"),
     (scale(SUM, lambda g, x, f: g.mul_(f)), "the gradient from above in place"),
@@ -822,6 +841,11 @@ class Remembers(residual(None, None)):
 class Copied(residual(lambda x, f: x + f(x), lambda g, f: g + f.backward(g))):
     def __init__(self, inner):
         self.inner = copy.deepcopy(inner)
+
+
+class InAList(residual(lambda x, f: x + f[0](x), lambda g, f: g + f[0].backward(g))):
+    def __init__(self, inner):
+        self.inner = [inner]
 
 
 class PlainResidual:
@@ -887,8 +911,9 @@ WRONG["backward_pass.6"] = [
     (residual(fork, lambda g, f: None), "backward returns nothing"),
     (Copied, "inner itself"),
     (PlainResidual, "derive Residual from Module"),
+    (InAList, "InAList.inner holds modules in a list"),
     (residual(fork, join)(diy.Tanh()), "Hand over the class Residual itself"),
-    (OnSelf, "Residual(inner)(x) at [0, 0] should be"),
+    (OnSelf, "Residual(inner)(x) at [3, 0] should be"),
     (torch.nn.Identity, "belongs to PyTorch"),
 ]
 
@@ -978,6 +1003,8 @@ WRONG["circle.3"] = [
     (lambda labels, predicted: table(predicted, labels), "rows and columns are exchanged"),
     (lambda labels, predicted: table(labels, predicted) / len(labels), "those are shares"),
     (lambda labels, predicted: table(labels, predicted).flip(0, 1), "the order of the labels is reversed"),
+    (lambda labels, predicted: table(labels, predicted).flip(0), "the rows are exchanged"),
+    (lambda labels, predicted: table(labels, predicted).flip(1), "the columns are exchanged"),
     (lambda labels, predicted: table(labels, predicted).flatten(), "arrange them"),
     (lambda labels, predicted: (labels != predicted).sum(), "four numbers are asked for"),
     (lambda labels, predicted: table(labels, predicted).fill_diagonal_(0), "only the mistakes are counted"),
@@ -1658,6 +1685,8 @@ WRONG["convolutions.3"] = [
     (pooling(average, lambda g: g.repeat_interleave(2, 2).repeat_interleave(2, 3)), "which one?"),
     (pooling(average, lambda g: g.repeat(1, 1, 2, 2) / 4), "repeat each number, not the whole"),
     (pooling(average, lambda g: g), "the input's shape"),
+    (pooling(average, lambda g: fill(g) / 2), "0.5 times the right one"),
+    (pooling(average, lambda g: fill(g) / len(g)), "divided by the number of samples as well"),
     (pooling(average, lambda g: torch.full_like(fill(g), 0.25)), "the share alone"),
     (pooling(average, lambda g: g.div_(4).repeat_interleave(2, 2).repeat_interleave(2, 3)), "from above in place"),
     (pooling(average, lambda g: -fill(g)), "the sign is wrong"),

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from diy import Linear, Module, Tanh
 
-from .answers import AnswerError, NoAnswerError, expect, tensor
+from .answers import AnswerError, NoAnswerError, close, expect, tensor
 from .running import Passes, any_precision, check_memory, normal, run
 
 SLOPE_ALONE = "that is the slope alone. Multiply it by the gradient that arrives from above."
@@ -74,18 +74,37 @@ def exercise_2(sigmoid) -> str:
 
 @any_precision
 def exercise_3(leaky_relu) -> str:
+    # By name first: what is right then and wrong by position does not have the slope as its first argument.
+    _leaky(Passes("LeakyReLU", leaky_relu, {"negative_slope": 0.2}), 0.2, normal(4, 3), normal(4, 3, seed=1))
+    s = normal(4, 3, seed=9)
+    without = Passes("LeakyReLU", leaky_relu).forward(input=s)
+    if _alike(without, _slope_given(leaky_relu, 0.3).forward(input=s)):
+        raise AnswerError("LeakyReLU(0.3) has the same slope as LeakyReLU(): negative_slope should come first.")
+    one, other = _slope_given(leaky_relu, 0.3), _slope_given(leaky_relu, 0.2)
+    if _alike(one.forward(input=s), other.forward(input=s)):
+        raise AnswerError(
+            "With two LeakyReLU objects, one has the slope of the other: keep it in self, "
+            "which is another object for each."
+        )
     for slope in 0.3, 0.01:
-        module = Passes("LeakyReLU", leaky_relu, negative_slope=slope)
+        module = _slope_given(leaky_relu, slope)
         kink = torch.tensor([[-2.0, -0.5, 0.0], [1.0, -0.0, 3.0]])
         for index, s in enumerate((normal(4, 3), normal(3, 3, seed=5), kink, normal(5, seed=7))):
             _leaky(module, slope, s, normal(*s.shape, seed=index + 1))
-    _leaky(Passes("LeakyReLU", leaky_relu, {"negative_slope": 0.2}), 0.2, normal(4, 3), normal(4, 3, seed=1))
     module, s = Passes("LeakyReLU", leaky_relu), normal(4, 3)
     if tensor("LeakyReLU()(s)", module.forward(input=s)).sub(torch.where(s > 0, s, 0.01 * s)).abs().max() > 1e-6:
         raise AnswerError("Where nothing is given, the slope should be PyTorch's: negative_slope=0.01.")
     one, other, G = (normal(3, 2, seed=seed) for seed in (1, 2, 3))
     check_memory("LeakyReLU", leaky_relu, {"input": one}, {"input": other}, G)
     return "Where ReLU learns nothing, this one still does."
+
+
+def _alike(one, other) -> bool:
+    return close(tensor("LeakyReLU()(s)", one), tensor("LeakyReLU()(s)", other))
+
+
+def _slope_given(leaky_relu, slope: float) -> Passes:
+    return Passes("LeakyReLU", leaky_relu, negative_slope=slope)
 
 
 def _leaky(module: Passes, slope: float, s: Tensor, G: Tensor) -> None:
@@ -194,10 +213,11 @@ def exercise_4(l1_loss) -> str:
 
 @any_precision
 def exercise_5(scale) -> str:
-    for N, features in (4, 3), (3, 3), (1, 2), (5, 1):
+    for index, (N, features) in enumerate([(4, 3), (3, 3), (1, 2), (5, 1)]):
+        seed = 3 * index
         passes = Passes("Scale", scale, features=features)
         factor = _factor(passes.module, features)
-        a, X, G = normal(features, seed=3), normal(N, features), normal(N, features, seed=1)
+        a, X, G = normal(features, seed=seed), *(normal(N, features, seed=seed + more) for more in (1, 2))
         factor.copy_(a)
         mistakes = {
             "that is X, without the factors.": X,
@@ -256,9 +276,11 @@ def exercise_5(scale) -> str:
 
 @any_precision
 def exercise_6(residual) -> str:
-    for N, size in (4, 3), (3, 3), (1, 2):
+    for index, (N, size) in enumerate([(4, 3), (3, 3), (1, 2)]):
+        seed = 4 * index
         inner = Linear(size, size)
-        W, b, X, G = normal(size, size, seed=2), normal(size, seed=3), normal(N, size), normal(N, size, seed=1)
+        W, b = normal(size, size, seed=seed), normal(size, seed=seed + 1)
+        X, G = normal(N, size, seed=seed + 2), normal(N, size, seed=seed + 3)
         inner.load_state_dict({"weight": W, "bias": b})
         passes = Passes("Residual", residual, inner=inner)
         f, through = torch.nn.functional.linear(X, W, b), G @ W

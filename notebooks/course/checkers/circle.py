@@ -67,6 +67,7 @@ def exercise_2(radius) -> str:
 
 def exercise_3(confusion) -> str:
     cases = [
+        ("1011010111", "1110011001"),  # all four numbers differ, so that no two mistakes coincide
         ("0001001111", "0001010111"),
         ("0000001111", "0001101011"),
         ("1110", "0101"),
