@@ -1095,6 +1095,7 @@ WRONG[step(9)] = [
     (sgd(step=by_diy), "leaves its work to the one of diy.py"),
     (sgd(step=property(lambda self: self.missing)), "has no step"),
     (sgd(step=property(lambda self: {}["missing"])), "Your code raises KeyError in line"),
+    (sgd(step=property(lambda self: exit(1))), "Your code raises SystemExit in line"),
     (sgd(step=step_and_forget), "leave that to zero_grad"),
     (sgd(__init__=keep_as_it_is), "keep list(parameters)"),
     (ClassWide, "the other: keep them in self"),

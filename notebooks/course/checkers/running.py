@@ -117,9 +117,9 @@ def told(checker: Callable) -> Callable:
     def checked(*answers):
         try:
             return checker(*answers)
-        except (AnswerError, NoAnswerError, RecursionError):
+        except (AnswerError, NoAnswerError, RecursionError, KeyboardInterrupt, _TimeLimitError):
             raise
-        except Exception as error:
+        except BaseException as error:
             line, place = _place(error)
             if not line and place != "diy":
                 raise
@@ -463,7 +463,7 @@ def _place(error: BaseException) -> tuple[str, str]:
         file = frame.f_code.co_filename
         place = "diy" if root == "diy" or file.startswith("<diy") else "library"
         foreign = file.startswith((library, "<frozen")) or "site-packages" in file or "dist-packages" in file
-        if place == "library" and root not in _OURS and not foreign:
+        if place == "library" and root not in _OURS and not foreign and number:  # a jump has no number
             place, text = "learner", linecache.getline(file, number).strip()
             text = text if len(text) <= 100 else f"{text[:100]}..."
             line = f" in line {number}" + (f', "{text}"' if text else "")
