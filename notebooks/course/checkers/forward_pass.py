@@ -3,7 +3,8 @@
 import math
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from diy import Linear, ReLU
 
@@ -54,20 +55,21 @@ def exercise_2(linear_columns) -> str:
 
 
 EXPONENTIALS = {"exp", "exp2", "expm1", "sigmoid", "expit", "logsigmoid", "softmax", "softplus", "logaddexp", "math.e"}
-OPERATIONS = EXPONENTIALS | {"log_sigmoid_forward", "logsumexp", "silu", "glu", "gelu", "elu", "mish", "pow"}
-"""What an exponential can be called, in a learner's code and where PyTorch computes."""
+OPERATIONS = EXPONENTIALS | {"logsumexp", "silu", "glu", "gelu", "elu", "mish", "rpow"}
+"""What an exponential can be called, in a learner's code and among PyTorch's functions."""
 
 
-class _Exponentials(TorchDispatchMode):
-    """Notes whether PyTorch computes an exponential, in whatever function it is hidden."""
+class _Exponentials(TorchFunctionMode):
+    """Notes whether PyTorch is asked for an exponential, in whatever function that is hidden."""
 
     found = False
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name, _, overload = function.__name__.partition(".")
-        square = name.strip("_") == "pow" and overload == "Tensor_Scalar"  # a power with a fixed exponent
-        self.found |= name.strip("_") in OPERATIONS and not square
-        return function(*args, **kwargs or {})
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        name = getattr(function, "__name__", "").removeprefix("special_").strip("_")
+        kwargs = kwargs or {}
+        power = name in ("pow", "float_power") and isinstance([*args, *kwargs.values()][1], Tensor)  # no mere square
+        self.found |= name in OPERATIONS or power
+        return function(*args, **kwargs)
 
 
 @any_precision
