@@ -448,6 +448,30 @@ INSIDE = SUGGESTED.replace("def param(self):\n        return [(self.w, self.dw),
     "        return [p for module in self.modules for p in module.param()]\n\n    def gradients(self):\n"
     "        return [g for m in self.modules if hasattr(m, 'gradients') for g in m.gradients()]")  # fmt: skip
 
+# Each layer gives its pairs as an iterator, and a Sequential gives an iterator of those.
+LAZY = SUGGESTED.replace("    def param(self):\n        return []",
+    "    def pairs(self):\n        return iter(())").replace(
+    "    def param(self):\n        return [(self.w, self.dw), (self.b, self.db)]",
+    "    def pairs(self):\n        return zip((self.w, self.b), (self.dw, self.db))").replace(
+    "    def param(self):\n        return [pair for module in self.modules for pair in module.param()]",
+    "    def pairs(self):\n        return (module.pairs() for module in self.modules)")  # fmt: skip
+
+# Parameters are objects with __slots__, kept in dictionaries.
+SLOTS = SUGGESTED.replace("class Module:", """class Parameter:
+    __slots__ = ("value", "slope")
+
+    def __init__(self, value):
+        self.value, self.slope = value, torch.zeros_like(value)
+
+
+class Module:
+    parameters = {}
+""").replace("        self.dw, self.db = torch.zeros_like(self.w), torch.zeros_like(self.b)",
+    "        self.parameters = {'w': Parameter(self.w), 'b': Parameter(self.b)}\n"
+    "        self.dw, self.db = (p.slope for p in self.parameters.values())").replace(
+    "        self.modules = modules\n", "        self.modules = modules\n        self.parameters = {\n"
+    "            (k, name): p for k, m in enumerate(modules) for name, p in m.parameters.items()\n        }\n")  # fmt: skip
+
 RIGHT: dict[str, dict[str, str]] = {
     "as suggested": {"adapters.py": adapters(), "framework.py": SUGGESTED},
     "gradients replaced, (in, out), (1, out)": {
@@ -504,6 +528,18 @@ RIGHT: dict[str, dict[str, str]] = {
              "    for parameter, gradient in zip(network.param(), network.gradients()):"),
         ),
         "framework.py": INSIDE,
+    },
+    "lazy pairs, a chain": {
+        "adapters.py": adapters((PARAM, "    return module.pairs()\n"), ("network.param()", "chain(*network.pairs())"),
+                                more="\n\nfrom itertools import chain\n"),
+        "framework.py": LAZY,
+    },
+    "objects with slots in a dictionary's values": {
+        "adapters.py": adapters(
+            (PARAM, "    return module.parameters.values()\n"),
+            (STEP, "    for p in network.parameters.values():\n        p.value -= rate * p.slope\n        p.slope.zero_()\n"),
+        ),
+        "framework.py": SLOTS,
     },
     "one flat list, the summed loss": {
         "adapters.py": adapters(

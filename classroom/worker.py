@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import traceback
+from collections.abc import Collection, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -360,7 +361,7 @@ def _stir(code: ModuleType, made: Any) -> None:
     """
     found: list[tuple[str, torch.Tensor]] = []
     with contextlib.suppress(Exception):
-        _collect(code.parameters(made), "", found, set())
+        _collect(code.parameters(made), "", found, {})
     shapes = set()
     for _, value in found:
         if value.shape not in shapes and value.numel() > 1 and bool((value == value.flatten()[0]).all()):
@@ -376,14 +377,16 @@ def _parameters(code: ModuleType, made: Any) -> tuple[list[tuple[str, torch.Tens
     """
     found: list[tuple[str, torch.Tensor]] = []
     with contextlib.suppress(Exception):
-        _collect(code.parameters(made), "", found, set())
+        _collect(code.parameters(made), "", found, {})
     told = bool(found)
     if not told:
-        _collect(made, "", found, set())
+        _collect(made, "", found, {})
     return [(path, value.detach().clone()) for path, value in found], told
 
 
-def _collect(value: Any, path: str, found: list[tuple[str, torch.Tensor]], seen: set[int], depth: int = 0) -> None:
+def _collect(
+    value: Any, path: str, found: list[tuple[str, torch.Tensor]], seen: dict[int, Any], depth: int = 0
+) -> None:
     if id(value) in seen or depth > 6 or value is None or isinstance(value, (str, int, float, type)):
         return
     if isinstance(value, torch.Tensor):
@@ -391,13 +394,14 @@ def _collect(value: Any, path: str, found: list[tuple[str, torch.Tensor]], seen:
         if value.is_leaf and value.grad is not None:
             found.append((f"{path}.grad", value.grad))
         return
-    seen.add(id(value))
+    seen[id(value)] = value  # kept alive: the next object of a generator could have the same id
     if isinstance(value, dict):
         parts = value.items()
-    elif isinstance(value, (list, tuple)) or inspect.isgenerator(value) or isinstance(value, (zip, map, set)):
-        parts = enumerate(value)
+    elif isinstance(value, (Collection, Iterator)):
+        parts = enumerate(itertools.islice(value, 10_000))  # an itertools.count has no end
     else:
-        parts = getattr(value, "__dict__", {}).items()
+        slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
+        parts = [*((name, getattr(value, name, None)) for name in slots), *getattr(value, "__dict__", {}).items()]
     for name, part in list(parts):
         _collect(part, f"{path}.{name}".lstrip("."), found, seen, depth + 1)
 
