@@ -322,9 +322,7 @@ def test_methods_take_pytorchs_defaults():
     ):
         ours(*given, **defaults(theirs))
     assert list(net.state_dict(destination=None, prefix="", keep_vars=False)) == ["0.weight", "0.bias"]
-    with pytest.raises(
-        ValueError, match="load_state_dict supports PyTorch's argument assign with False only, got True"
-    ):
+    with pytest.raises(ValueError, match="load_state_dict supports PyTorch's argument assign only as False, got True"):
         net.load_state_dict(net.state_dict(), assign=True)
 
 

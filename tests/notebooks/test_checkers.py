@@ -1952,7 +1952,7 @@ WRONG["playground.4"] = [
     ({"depth": 11}, "depth must be in"),
     ({"train_size": 0}, "There is no setting 'train_size' to change"),
     ({"data": "own points"}, "there is nothing to learn"),
-    ({"init_scale": 1e300}, "NaN"),
+    ({"init_scale": 1e30}, "NaN"),
     ("Sigmoid", "should be a dictionary"),
     ({"activation": "sigmoid"}, "activation must be one of"),
     ({"activation": "Sigmoid"}, "times as large as the last one's"),
