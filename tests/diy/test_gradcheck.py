@@ -8,6 +8,7 @@ import torch
 
 import diy
 from gradcheck import check_gradients
+from tests.diy.test_gradcheck_table import Pointwise
 
 NAN = float("nan")
 
@@ -335,34 +336,18 @@ def test_an_input_without_dimensions_is_an_input(value):
         assert check_gradients(module, torch.tensor(value), verbose=False)
 
 
-class Function(diy.Module):
-    """A function of one number with any slope."""
-
-    def __init__(self, function, slope):
-        self.function, self.slope = function, slope
-
-    def forward(self, input):
-        output = self.function(input)
-        self.remember(output, input)
-        return output
-
-    def backward(self, gradient):
-        gradient, input = self.recall(gradient)
-        return gradient * self.slope(input)
-
-
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 def test_an_infinite_gradient_is_wrong_where_the_slope_is_known(value):
-    check = check_gradients(Function(torch.exp, lambda x: x * value), numbers(3), verbose=False)
+    check = check_gradients(Pointwise(torch.exp, lambda x: x * value), numbers(3), verbose=False)
     assert check.wrong and not math.isfinite(check["input"].got)
     # A vertical tangent: no slope can be measured, and infinity may be right.
-    steep = Function(lambda x: x.sign() * x.abs().sqrt(), lambda x: 0.5 / x.abs().sqrt())
+    steep = Pointwise(lambda x: x.sign() * x.abs().sqrt(), lambda x: 0.5 / x.abs().sqrt())
     check = check_gradients(steep, torch.tensor([0.0, 1.0, -2.0]), verbose=False)
     assert not check.wrong and check["input"].cannot_tell
 
 
 def test_what_vanishes_in_float64_is_not_wrong():
-    square = Function(lambda x: x**2, lambda x: 2 * x)
+    square = Pointwise(lambda x: x**2, lambda x: 2 * x)
     assert check_gradients(square, torch.tensor([1e-200, 1.0], dtype=torch.float64), verbose=False)
 
 
@@ -414,8 +399,8 @@ def test_an_exception_that_cannot_say_what_it_is_gives_a_verdict():
 @pytest.mark.parametrize("numbers", [[1e-5, 2e-6, 3e-8, 1e-12], [4.3e-17, 0.5, 1.0], [-5.0, -20.0, -40.0]])
 def test_what_cancels_in_forward_is_not_wrong(forward, slope, numbers):
     numbers = torch.tensor(numbers, dtype=torch.float64)
-    assert not check_gradients(Function(forward, slope), numbers, verbose=False).wrong
-    assert not check_gradients(Function(forward, lambda x: 1.01 * slope(x)), numbers, verbose=False).right
+    assert not check_gradients(Pointwise(forward, slope), numbers, verbose=False).wrong
+    assert not check_gradients(Pointwise(forward, lambda x: 1.01 * slope(x)), numbers, verbose=False).right
 
 
 def test_a_frozen_parameter_is_checked_nevertheless():

@@ -107,30 +107,25 @@ def test_parameters_need_a_floating_point_dtype(build, dtype):
         build(dtype)
 
 
-def test_masks_are_pytorchs_behind_layers_for_images_as_well():
-    x = torch.randn(4, 1, 6, 6)
-    for layers in (lambda m: [m.Conv2d(1, 2, 3)], lambda m: [m.MaxPool2d(2)], lambda m: [m.Conv2d(1, 2, 3), m.ReLU()]):
-        ours, theirs = (m.Sequential(*layers(m), m.Dropout(0.5)) for m in (diy, nn))
-        theirs.load_state_dict(ours.state_dict())
-        torch.manual_seed(3)
-        got = ours(x)
-        torch.manual_seed(3)
-        torch.testing.assert_close(got, theirs(x).detach(), rtol=1e-5, atol=1e-6)
-
-
-def test_masks_are_pytorchs_behind_flatten_as_well():
-    x = torch.randn(4, 1, 6, 6)
-    for layers in (
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda m: [m.Conv2d(1, 2, 3)],
+        lambda m: [m.MaxPool2d(2)],
+        lambda m: [m.Conv2d(1, 2, 3), m.ReLU()],
         lambda m: [m.Conv2d(1, 2, 3), m.Flatten()],
         lambda m: [m.MaxPool2d(2), m.Flatten(), m.ReLU()],
         lambda m: [m.Conv2d(1, 2, 3), m.Flatten(2)],
-    ):
-        ours, theirs = (m.Sequential(*layers(m), m.Dropout(0.5)) for m in (diy, nn))
-        theirs.load_state_dict(ours.state_dict())
-        torch.manual_seed(3)
-        got = ours(x)
-        torch.manual_seed(3)
-        torch.testing.assert_close(got, theirs(x).detach(), rtol=1e-5, atol=1e-6)
+    ],
+)
+def test_masks_are_pytorchs_behind_layers_for_images_as_well(layers):
+    x = torch.randn(4, 1, 6, 6)
+    ours, theirs = (m.Sequential(*layers(m), m.Dropout(0.5)) for m in (diy, nn))
+    theirs.load_state_dict(ours.state_dict())
+    torch.manual_seed(3)
+    got = ours(x)
+    torch.manual_seed(3)
+    torch.testing.assert_close(got, theirs(x).detach(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
