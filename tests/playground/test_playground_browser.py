@@ -395,7 +395,7 @@ def test_a_diverged_run_stops_and_says_why(page, lab):
 def test_the_twin_joins_the_run_and_lies_on_the_curve(lab):
     epoch = lab.epoch
     lab.setting("twin").click()
-    lab.until(f"text.includes('from here on') && +data.epoch >= {epoch + 3} && data.playing === 'true'")
+    lab.until(f"text.includes('learns beside it') && +data.epoch >= {epoch + 3} && data.playing === 'true'")
     words = lab.root.locator("[data-number=twin]").inner_text()
     assert "agree within" in words or "to the last bit" in words
 
