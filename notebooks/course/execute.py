@@ -5,7 +5,7 @@
     python -m course.execute --check         write nothing; the exit status is 1 if something would change
 
 The figure of the cell tagged "picture" is also written to docs/pictures/, under the notebook's number. Before all other
-code comes a cell with what stands in fetch.py: it is not executed here, and the book leaves it out.
+code comes a cell with what stands in fetch.py; the book leaves it out.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def notebooks() -> list[Path]:
 
 def provide(notebook: NotebookNode) -> None:
     """Put the cell that fetches the project, in its present form, before all other code."""
-    metadata = {"jupyter": {"source_hidden": True}, "tags": ["setup", "skip-execution", "remove-cell"]}
+    metadata = {"jupyter": {"source_hidden": True}, "tags": ["setup", "remove-cell"]}
     source = Path(__file__).with_name("fetch.py").read_text(encoding="utf-8").strip()
     fetch = new_code_cell(source, id="fetch", metadata=metadata)
     notebook.cells = [cell for cell in notebook.cells if cell.id != fetch.id]
