@@ -635,49 +635,6 @@ def test_the_program_needs_nothing_but_diy(tmp_path):
 # A bug for company
 
 
-STORIES = {
-    "gradients-not-zeroed": lambda bug, twin, lab: lab.trouble and bug[-1] > 0.45 > 0.4 > min(bug),
-    "forgotten-parameter": lambda bug, twin, lab: bug[-1] > 4 * twin[-1],
-    "all-weights-equal": lambda bug, twin, lab: lab.trouble or bug[-1] > 4 * twin[-1],
-    "relu-mask-from-gradient": lambda bug, twin, lab: lab.trouble.startswith("Stuck") and abs(bug[-1] - 0.25) < 0.01,
-    "shuffled-without-targets": lambda bug, twin, lab: bug[-1] > 0.2 and twin[-1] < 0.1,
-    "uphill": lambda bug, twin, lab: lab.trouble and bug[-1] > 1,
-    "tanh-at-the-input": lambda bug, twin, lab: "too large for float32" in lab.trouble,
-    "dropout-keeps-p": lambda bug, twin, lab: bug[-1] > 0.2 > 0.1 > twin[-1],
-    "dropout-in-eval": lambda bug, twin, lab: bug[-1] > 1.2 * twin[-1],
-    "variance-for-std": lambda bug, twin, lab: abs(bug[20] - 0.25) < 0.01 and twin[20] < 0.1,
-    "adam-without-correction": lambda bug, twin, lab: bug[1] < 0.7 * twin[1],
-    "weight-decay-grows": lambda bug, twin, lab: bug[-1] < twin[-1] - 0.001,
-    "overwritten-gradient": lambda bug, twin, lab: bug == twin,
-    "sigmoid-without-output": lambda bug, twin, lab: sizes(lab)[0] > 4 * sizes(lab, twin=True)[0],
-    "missing-two": lambda bug, twin, lab: all(a < b for a, b in zip(twin[5:20], bug[5:20])),
-    "sum-in-the-gradient": lambda bug, twin, lab: bug[-1] < 0.1 < twin[-1],
-    "no-mean-at-all": lambda bug, twin, lab: bug[-1] < 0.1 < twin[-1],
-}
-"""What is to be seen of a bug: of most, that the network learns less well than its healthy twin."""
-
-
-def sizes(lab, twin=False):
-    return [layer.gradient.abs().mean().item() for layer in lab.layers(twin=twin)]
-
-
-@pytest.mark.parametrize("name", company.STORIES)
-def test_the_symptom_of_a_bug_shows_beside_its_healthy_twin_and_its_checks_see_it(name):
-    lab = Lab(bug=name, **company.STORIES[name].settings)
-    while lab.epoch < 40 and not lab.trouble:
-        lab.run_epoch()
-    bug, twin = ([r[column] for r in lab.history] for column in (1, 5))
-    worse = lambda bug, twin, lab: bool(lab.trouble) or bug[-1] > 1.1 * twin[-1]  # noqa: E731
-    assert STORIES.get(name, worse)(bug, twin, lab), (bug, twin)
-    if company.STORIES[name].look == company.TRAINS:
-        assert not lab.trouble and bug[-1] < 0.2  # the best that is the same everywhere has 0.25
-    playground = view.Playground(small(bug=name, **company.STORIES[name].settings))
-    act(playground, "ask_checks")
-    seen = {answer["check"] for answer in playground.story["answers"] if answer["sees"]}
-    assert seen == set(company.BUGS()[name].seen_by)
-    assert playground.story["title"] and f"{len(seen)} of" in playground.status["text"]
-
-
 @pytest.mark.parametrize("arguments", [{}, {"dropout": 0.0}, {"seed": 3, "reduction": "sum"}])
 @pytest.mark.parametrize("name", ["dropout-in-eval", "sum-in-the-gradient", "uphill"])
 def test_one_call_opens_the_exhibit_of_a_bug(name, arguments):
