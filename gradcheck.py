@@ -1,12 +1,12 @@
-"""A gradient checker: compares a hand-written backward with what the forward really does.
+"""A gradient checker: compares a hand-written backward with what forward really does.
 
     from gradcheck import check_gradients
 
     check_gradients(Linear(3, 2), torch.randn(5, 3))             # a module and an input
     check_gradients(MSELoss(), torch.randn(5, 2), torch.randn(5, 2))  # a loss, a prediction and a target
 
-It needs a `forward`, a `backward`, and parameters that are tensors with their gradients in `.grad`: what a `diy.Module`
-has, and any class of your own may have.
+It needs a `forward`, a `backward`, and parameters that are tensors with their gradients in `.grad`. A `diy.Module` has
+them, and so may any class of your own.
 """
 
 import contextlib
@@ -38,14 +38,14 @@ class Verdict:
     """What was found out about one gradient: it is right, it is wrong, or the forward pass does not tell.
 
     Attributes:
-        name: "input", "prediction" or the name of a parameter, such as "0.weight"; of a mistake that is no gradient's,
-            the place: "module", "forward", "output", "backward", "target".
+        name: "input", "prediction" or the name of a parameter, such as "0.weight"; for a mistake outside the gradients,
+            its place: "module", "forward", "output", "backward", "target".
         shape: the shape that the gradient must have.
         error: the largest relative error of a component.
         right: whether every component is right, and the gradient accumulates.
-        index, got, expected: the component that is most wrong; None where there is no such component.
-        reason: what kind of mistake it looks like, or what hides it; for a right gradient empty, except at a kink.
-        cannot_tell: whether no mistake was found, but not all could be measured. Then `right` is false.
+        index, got, expected: the component that is most wrong; None if there is no such component.
+        reason: what kind of mistake it looks like, or what hides it; empty for a right gradient, except at a kink.
+        cannot_tell: whether no mistake was found, but not everything could be measured. Then `right` is false.
     """
 
     name: str
@@ -73,9 +73,9 @@ class Verdict:
 
 @dataclass(frozen=True)
 class GradientCheck:
-    """The verdicts of one call of `check_gradients`; true where all of them are right, so false where one cannot tell.
+    """The verdicts of one call of `check_gradients`; true if all of them are right, and so false if one cannot tell.
 
-    `check["weight"]` is the verdict on one gradient, `print(check)` shows all of them.
+    `check["weight"]` is the verdict on one gradient; `print(check)` shows them all.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -87,7 +87,7 @@ class GradientCheck:
 
     @property
     def wrong(self) -> bool:
-        """Whether a mistake was found. What is neither right nor wrong, the forward pass does not tell."""
+        """Whether a mistake was found. If a check is neither right nor wrong, the forward pass does not tell."""
         return any(verdict.wrong for verdict in self.verdicts)
 
     def __bool__(self) -> bool:
@@ -120,24 +120,24 @@ def check_gradients(
     The output is weighted with random numbers G and summed, ℓ = Σ G · output; for a loss, ℓ is its value. Each
     component w of the input and of the parameters is moved a little, and the slope (ℓ(w + h) − ℓ(w − h)) / 2h is what
     backward should have found. Steps h of many sizes are compared, so that the error of each slope is known too; where
-    it is too large to judge a component, the verdict is "cannot tell". Where the verdict is "right", no component is
-    wrong by 0.1 %, and hardly one by more than `tolerance`. At a kink, where the slopes to the left and to the right
-    differ, every value between the two is right. What forward does within 1e-7 of a number, counts as rounding.
+    it is too large to judge a component, the verdict is "cannot tell". If the verdict is "right", no component is wrong
+    by 0.1 %, and hardly any by more than `tolerance`. At a kink, where the slopes to the left and to the right differ,
+    every value between the two is right. Whatever forward does within 1e-7 of a number counts as rounding.
 
     Everything happens on a copy of the module, in float64 on the CPU, so that `module` and `input` stay as they are; a
-    random module draws the same numbers at every call. An exception in the module, or what is no module at all, gives
-    a verdict as well, whose reason names the line.
+    random module draws the same numbers at every call. An exception in the module, or something that is not a module at
+    all, gives a verdict as well, whose reason names the line.
 
     Args:
         module: a module, checked in the mode, training or evaluation, that it is in; with a target, a loss.
-        input: a floating-point tensor; some ten components are enough, each costs about 30 forward passes.
+        input: a floating-point tensor; about ten components are enough, each costs about 30 forward passes.
         target: for a loss, the second argument of its forward.
         tolerance: the largest relative error of a right component.
-        seed: of G and of what the module draws.
+        seed: for G and for what the module draws.
         verbose: whether to print the verdicts.
 
     Raises:
-        ValueError: tolerance is not above 0, or seed is no integer from 0 to 2**62 - 1.
+        ValueError: tolerance is not above 0, or seed is not an integer from 0 to 2**62 - 1.
     """
     if isinstance(tolerance, (str, type(None))) or not tolerance > 0:
         raise ValueError(f"tolerance must be a number above 0, got {tolerance!r}")
@@ -149,12 +149,10 @@ def check_gradients(
             subject = _Subject(module, input, target, tolerance, seed)
             verdicts.extend(_verdicts(subject))
             if not all(verdict.right for verdict in verdicts) and (narrow := subject.narrow_dtype()):
-                # Most digits are lost in a narrower dtype: what is wrong is only what is wrong by more than those.
+                # A narrower dtype loses most digits: only what is wrong by more than these is wrong for certain.
                 again = _Subject(module, input, target, tolerance, seed, torch.finfo(narrow[0]).eps)
                 wrong = {verdict.name: verdict for verdict in _verdicts(again) if verdict.wrong}
-                hint = (
-                    f"something is computed in {narrow[0]}{narrow[1]}, too coarse to see more: keep the input's dtype"
-                )
+                hint = f"something is computed in {narrow[0]}{narrow[1]}, which is too coarse: keep the input's dtype"
                 for i, verdict in enumerate(verdicts):
                     unknown = replace(verdict, right=False, cannot_tell=True, index=None, reason=hint)
                     verdicts[i] = verdict if verdict.right else wrong.get(verdict.name, unknown)
@@ -169,12 +167,12 @@ def check_gradients(
 def compare(
     got: object, expected: Tensor, sizes: Mapping[str, int] | None = None, *, tolerance: float = 1e-6
 ) -> list[str]:
-    """Return in words how `got` differs from the right gradient; an empty list where every component is right.
+    """Return in words how `got` differs from the right gradient; an empty list if every component is right.
 
     Args:
         got: what was found, a tensor if all is well.
         expected: the right gradient. Components that are NaN are not compared.
-        sizes: numbers that a gradient may be wrong by: how many "samples", N, and how many "components", M.
+        sizes: numbers by which a gradient may be wrong: how many "samples", N, and how many "components", M.
         tolerance: the largest relative error of a right component.
     """
     if not isinstance(got, Tensor) or got.shape != expected.shape or not got.is_floating_point():
@@ -216,7 +214,7 @@ class _SlipError(Exception):
 
 @contextlib.contextmanager
 def _surroundings() -> Iterator[None]:
-    # float64 by default, so that what forward makes with torch.zeros or torch.tensor has the digits that slopes need.
+    # float64 by default: what forward makes with torch.zeros or torch.tensor then has the digits that slopes need.
     dtype, state = torch.get_default_dtype(), random.getstate()
     try:
         torch.set_default_dtype(torch.float64)
@@ -256,8 +254,8 @@ class _Subject:
                 similar = difflib.get_close_matches(method, {*dir(module)} - {method}, 1, 0.8)
                 hint = f"is its {similar[0]} meant to be that?" if similar else "a module has a forward and a backward"
                 if isinstance(module, torch.nn.Module):
-                    hint = "PyTorch leaves it to autograd, there is nothing of your own to check"
-                fault = f"its {method} is no method" if hasattr(module, method) else f"it has no {method}: {hint}"
+                    hint = "PyTorch leaves it to autograd, so there is nothing of your own to check"
+                fault = f"its {method} is not a method" if hasattr(module, method) else f"it has no {method}: {hint}"
                 raise _SlipError("module", f"{type(module).__name__} cannot be checked: {fault}")
         for what, value in ("input", input), ("target", target):
             if not isinstance(value, Tensor) and (what == "input" or value is not None):
@@ -266,7 +264,7 @@ class _Subject:
             if isinstance(value, Tensor) and value.is_meta:
                 raise _SlipError(what, f'the {what} is on the device "meta", which holds no numbers')
         if not input.is_floating_point():
-            hint = f"the input must be a floating-point tensor, got {input.dtype}: convert it by .float()"
+            hint = f"the input must be a floating-point tensor, got {input.dtype}: convert it with .float()"
             raise _SlipError("input", hint)
         shared: dict[int, Any] = {}
         self.module = _copy(module, shared)
@@ -285,15 +283,15 @@ class _Subject:
         for _, part in parts:
             if hasattr(type(part), "needs_input_grad"):
                 with contextlib.suppress(Exception):
-                    part.needs_input_grad = True  # a gradient that is spared could not be checked
+                    part.needs_input_grad = True  # a gradient that is not computed cannot be checked
             if isinstance(names := getattr(type(part), "parameter_names", None), str):
-                raise _SlipError("module", f'parameter_names of {type(part).__name__} is a string: write ("{names}",)')
+                raise _SlipError("module", f'parameter_names of {type(part).__name__} must be a tuple: ("{names}",)')
         self.names_them = hasattr(module, "named_parameters") or hasattr(module, "parameter_names")
         self.tensors = [("prediction" if self.is_loss else "input", self.input)]
         self.tensors += self.parameters()
 
     def parameters(self) -> list[tuple[str, Tensor]]:
-        """Return (name, parameter) pairs. A class that names none: see `backward`."""
+        """Return (name, parameter) pairs. For a class that names none, see `backward`."""
         named, names = getattr(self.module, "named_parameters", None), getattr(self.module, "parameter_names", ())
         pairs = self.call(
             "parameters", named if callable(named) else lambda: [(n, getattr(self.module, n)) for n in names]
@@ -331,19 +329,19 @@ class _Subject:
         output, where = self.call("forward", self.run, given), _where(self.module.forward)
         reason, after = "", dict(self.parameters())
         if not isinstance(output, Tensor) or not output.is_floating_point():
-            hint = ": is there a return?" if output is None else ": leave out .item()" if type(output) is float else ""
+            hint = (
+                ": is a return missing?" if output is None else ": leave out .item()" if type(output) is float else ""
+            )
             reason = f"forward returned {_kind(output)}, expected a floating-point tensor{hint}"
         elif self.is_loss and output.numel() != 1 and not getattr(self.module, "stacked", False):
-            reason = (
-                f"forward returned a tensor of shape {tuple(output.shape)}: a loss is one number, by .mean() or .sum()"
-            )
+            reason = f"forward returned a tensor of shape {tuple(output.shape)}: a loss is one number, a mean or a sum"
         elif not _same(given, self.input):
             reason = "forward changes its input in place: it must change a copy, input.clone()"
         for name, tensor, values in before:
             if self.names_them and dict(self.parameters()).get(name) is not after.get(name):
-                reason = reason or f"{name} is another tensor each time that it is asked for: set it once, in __init__"
+                reason = reason or f"{name} is another tensor each time it is asked for: set it once, in __init__"
             if (self.names_them and after.get(name) is not tensor) or not _same(tensor, values):
-                reason = reason or f"forward changes {name}: only an optimizer changes parameters"
+                reason = reason or f"forward changes {name}: only an optimizer may change parameters"
         if reason:
             raise _SlipError("forward", reason + where)
         return torch.clone(output.detach())
@@ -357,7 +355,7 @@ class _Subject:
         return torch.full_like(base, math.nan)
 
     def backward(self, above: Tensor, dtype: torch.dtype) -> list[Any]:
-        """Run backward; return all gradients. In a class that names no parameters, what has one is a parameter."""
+        """Run backward; return all gradients. If a class names no parameters, every tensor with a gradient is one."""
         given, where = above.to(dtype, copy=True), _where(self.module.backward)
         returned = self.call("backward", self.module.backward, *(() if self.is_loss else (given,)))
         if not _same(given, above.to(dtype)):
@@ -424,7 +422,7 @@ def _to_float64(tensors: Sequence[Tensor]) -> None:
     for tensor in tensors:
         tensor.grad = None
         if getattr(tensor, "frozen", False):
-            tensor.frozen = False  # a gradient that is spared could not be checked
+            tensor.frozen = False  # a gradient that is not computed cannot be checked
         if tensor.is_floating_point() and tensor.layout == torch.strided and tensor.numel():
             key = tensor.untyped_storage().data_ptr()
             if key not in converted:
@@ -445,11 +443,11 @@ class _Slopes:
         gap: at a kink, the slope to the right less the one to the left; elsewhere 0.
         error: a bound for the error of the slope.
         reach: the size of the slopes nearby; what is tiny beside it is as good as 0.
-        floor: the rounding of a slope that is 0 because all cancels.
+        floor: the rounding of a slope that is 0 because everything cancels.
         lost: where it is dead, the size of a slope that would be lost in rounding beside those far away.
         still: whether the output stays the same, up to rounding, however far one goes.
         dead: whether it stays exactly the same, up to a place from which on it clearly does not.
-        jump, edge: whether the output jumps here, or right beside is no finite number.
+        jump, edge: whether the output jumps here; whether close by it is not a finite number.
     """
 
     slope: Tensor
@@ -472,14 +470,14 @@ def _slopes(subject: _Subject, tensor: Tensor, directions: Tensor, output: Tenso
     first = min(1020, math.floor(math.log2(largest)) + 3)
     base, origin = output.double().flatten(), tensor.clone()
     rows: dict[int, tuple[Tensor, ...]] = {}
-    waiting: dict[int, list[tuple[int, float, Tensor]]] = {}  # directions with as many steps are worked out together
+    waiting: dict[int, list[tuple[int, float, Tensor]]] = {}  # directions with the same number of steps, done together
 
     def settle(count: int) -> None:
         indices, leasts, changes = zip(*waiting.pop(count))
         parts = _fit(subject, torch.stack(changes), 2.0 ** (first - 3 * torch.arange(count)), largest, leasts, base)
         rows.update(zip(indices, zip(*parts)))
 
-    with contextlib.redirect_stdout(io.StringIO()):  # what forward prints, it has printed already
+    with contextlib.redirect_stdout(io.StringIO()):  # forward has printed it once already
         for index, direction in enumerate(directions if output.numel() else ()):
             least = float(numbers[direction != 0].min())
             count = 14 + math.ceil((math.log2(largest) - math.log2(least)) / 3)
@@ -512,7 +510,7 @@ def _fit(
     finest = steps[:-2] <= 8.0**-7 * least.clamp(min=1e-9 * largest)
     rounding = subject.eps * base.abs()
     noise = torch.maximum(rounding, seen.where(finest, 0.0).amax(1))
-    # Where nothing moves at first, as in 1 − cos x at 0, and then by few bits, that is rounding; a kink has all bits.
+    # What stays still at first and then moves by few bits, as 1 − cos x does at 0, is rounding; a kink has all bits.
     sides = torch.maximum(right.abs(), left.abs())
     moves = sides * steps
     finite = moves.where(moves.isfinite(), 0.0)
@@ -521,7 +519,7 @@ def _fit(
     noise = torch.where(grains, torch.maximum(noise, little), noise)
     slope, error = _limit(middle, steps, (64, 4096, 8), noise)
     gap, gap_error = _limit(right - left, steps, (8, 512), 2 * noise)
-    near = (steps <= least / 8) & (steps > least / 512)  # the first two of these
+    near = (steps <= least / 8) & (steps > least / 512)  # two of them
     reach = sides.where(near & sides.isfinite(), 0.0).amax(1)
     kink = gap.abs() > 4 * gap_error + 1e-6 * reach
     error = torch.where(
@@ -533,7 +531,7 @@ def _fit(
     jump = moves[:, -1] > torch.maximum(moves[:, -4] / 2, tiny)
     error = error.where(
         still | (noise <= 1e-3 * finite.amax(1)), math.inf
-    )  # what it does is all below the finest steps
+    )  # all that it does lies below the finest steps
     least_slope = sides.where(sides > 0, math.inf).amin(1)
     dead = (slope == 0) & (reach == 0) & (error <= 1e-6 * least_slope)
     lost = torch.where(dead, 2.0**-54 * finite.div(steps).amax(1), 0.0)
@@ -548,8 +546,8 @@ def _infinite(values: Tensor) -> Tensor:
 def _limit(values: Tensor, steps: Tensor, ratios: tuple[int, ...], noise: Tensor) -> tuple[Tensor, Tensor]:
     """Extrapolate values at steps h, h/8, h/64, ... to h = 0, where parts of their error fall by `ratios` a step.
 
-    Richardson's extrapolation removes one part after the other. Of all the limits that result, the one is taken that
-    differs least from all finer ones, apart from rounding, noise/h. Return it with a bound for its error.
+    Richardson's extrapolation removes one part after the other. Of the limits that result, return the one that differs
+    least from all finer ones, apart from rounding, noise/h, and a bound for its error.
     """
     limits, errors = [], []
     for ratio in 1, *ratios:
@@ -567,7 +565,7 @@ def _limit(values: Tensor, steps: Tensor, ratios: tuple[int, ...], noise: Tensor
 
 def _verdicts(subject: _Subject) -> Iterator[Verdict]:
     output = subject.forward()
-    # A seed far from those in use: input and weights drawn from one seed would be alike, and hide a transpose.
+    # A seed far from those in use: a G drawn from the seed of the input or the weights would hide a transpose.
     generator = torch.Generator().manual_seed(subject.seed + 559_201_900)
     above = torch.ones(output.shape) if subject.is_loss else _random(output, generator)
     written = [(above, subject.backward(above, output.dtype))]
@@ -577,12 +575,12 @@ def _verdicts(subject: _Subject) -> Iterator[Verdict]:
         return
     twice = subject.backward(above, output.dtype)
     for path, tensor in subject.strays():
-        reason = "it has a gradient, but is not among the parameters, so that no optimizer changes it: parameter_names?"
+        reason = "it has a gradient, but no optimizer will change it: is it missing from parameter_names?"
         yield Verdict(path, tuple(tensor.shape), math.inf, right=False, reason=reason)
     units = [torch.eye(n := tensor.numel()).view(n, *tensor.shape) for _, tensor in subject.tensors]
     slopes = [_slopes(subject, tensor, unit, output) for (_, tensor), unit in zip(subject.tensors, units)]
     if not subject.is_loss and output.numel():
-        # With other weights, for backward must multiply by them, and larger ones where an output would hide by others.
+        # With other weights, because backward must multiply by them, and larger ones for an output that others hide.
         sure = torch.cat([own.slope.abs().where(own.error <= 1e-6 * own.slope.abs(), 0.0) for own in slopes])
         seen = sure.amax(0) if len(sure) else torch.zeros(output.numel())
         above = 3 * _random(output, generator) * torch.where(seen > 0, seen.max() / seen, 1.0).view(output.shape)
@@ -608,7 +606,9 @@ def _verdicts(subject: _Subject) -> Iterator[Verdict]:
             if _judge(
                 subject, name, along.shape, along, written[0][0], _slopes(subject, tensor, several, output)
             ).wrong:
-                reason = "at a kink, each slope may be right by itself, but not together: of equal maxima, one gets all"
+                reason = (
+                    "at a kink, each slope may be right by itself, but not together: let one of equal maxima get all"
+                )
                 verdict = replace(verdict, right=False, error=math.inf, reason=reason)
         yield verdict
 
@@ -654,14 +654,16 @@ def _judge(subject: _Subject, name: str, shape: torch.Size, got: Any, above: Ten
         if blind:
             reason = f"there is no slope to compare with: forward gives infinite numbers or NaN in {blind} outputs"
         elif slopes.edge[unknown].any():
-            reason += "right beside, forward gives infinite numbers or NaN, or refuses"
+            reason += "close by, forward gives infinite numbers or NaN, or refuses"
         elif slopes.jump[unknown].any():
             reason += "forward jumps there"
         else:
             reason += "it is lost in rounding, or changes too fast; try another input"
         return replace(verdict, cannot_tell=True, reason=reason)
     kinks = int((width > 0).sum())
-    note = f"at a kink in {kinks} of {got.numel()} components, where any slope from the left to the right one is right"
+    note = (
+        f"at a kink in {kinks} of {got.numel()} components, where any slope between the left and the right one is right"
+    )
     return replace(verdict, error=float(relative.max()), right=True, reason=note if kinks else "")
 
 
@@ -724,7 +726,7 @@ def _unfit(got: Any, expected: Tensor) -> str:
     if got is None or isinstance(got, str):
         return got or "there is no gradient: its .grad is None"
     if not isinstance(got, Tensor):
-        return f"there is no gradient but {_kind(got)}, expected a tensor of shape {tuple(expected.shape)}"
+        return f"it is {_kind(got)}, expected a tensor of shape {tuple(expected.shape)}"
     if got.shape == expected.shape:
         return f"it holds {got.dtype}, expected floating-point numbers"
     words = _shapes([*got.shape], [*expected.shape])
@@ -773,7 +775,7 @@ def _explain(subject: _Subject, what: str, error: BaseException) -> str:
         arguments = "a loss is checked with a prediction and a target"
     hints = {
         "positional argument": arguments,
-        "dtype": "all is checked in float64, so make new tensors like the input, and name parameters and buffers",
+        "dtype": "the check runs in float64, so make new tensors like the input, and name parameters and buffers",
         "object has no attribute": "is it set in __init__, and does that call super().__init__()?",
         "'NoneType' and": "a .grad is None at first: use accumulate",
         "does not require grad": "autograd is off: backward must compute the gradient itself",

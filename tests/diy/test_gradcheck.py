@@ -425,4 +425,4 @@ def test_an_input_gradient_that_changes_with_the_calls_is_wrong():
 def test_a_module_without_numbers_and_a_forward_that_is_none():
     assert 'weight is on the device "meta"' in str(check_gradients(diy.Linear(3, 2, device="meta"), numbers(4, 3)))
     check = check_gradients(types.SimpleNamespace(forward=1, backward=2), numbers(3), verbose=False)
-    assert "cannot be checked: its forward is no method" in check["module"].reason
+    assert "cannot be checked: its forward is not a method" in check["module"].reason
