@@ -36,7 +36,8 @@ def provide(notebook: NotebookNode) -> None:
     """Put the cell that fetches the project, in its present form, before all other code."""
     metadata = {"jupyter": {"source_hidden": True}, "tags": ["setup", "remove-cell"]}
     source = Path(__file__).with_name("fetch.py").read_text(encoding="utf-8").strip()
-    fetch = new_code_cell(source, id="fetch", metadata=metadata)
+    counts = [cell.execution_count for cell in notebook.cells if cell.id == "fetch"]
+    fetch = new_code_cell(source, id="fetch", metadata=metadata, execution_count=next(iter(counts), None))
     notebook.cells = [cell for cell in notebook.cells if cell.id != fetch.id]
     first = next(index for index, cell in enumerate(notebook.cells) if cell.cell_type == "code")
     notebook.cells.insert(first, fetch)
