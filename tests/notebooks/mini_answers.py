@@ -238,6 +238,10 @@ def truth_of_a_tensor(parameter, gradient):
     parameter.grad = (parameter.grad or 0) + gradient
 
 
+def by_autograd_too(parameter, gradient):
+    (parameter.requires_grad_() * gradient).sum().backward()
+
+
 def zeros_instead(parameters):
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
@@ -308,7 +312,8 @@ WRONG[step(3)] = [
     ((descending, zero_grad), "changes the parameter itself"),
     ((forgetting_names, zero_grad), "still None"),
     ((doubling, zero_grad), "the second counts twice"),
-    ((truth_of_a_tensor, zero_grad), "raises RuntimeError"),
+    ((truth_of_a_tensor, zero_grad), "`is None` where a tensor may be missing"),
+    ((by_autograd_too, zero_grad), "autograd"),
     ((lambda p, g: setattr(p, "grad", g.mul_(1.5)), zero_grad), "adds in place to a gradient"),
     ((accumulate, zero_without_care), "zero_grad stops at a parameter whose .grad is None"),
     ((accumulate, zero_in_place), "zero_grad sets to zero, in place, a gradient that accumulate was given"),
@@ -420,6 +425,14 @@ def learning(self, G):
     return dX
 
 
+def moving_away(self, G):
+    dX, dW, db = linear_backward(G, self.X, self.weight)
+    self.weight = self.weight - 0.1 * dW
+    accumulate(self.weight, dW)
+    accumulate(self.bias, db)
+    return dX
+
+
 def destroying(self, G):
     dX = mini.Linear.backward(self, G)
     G.zero_()
@@ -490,6 +503,8 @@ RIGHT[step(4)] = [
 ]
 WRONG[step(4)] = [
     (linear_layer(setting), "the second backward replaces what the first has left"),
+    (linear_layer(moving_away), "puts another tensor in the place of a parameter"),
+    (linear_layer(lambda self, G: linear_backward(G, self.X, self.weight)), "only dX is returned"),
     (with_gradients(dW=lambda self, G: G.T @ self.X / len(G)), "weight.grad: it is divided by the number of samples"),
     (with_gradients(db=lambda self, G: G.mean(0)), "bias.grad: it is divided by the number of samples"),
     (with_gradients(dX=lambda self, G: G @ self.weight.T), "W is transposed"),
@@ -677,7 +692,8 @@ RIGHT[step(6)] = [
 ]
 WRONG[step(6)] = [
     (layer(torch.relu, lambda g, x, y: (x > 0).double()), "that is the slope alone"),
-    (layer(torch.relu, lambda g, x, y: g), "the gradient from above, unchanged"),
+    (layer(torch.relu, lambda g, x, y: g * (y >= 0)), "Y >= 0 holds everywhere"),
+    (layer(torch.relu, lambda g, x, y: g * y > 0), "it needs brackets"),
     (layer(torch.relu, lambda g, x, y: g.relu()), "the sign of the gradient"),
     (layer(torch.relu, lambda g, x, y: g * (x >= 0)), "at s = 0 the gradient passes"),
     (layer(torch.relu, lambda g, x, y: g * y), "multiplied by the output"),
@@ -840,6 +856,7 @@ RIGHT[step(7)] = [
 ]
 WRONG[step(7)] = [
     (chain(backward=forwards), "from the first to the last"),
+    (chain(parameters=lambda self: [one.weight for one in self.layers[::2]]), "not all of them"),
     (chain(__init__=keep_list, backward=reversing_for_good), "from the last layer to the first"),
     (chain(forward=each_alone), "each layer gets the input of the network"),
     (chain(forward=stops_early), "that is what the first layer gives"),
@@ -1080,6 +1097,7 @@ RIGHT[step(9)] = [
 ]
 WRONG[step(9)] = [
     (sgd(step=each(rebinding)), "makes a new tensor under a local name"),
+    (sgd(step=each(lambda p, lr: p.sub_(0.1 * p.grad))), "With another learning rate"),
     (sgd(step=each(lambda p, lr: p.add_(lr * p.grad))), "it goes uphill"),
     (sgd(step=each(lambda p, lr: p.sub_(p.grad))), "the learning rate is missing"),
     (sgd(step=each(lambda p, lr: p.sub_(lr))), "takes the place of the gradient"),
@@ -1253,7 +1271,7 @@ WRONG[step(10)] = [
     (loop(*"fL"), "the network is as it was"),
     (step_by_hand, "The parameters change by other means: optimizer.step is never called"),
     (in_a_generator, "train is a generator"),
-    (loop(*"fLzbss"), "one step for each batch"),
+    (loop(*"fLzbss"), "12 times for 6 batches"),
     (loop(*"fLzbsfzbs"), "Each batch takes two steps"),
     (loop(*"fLzbs", losses=sum), "is a single number"),
     (loop(*"fLzbs", losses=lambda all: all[-1]), "is a single number"),
@@ -1263,10 +1281,11 @@ WRONG[step(10)] = [
     (return_inside, "Only the first batch is learned from"),
     (outside, "Only the last batch is learned from"),
     (exchanged, "P and T are exchanged"),
-    (own_loss, "one step for each batch"),
+    (own_loss, "criterion.backward is never called"),
     (by_autograd, "does not require grad"),
     (popping, "changes the batches"),
     (no_losses, "is `return` missing?"),
+    (lambda n, criterion, o, batches: [n.backward(criterion(n(X), T)) for X, T in batches], "gets the loss, a number"),
     (lambda network, criterion, optimizer, batches: ..., "open"),
     (lambda network, batches: [], "is called with 4 arguments"),
 ]
@@ -1332,6 +1351,7 @@ RIGHT[step(11)] = [
 ]
 WRONG[step(11)] = [
     (one_sided, "from one side only"),
+    (lambda f, x: central(f, x) * 1e-10, "does the division need brackets"),
     (lambda f, x: one_sided(f, x, 1e-8), "from one side only"),
     (lambda f, x: 2 * central(f, x), "twice too large"),
     (lambda f, x: central(f, x) / 2, "yours are half"),

@@ -6,6 +6,7 @@ import inspect
 import itertools
 import math
 import numbers
+import re
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -95,18 +96,21 @@ def number(what: str, value, units: Sequence[str] = ()) -> float:
     Raises:
         AnswerError: it is something else, several numbers, True or False, or NaN.
     """
-    said = shown(value)
+    said, hint = shown(value), ""
     if isinstance(value, str):
-        unit = next((unit for unit in units if value.strip().endswith(unit)), "")
+        words = value.strip().lower()
+        unit = next((unit for unit in units if words.endswith(unit)), "")
         with contextlib.suppress(ValueError, ArithmeticError):
-            value = math.prod(_quotient(value.strip().removesuffix(unit)))
+            value = math.prod(_quotient(words.removesuffix(unit)))
+        hint = ": write it without quotation marks" if re.search(r"\d", words) else ""
     is_bool = isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
     try:
         found = None if is_bool else tensor(what, value)
     except AnswerError:
         found = None
     if found is None or found.numel() != 1:
-        hint = ": call it, and hand over what it returns" if callable(value) and not isinstance(value, type) else ""
+        if inspect.isroutine(value) or isinstance(value, functools.partial):
+            hint = ": call it, and hand over what it returns"
         raise AnswerError(f"{what} should be a number, but is {said}{hint}.")
     if not math.isfinite(found.item()):
         raise AnswerError(f"{what} should be a number, but is {'NaN' if found.isnan() else 'infinite'}.")
@@ -214,6 +218,8 @@ def _relation(got: Tensor, expected: Tensor, wrong: Tensor) -> str:
         )
     if expected.dim() == 2 and close(got, expected.mT):
         return "; it is transposed"
+    if any(close(got, expected.round(decimals=places)) for places in range(1, 6)):
+        return "; it is rounded, and should be left as it is"
     return f"; {int(wrong.sum())} of {wrong.numel()} are wrong" if not wrong.all() else ""
 
 
@@ -276,6 +282,8 @@ def expect_numbers(cases: Sequence[tuple], hint: Callable[..., str] | str = "") 
     value = values[wrong.index(True)]
     if len(set(values)) == 1 < len({case[2] for case in cases}):
         raise AnswerError(f"{what} is {value:.6g}, and so is every other result: it should depend on the arguments.")
+    if any(all(_same(v, round(case[2], places)) for v, case in zip(values, cases)) for places in range(1, 8)):
+        raise AnswerError(f"{what} is right but for rounding: return the number as it is, {value:.6g} is rounded.")
     for words in mistakes:
         if all(_same(v, case[3].get(words, math.nan)) for v, case in zip(values, cases)):
             raise AnswerError(f"{what}: {words}")

@@ -6,7 +6,7 @@ from torch import Tensor
 from diy import Linear, Module, Tanh
 
 from .answers import AnswerError, NoAnswerError, close, expect, tensor
-from .running import Passes, any_precision, check_memory, normal, run
+from .running import Passes, any_precision, by_hand, check_memory, normal, run
 
 SLOPE_ALONE = "that is the slope alone. Multiply it by the gradient that arrives from above."
 UNCHANGED = "that is the gradient from above, unchanged. Multiply it by the slope."
@@ -29,7 +29,9 @@ def exercise_1(sigmoid_slope) -> str:
             ).square(),
             "1 - y must be e⁻ˢ / (1 + e⁻ˢ); you have y + 1.": y * (1 + y),
         }
-        expect("The slope", run("sigmoid_slope", sigmoid_slope, y=y), y * (1 - y), mistakes, {"y": y})
+        with by_hand("sigmoid_slope", "it is to be written by hand"):
+            got = run("sigmoid_slope", sigmoid_slope, y=y)
+        expect("The slope", got, y * (1 - y), mistakes, {"y": y})
     return "At s = 0 it is largest, a quarter."
 
 
@@ -62,6 +64,8 @@ def exercise_2(sigmoid) -> str:
             "the sigmoid is taken once more, of the output.": G * y.sigmoid() * (1 - y.sigmoid()),
             "the sign is wrong.": -G * y * (1 - y),
             "it is multiplied by the slope twice.": G * (y * (1 - y)).square(),
+            "gradient and output are exchanged: self.recall gives the gradient first.": y * G * (1 - G),
+            "the brackets around 1 - y are missing.": G * y - y,
             "it is divided by the slope: multiply.": G / (y * (1 - y)),
             "it is averaged over the samples, which is the loss's business.": G * y * (1 - y) / len(s),
             "it is all zero.": 0 * G,
@@ -225,7 +229,7 @@ def exercise_5(scale) -> str:
             "X and the factors are added.": X + a,
         }
         expect(f"Scale({features})(X)", passes.forward(input=X), X * a, mistakes)
-        _watch(passes.module, factor)
+        _watch(passes.module, factor, N)
         try:
             got = passes.backward(G)
         except NoAnswerError:
@@ -360,18 +364,29 @@ def _factor(module, features: int) -> Tensor:
     return factor
 
 
-def _watch(module, factor: Tensor) -> None:
-    """Name a gradient of the wrong shape before it is refused by PyTorch, which knows nothing of samples."""
+def _watch(module, factor: Tensor, samples: int) -> None:
+    """Name what accumulate should not get before PyTorch refuses it, which knows nothing of samples."""
     accumulate = module.accumulate
 
     def watched(parameter, gradient):
-        if parameter is factor and isinstance(gradient, Tensor) and gradient.shape != factor.shape:
+        if isinstance(parameter, str):
+            raise AnswerError(f'accumulate gets the name "{parameter}", and should get the tensor, self.factor.')
+        if gradient is factor:
+            raise AnswerError("What accumulate gets is exchanged: first the parameter, factor, and then its gradient.")
+        if parameter is not factor:
+            raise AnswerError(
+                "What accumulate gets first is not factor itself. self.recall gives what was remembered in the same "
+                "order, after the gradient from above: gradient, input, factor."
+            )
+        if isinstance(gradient, Tensor) and gradient.shape != factor.shape:
             features = len(factor)
             words = f"should have shape ({features},), but has {tuple(gradient.shape)}"
-            if gradient.dim() == 2 and gradient.shape[-1] == features:
-                words += (
-                    ": the sum over the samples is missing" if len(gradient) > 1 else ": it has a dimension too many"
-                )
+            if gradient.shape == (samples, features) and samples > 1:
+                words += ": the sum over the samples is missing"
+            elif gradient.shape == (1, features):
+                words += ": it has a dimension too many"
+            elif gradient.shape == (features, features):
+                words += ": that is for each pair of features; multiply number by number, *, and then sum"
             elif gradient.dim() == 0:
                 words += ": it is summed over everything, and each factor has its own gradient"
             elif gradient.dim() == 1:

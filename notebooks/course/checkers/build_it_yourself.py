@@ -176,7 +176,8 @@ def exercise_3(accumulate, zero_grad) -> str:
 
     def add(parameter: Tensor, gradient: Tensor) -> None:
         before = parameter.clone()
-        run("accumulate", accumulate, returns=False, copies=False, parameter=parameter, gradient=gradient)
+        with by_hand("accumulate", "it is to be added by hand"):
+            run("accumulate", accumulate, returns=False, copies=False, parameter=parameter, gradient=gradient)
         if not torch.equal(parameter, before):
             raise AnswerError(
                 "accumulate changes the parameter itself: that is up to the optimizer. It keeps a gradient."
@@ -290,8 +291,13 @@ def _one_linear(passes, weight, bias, X, W, b, G, printed=False) -> None:
     mistakes = _forward_mistakes(X, W, b)
     mistakes["the weights are copies of those that parameters() gives, so no optimizer can change them."] = start
     S = X @ W.T + b
-    _compare("S", passes.forward(X=X), S, mistakes, {"expected": S} if printed else {})
+    got = passes.forward(X=X)
+    _check_kept(passes, "forward", weight, bias)
+    _compare("S", got, S, mistakes, {"expected": S} if printed else {})
     dX = passes.backward(G)
+    _check_kept(passes, "backward", weight, bias)
+    if isinstance(dX, (tuple, list)):
+        raise AnswerError("Linear.backward returns several gradients: only dX is returned, accumulate gets the others.")
     for name, parameter, value in ("weight", weight, W), ("bias", bias, b):
         if not torch.equal(parameter, value):
             raise AnswerError(f"Linear.backward changes {name} itself: that is up to the optimizer.")
@@ -307,6 +313,14 @@ def _one_linear(passes, weight, bias, X, W, b, G, printed=False) -> None:
         ("The dX that backward returns", "dX", dX, G @ W),
     ):
         _compare(what, got, right, known[name], columns.get(name, {}))
+
+
+def _check_kept(passes: Passes, method: str, *parameters: Tensor) -> None:
+    if any(a is not b for a, b in zip(_parameters("Linear", passes.module), parameters, strict=True)):
+        raise AnswerError(
+            f"Linear.{method} puts another tensor in the place of a parameter: the optimizer holds the first one, and "
+            "is who changes it."
+        )
 
 
 def _weight_and_bias(module, size_in: int, out: int) -> tuple[Tensor, Tensor]:
@@ -367,6 +381,7 @@ def exercise_5(Tanh) -> str:
             "the gradient from above is multiplied by the output, and not by the slope.": G * Y,
             "the sign within the slope is wrong: it is 1 − y².": G * (Y * Y - 1),
             "that is with 1 + y²; the slope is 1 − y².": G * (1 + Y * Y),
+            "the brackets around 1 − y² are missing.": G - Y * Y,
         }
 
     wrong = {
@@ -384,6 +399,8 @@ def exercise_6(ReLU) -> str:
         return {
             "it asks for the sign of the gradient; the sign of the input is what counts.": G.relu(),
             "it asks for both signs; that of the input alone counts.": G.relu() * (S > 0),
+            "that is the gradient from above, unchanged. (Y >= 0 holds everywhere, Y > 0 does not.)": G,
+            "a comparison comes last in Python: it needs brackets, G * (Y > 0).": (G * S.relu() > 0).double(),
             "it passes what should be stopped, and stops what should pass.": G * (S <= 0),
             "at s = 0 the gradient passes: there the slope is taken as 0, as in PyTorch.": G * (S >= 0),
             "it is multiplied by the output; the slope is 0 or 1.": G * S.relu(),
@@ -416,9 +433,9 @@ def _activation(name: str, answer, function, slope, wrong: Mapping, backward_mis
         _compare(f"{name} of S", passes.forward(S=S), Y, forward, {"expected": Y, "S": S} if not index else {})
         known = {
             "that is the slope alone. Multiply it by the gradient that arrives from above.": slope(S),
+            **backward_mistakes(S, G),
             "that is the gradient from above, unchanged. Multiply it by the slope.": G,
             "the slope is added to the gradient from above; along a path, numbers are multiplied.": G + slope(S),
-            **backward_mistakes(S, G),
             AVERAGED: right / len(S),
             SIGN: -right,
             ZERO: 0 * right,
@@ -579,7 +596,8 @@ def _check_listed(found: list[Tensor], wanted: list[Tensor]) -> None:
     missing = sum(all(one is not other for other in found) for one in wanted)
     if missing and len(found) >= len(wanted):
         raise AnswerError("Sequential.parameters gives copies: give what the layers' own parameters() give.")
-    which = " those of the first layer only" if missing == 2 and found and found[0] is wanted[0] else " not all of them"
+    first = [id(one) for one in found] == [id(one) for one in wanted[:2]]
+    which = " those of the first layer only" if first else " not all of them"
     raise AnswerError(
         f"Sequential.parameters gives {len(found)} tensors, and its layers have {len(wanted)}:"
         f"{which if found else ' ask each layer for its own'}."
@@ -605,6 +623,7 @@ def exercise_8(MSELoss) -> str:
             "the square comes last, after errors up and down have cancelled.": D.mean() ** 2,
             "that is the absolute value, not the square.": D.abs().mean(),
             "that is its root.": right.sqrt(),
+            "that is twice the difference, D * 2; the square is D ** 2.": 2 * D.mean(),
             "it is one number per component: a loss is a single one.": D.square(),
             "it is one number per sample: a loss is a single one.": D.square().mean(1),
             SIGN: -right,
@@ -631,6 +650,7 @@ def exercise_8(MSELoss) -> str:
             "it is twice too large.": 4 * D / M,
             "it is divided by M twice.": 2 * D / M**2,
             "it is the sign alone, which belongs to the absolute value.": D.sign() / M,
+            "it holds squares: the derivative of a square is linear.": 2 * D.square() / M,
             "it is multiplied by the loss: gradients begin here, with 1.": 2 * D / M * right,
             "it is added up over everything: each component has its own.": (2 * D / M).sum(),
             "it is added up over the samples: each component has its own.": (2 * D / M).sum(0),
@@ -679,6 +699,10 @@ def exercise_9(SGD) -> str:
             raise AnswerError("SGD.zero_grad changes the parameters: only their gradients are to be forgotten.")
     other = torch.tensor([1.0])
     other.grad = torch.tensor([1.0])
+    run("SGD.step", _optimizer(SGD, [other], 0.5).step, returns=False)
+    if not _equals(other, torch.tensor([0.5])):
+        raise AnswerError("With another learning rate, the step is not that rate times the gradient: use lr.")
+    other.fill_(1.0)
     one = _optimizer(SGD, [other], 0.5)
     _optimizer(SGD, [torch.tensor([7.0])], 0.25)
     run("SGD.step", one.step, returns=False)
@@ -758,7 +782,7 @@ def exercise_10(train) -> str:
     batches = [(normal(n, 2, seed=i), normal(n, 1, seed=i + 50)) for i, n in enumerate(sizes)]
     network, criterion, optimizer = _fresh()
     given = [(X.clone(), T.clone()) for X, T in batches]
-    called = _counted(network, "backward"), _counted(optimizer, "step")
+    called = _counted(network, "backward"), _counted(optimizer, "step"), _counted(criterion, "backward")
     at_first = [one.clone() for one in network.parameters()]
     arguments = {"network": network, "criterion": criterion, "optimizer": optimizer, "batches": given}
     losses = run("train", train, copies=False, **arguments)
@@ -774,7 +798,7 @@ def exercise_10(train) -> str:
     if numbers.shape == expected.shape:
         print(f"The losses of {len(batches)} batches, in a small network:")
         course.beside(yours=numbers, expected=expected)
-    for method, calls in zip(("network.backward", "optimizer.step"), called, strict=True):
+    for method, calls in zip(("network.backward", "optimizer.step", "criterion.backward"), called, strict=True):
         if not calls:
             still = _all_equal(found, at_first)
             words = "After train the network is as it was" if still else "The parameters change by other means"
@@ -784,6 +808,9 @@ def exercise_10(train) -> str:
         same = numbers.shape == wrong.shape and _equals(numbers, wrong) and not _equals(numbers, expected)
         if _all_equal(found, parameters) and (same or not _all_equal(found, learned)):
             raise AnswerError(words)
+    if len(called[1]) != len(batches):
+        times = f"{len(called[1])} times for {len(batches)} batches"
+        raise AnswerError(f"optimizer.step is called {times}: each batch takes one step.")
     if not _all_equal(found, learned):
         still = "as it was" if _all_equal(found, at_first) else "not what one step for each batch makes of it"
         raise AnswerError(
@@ -804,6 +831,10 @@ def _counted(thing, method: str) -> list:
     calls, function = [], getattr(thing, method)
 
     def counted(*arguments):
+        if arguments and getattr(arguments[0], "shape", None) == ():
+            raise AnswerError(
+                "network.backward gets the loss, a number: it needs the gradient, which criterion.backward() returns."
+            )
         calls.append(method)
         return function(*arguments)
 
@@ -900,6 +931,10 @@ def exercise_11(slopes) -> str:
             "all components are moved at once: move one, and leave the others.": right.sum() + 0 * right,
             ZERO: 0 * right,
         }
+        factor = float((values * right).sum() / right.square().sum())
+        if 0 < abs(factor) < 1e-4 and (values - factor * right).abs().max() < 1e-2 * values.abs().max():
+            size = f"{factor:.0e} times the right ones"
+            raise AnswerError(f"The slopes of {words} are {size}: does the division need brackets, / (2 * h)?")
         for said, mistake in mistakes.items():
             if (values - mistake).abs().max() <= 1e-4 * max(1.0, float(mistake.abs().max())) and index != 3:
                 raise AnswerError(f"The slopes of {words}: {said}")

@@ -63,7 +63,8 @@ def exercise_1(cross_entropy) -> str:
             right = scores.logsumexp(0) - scores[target]
             if not got.isfinite().all():
                 raise AnswerError(f"{what} is {got.flatten()[0].item():g}: {_overflow(cross_entropy, scores, target)}")
-            expect(what, got, right)
+            if (got - right).abs().max() > 1e-6:  # next to nothing is right where this is rounded to 0
+                expect(what, got, right)
     return "And 1000 is no problem for it."
 
 
@@ -123,7 +124,7 @@ def exercise_2(softmax) -> str:
 @any_precision
 def exercise_3(fold) -> str:
     names = ("weight", "bias", "mean", "variance", "gamma", "beta", "eps")
-    for index, (out, channels, size) in enumerate([(3, 2, 2), (2, 2, 2), (4, 1, 3)]):
+    for index, (out, channels, size) in enumerate([(2, 2, 2), (3, 2, 2), (4, 1, 3)]):
         weight, bias, mean, gamma, beta = (
             normal(*shape, seed=10 * index + n) for n, shape in enumerate([(out, channels, size, size), *4 * [(out,)]])
         )
@@ -132,6 +133,8 @@ def exercise_3(fold) -> str:
         got = run("fold", fold, **dict(zip(names, values)))
         if not isinstance(got, (tuple, list)) or len(got) != 2:
             raise AnswerError("fold should return two tensors, the new weight and the new bias.")
+        if all(getattr(one, "shape", None) == other.shape for one, other in zip(got, (bias, weight))):
+            raise AnswerError("fold should return the weight first, and then the bias.")
         factor = gamma / (variance + eps).sqrt()
         wrong = {
             "the square root is missing": gamma / (variance + eps),

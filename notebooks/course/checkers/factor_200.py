@@ -172,7 +172,11 @@ def _accumulated(accumulate, sizes: tuple[int, ...], outputs: int) -> None:
         "each chunk is weighted twice.": sum(share * part for share, part in zip(shares, weighted)),
         "the sign is wrong. Are prediction and target exchanged?": -expected,
         "each chunk is multiplied by the number of chunks: what share does it have?": len(sizes) * sum(parts),
-        "the factor 2 of the square's derivative is missing.": expected / 2,
+        "it is half of the right one. Is the square's factor 2 there, and is each share one of samples?": expected / 2,
+        "the last chunk is missing.": sum(weighted[:-1]) if weighted[1:] else 0 * expected,
+        "each chunk is divided by its own length: weight it with its share of the samples.": sum(
+            part / size for size, part in zip(sizes, parts)
+        ),
         "it is all zero: zero_grad stands after the loop, or the factor is 0.": 0 * expected,
     }
     stale = close(got - 1, expected) or any(close(got - 1, wrong) for wrong in mistakes.values())

@@ -31,8 +31,8 @@ def exercise_1(parameters) -> str:
 
 @any_precision
 def exercise_2(linear_columns) -> str:
-    # First a square case: with as many samples as neurons, shapes do not tell along which dimension b was added.
-    for index, (size_in, out, samples) in enumerate([(3, 2, 2), (3, 2, 4), (3, 3, 3), (4, 5, 1)]):
+    # First all sizes are equal, so that a wrong product gives numbers rather than an exception.
+    for index, (size_in, out, samples) in enumerate([(3, 3, 3), (3, 2, 2), (3, 2, 4), (4, 5, 1)]):
         seeds = range(3 * index, 3 * index + 3)
         X, W, b = (normal(*size, seed=s) for size, s in zip([(size_in, samples), (out, size_in), (out,)], seeds))
         expected = W @ X + b[:, None]
@@ -48,13 +48,30 @@ def exercise_2(linear_columns) -> str:
             mistakes[words] = W @ X + b
         if samples == out == size_in:
             mistakes["W is transposed, though it has the shape (out, in) as before."] = W.T @ X + b[:, None]
-            mistakes["the factors are exchanged: the summed index i must stand in the middle."] = X @ W + b[:, None]
+            exchanged = "the factors are exchanged: the summed index i must stand in the middle."
+            mistakes |= {exchanged: X @ W + b[:, None], exchanged + " And b belongs to the rows.": X @ W + b}
+            mistakes["that is the layer for samples as rows; here they are columns."] = X @ W.T + b
+            product = "it is multiplied number by number: a product of matrices is @."
+            mistakes |= {product: W * X + b[:, None], product + " And b belongs to the rows.": W * X + b}
         got = run("linear_columns", linear_columns, X=X, W=W, b=b)
         expect(f"S for {samples} samples of {size_in} inputs and {out} neurons", got, expected, mistakes)
     return "Nothing is transposed: the summed index already stands in the middle."
 
 
-EXPONENTIALS = {"exp", "exp2", "expm1", "sigmoid", "expit", "logsigmoid", "softmax", "softplus", "logaddexp", "math.e"}
+EXPONENTIALS = {
+    "exp",
+    "exp2",
+    "expm1",
+    "sigmoid",
+    "expit",
+    "logsigmoid",
+    "softmax",
+    "softplus",
+    "logaddexp",
+    "sinh",
+    "cosh",
+    "math.e",
+}
 OPERATIONS = EXPONENTIALS | {"logsumexp", "silu", "glu", "gelu", "elu", "mish", "rpow"}
 """What an exponential can be called, in a learner's code and among PyTorch's functions."""
 

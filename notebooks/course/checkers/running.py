@@ -422,13 +422,19 @@ def _equal(a, b) -> bool:
 
 _OURS = {"diy", "gradcheck", "course", "playground", "experiments", "bugs"}
 
+_OF_MANY = (
+    "`if`, `and` and `or` ask about one number: use torch.where or &, and `is None` where a tensor may be missing"
+)
+
 _HINTS = {
     "does not require grad": "diy keeps no graph for autograd; a step has model.backward(criterion.backward())",
     "only one element tensors": "it works for a single number, and gets a tensor of many: use PyTorch's functions",
     "only 0-dimensional arrays": "it works for a single number, and gets a tensor of many: use PyTorch's functions",
     "can only be converted": "it works for a single number, and gets a tensor of many: use PyTorch's functions",
-    "Boolean value of Tensor": "`if` asks about a single number; torch.where asks about each of many",
-    "truth value of an array": "`if` asks about a single number; torch.where asks about each of many",
+    "Boolean value of Tensor": _OF_MANY,
+    "truth value of an array": _OF_MANY,
+    "name 'math' is not defined": "`import math` comes first",
+    "name 'np' is not defined": "`import numpy as np` comes first",
     "bitwise_xor": "a power is **, not ^",
     "maximum recursion": "it calls itself without end",
     "positional argument": "compare how it is defined with how it is called",
