@@ -9,7 +9,6 @@ from functools import cache, wraps
 from types import ModuleType
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from gradcheck import check_gradients
@@ -170,6 +169,8 @@ def side_by_side(diy: ModuleType, circle: ModuleType) -> Iterator[str]:
 @cache
 def handwritten() -> tuple[Tensor, Tensor]:
     """Images of handwritten digits, (1797, 1, 8, 8), and what they show."""
+    from sklearn.datasets import load_digits  # not above: it takes a second, and only "training" needs it
+
     images, digits = load_digits(return_X_y=True)
     return torch.as_tensor(images, dtype=torch.float32).view(-1, 1, 8, 8) / 16, torch.as_tensor(digits)
 

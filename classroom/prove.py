@@ -24,9 +24,12 @@ REFERENCE = (ROOT / "diy.py").read_text(encoding="utf-8")
 SCOPE = [item for item in ITEMS if item.stage <= 5]
 
 
+parsed = functools.cache(ast.parse)
+
+
 def rewritten(functions: dict[str, str], before: str = "", source: str = REFERENCE) -> str:
     """Return the reference with some functions written anew, "Linear.forward" -> its text; `before` precedes Linear."""
-    tree, lines = ast.parse(source), source.splitlines(keepends=True)
+    tree, lines = parsed(source), source.splitlines(keepends=True)
     edits = []
     for name, text in functions.items():
         *owner, function = name.split(".")
