@@ -1,8 +1,7 @@
 """Make the student edition: diy.py with gaps, a check for students to run, and the statement.
 
-What is left out follows from the formula numbers: a function that states a formula of a handed-out stage loses its body
-and the text of the formula, but keeps its name, arguments, shapes and input checks. Classes of later stages are left
-out.
+The formula numbers decide what is left out: a function that states a formula of a handed-out stage loses its body and
+the text of the formula, but keeps its name, arguments, shapes and input checks. Classes of later stages are left out.
 """
 
 import argparse
@@ -55,7 +54,7 @@ def student_source(source: str, stages: Collection[int], solved: Collection[int]
             own = lines[function.body[0].end_lineno : function.end_lineno] if marked else []
             edits.append(_gap(function, formulas, min(numbers & wanted or numbers), own))
             gaps.add(name)
-    edits += [  # other names for what is left out
+    edits += [  # aliases of what is left out
         (node.lineno, node.end_lineno, [])
         for node in tree.body
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name) and node.value.id in left_out
@@ -67,12 +66,12 @@ def student_source(source: str, stages: Collection[int], solved: Collection[int]
     for name in left_out:  # in lists of names, and in loops over classes
         text = re.sub(rf'(?:, "{name}"|"{name}", )', "", text)
         text = re.sub(rf"(?:, {name}\b(?=[,:)\]])|\b{name}, )", "", text)
-    text = re.sub(r"^(for \w+ in )([A-Z]\w*):", r"\1[\2]:", text, flags=re.MULTILINE)  # of several, one is left
-    for name in gaps:  # what is stated elsewhere as well, such as at the top
+    text = re.sub(r"^(for \w+ in )([A-Z]\w*):", r"\1[\2]:", text, flags=re.MULTILINE)  # only one of several is left
+    for name in gaps:  # formulas that are also stated elsewhere, such as at the top
         for stated in re.findall(r"\(F\d+\) (\S+ = [^,.;:\n]+)[,.]", ast.get_docstring(found[name][0]) or ""):
             text = text.replace(stated, stated.split(" = ")[0])
     text = re.sub(r"\n{4,}", "\n\n\n", text)
-    return re.sub(r"# -{50,}\n# [IV]+\. [^\n]*\n\s*(?=# -{50,}\n# [IV]+\. )", "", text)  # a part without contents
+    return re.sub(r"# -{50,}\n# [IV]+\. [^\n]*\n\s*(?=# -{50,}\n# [IV]+\. )", "", text)  # a part with nothing in it
 
 
 def _start(node: ast.AST) -> int:
@@ -133,8 +132,8 @@ def statement(stages: Collection[int], solved: Collection[int]) -> str:
 
 `diy.py` is a framework with gaps. Each gap names its stage and the numbers of its formulas, which the lecture and
 the notebooks derive; its docstring says what comes in and what goes out. Fill in the gaps in the order of the stages.
-Keep names and arguments; how you compute is up to you: loops, matrix products or NumPy, with `remember` and `recall`
-or attributes of your own. Results from PyTorch's automatic differentiation or `torch.nn` do not count.
+Keep the names and arguments; how you compute is up to you: loops, matrix products or NumPy, with `remember` and
+`recall` or attributes of your own. Results from PyTorch's automatic differentiation or `torch.nn` do not count.
 {given}
     pip install torch
     python grade.py diy.py            # checks what you have, stage by stage; as often as you like
@@ -145,8 +144,8 @@ The notebooks derive the formulas, and check what you have written. To use them:
     pip install jupyterlab matplotlib scikit-learn
     jupyter lab
 
-Your teacher's grader asks the same questions with other numbers. No mistake costs you twice: each stage is judged as if
-the others were right. Only the last item, a network that learns, needs everything.
+Your teacher's grader asks the same questions with other numbers. It judges each class as if the others were right, so
+that a mistake in one costs nothing in another. Only the network that learns, in stage 5, needs everything.
 {chr(10).join(rows)}
 """
 
@@ -188,7 +187,7 @@ def write_free(out: Path) -> list[Path]:
 
 def _write(out: Path, files: dict[str, str], settings: dict[str, Any]) -> list[Path]:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} is not empty: choose a new folder")
+        raise FileExistsError(f"{out} is not an empty folder: choose a new folder")
     files["grade.py"] = (
         '"""Check what you have written, stage by stage: python grade.py"""\n\n'
         "from selfcheck.selfcheck import main\n\n"
@@ -222,7 +221,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--free", action="store_true", help="students design their own framework, as in 2019, and write an adapters.py"
     )
     parser.add_argument(
-        "--nbgrader", action="store_true", help="a source notebook for nbgrader, whose folder source/NAME is --out"
+        "--nbgrader", action="store_true", help="write a source notebook for nbgrader; --out is its folder source/NAME"
     )
     options = parser.parse_args(arguments)
     try:

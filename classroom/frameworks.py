@@ -610,4 +610,4 @@ MISTAKES: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
         changed(("return [(self.w, self.dw), (self.b, self.db)]", "return []")), ("parameters",), "gives no tensor"
     ),
 }  # fmt: skip
-"""A framework with one mistake, beginnings of the items that it may cost, and words of the reason."""
+"""A framework with one mistake, the beginnings of the items that it may cost, and words of the reason."""

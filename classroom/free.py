@@ -2,7 +2,7 @@
 
 What the assignment leaves open costs nothing: weights of shape (in, out) or (out, in), biases (out,), (1, out) or
 (out, 1), samples as columns or one by one, gradients that are added or replaced, what a list of parameters looks like,
-and by what a loss divides. What does cost points is a gradient that is not the derivative of what forward returns.
+and what a loss divides by. What does cost points is a gradient that is not the derivative of what forward returns.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from classroom.items import Ask, Item, away_from_zero, randn, slopes
 from classroom.judge import WrongError, same, unchanged
 
 TOLERANCE = 1e-4  # the numbers are float32, as in the assignment
-SAMPLES = 7  # a number that no other dimension has, as in what follows: shapes tell what a tensor is
+SAMPLES = 7  # unlike every other dimension, here and below, so that its shape tells what a tensor is
 
 ADAPTERS = '''"""How to use your framework: the grader imports this file. Change whatever is different in yours."""
 
@@ -60,14 +60,14 @@ Hand in a folder with
   prints the loss during training, and the errors on both sets at the end;
 - a report of two or three pages.
 
-Whether weights are (in, out) or (out, in), whether gradients are added or replaced, and by what the loss is divided
-is up to you. But `backward` must be the derivative of what `forward` returns: a loss that is divided by 200 has a
+Whether weights are (in, out) or (out, in), whether gradients are added or replaced, and what the loss is divided by
+are up to you. But `backward` must return the derivative of what `forward` returns: a loss that is divided by 200 has a
 gradient that is divided by 200.
 
     pip install torch
     python grade.py        # in this folder; checks what you have, as often as you like
 
-## What gives points
+## Points
 
 """
 
@@ -174,8 +174,8 @@ def _gradient(words: str, reply: dict, layers: Layers, layer: int, kind: str, ex
             if any(
                 math.isclose(float(v), float(e), rel_tol=1e-3) for v in ones for e in (expected.mean(), expected.sum())
             ):
-                raise WrongError(f"{words} is one number for all")
-            raise WrongError(f"{words} is not found: parameters(module) gives no second tensor of its shape")
+                raise WrongError(f"{words} is one number for all components")
+            raise WrongError(f"{words} is not found: parameters(module) gives nothing of its shape but the {kind}")
         reasons = []
         for got in found:
             for times in range(number + 1):
@@ -189,7 +189,7 @@ def _gradient(words: str, reply: dict, layers: Layers, layer: int, kind: str, ex
             break
         else:
             if number:
-                raise WrongError(f"{words}: a second backward neither replaces it nor adds to it: {reasons[0]}")
+                raise WrongError(f"{words}: a second backward must replace it or add to it: {reasons[0]}")
             raise reasons[0]
 
 
@@ -280,7 +280,7 @@ def _divisors(samples: int, outputs: int) -> dict[str, float]:
 def _reported(reply: dict, total: Tensor, samples: int, outputs: int) -> set[str]:
     value = reply["value"]
     if not isinstance(value, Tensor) or value.numel() != 1 or not value.isfinite().all():
-        raise WrongError(f"the loss is no number: it has the shape {tuple(getattr(value, 'shape', ()))}")
+        raise WrongError(f"the loss must be a finite number, got {getattr(value, 'tolist', lambda: value)()}")
     return {
         name
         for name, divisor in _divisors(samples, outputs).items()
@@ -297,8 +297,8 @@ def loss_value(ask: Ask, generator: torch.Generator) -> None:
         if not names:
             value = float(reply["value"])
             raise WrongError(
-                f"the loss is not a squared error, summed or divided by the number of samples or components: for "
-                f"{samples} samples of {outputs} numbers it is {value:.6g}, where the sum is {float(total):.6g}"
+                "the loss is not a squared error, summed or divided by the number of samples or components: for "
+                f"{samples} samples of {outputs} numbers it is {value:.6g}, the sum {float(total):.6g}"
             )
         unchanged("the loss", "the prediction", reply["prediction_after"], prediction)
 
@@ -330,9 +330,9 @@ def tells_parameters(ask: Ask, generator: torch.Generator) -> None:
     if not reply["told"]:
         raise WrongError("parameters(module) gives no tensor for a Linear: no optimizer could change it")
     if not layers.found[0][1]:
-        raise WrongError("no bias is among the parameters of a Linear: a tensor of 3 numbers for 3 outputs")
+        raise WrongError("the parameters of a Linear must include its bias: for 3 outputs, a tensor of 3 numbers")
     if not layers.gradients(reply["after"][0], 0, "weight") or not layers.gradients(reply["after"][0], 0, "bias"):
-        raise WrongError("after backward, not every parameter of a Linear comes with a gradient of the same shape")
+        raise WrongError("after backward, every parameter of a Linear must come with a gradient of its shape")
     reply, layers, _, _ = _layer(ask, generator, [4, 5, 3], times=0)
     if not reply["told"] or any(not biases for _, biases in layers.found):
         raise WrongError("parameters(Sequential) does not give the parameters of all layers")
@@ -344,12 +344,15 @@ def learns(ask: Ask, generator: torch.Generator) -> None:
     inside, truth = ((points.square().sum(1) < 2 / math.pi).long() for points in (x, test))
     spec = {"seed": 1, "epochs": 40, "input": x, "target": torch.eye(2)[inside], "test": test}
     errors = []
-    for rate in (0.001, 0.0002, 0.02):  # first weights are the framework's own, and may want another one
+    for rate in (0.001, 0.0002, 0.02):  # the first weights are the framework's own, and may need another rate
         output = ask("own_training", {**spec, "lr": rate})["output"]
         errors.append((output.argmax(1) != truth).double().mean().item() if output.isfinite().all() else 1.0)
         if errors[-1] < 0.15:
             return
-    raise WrongError(f"after 40 epochs it errs on {min(errors):.0%} of the test points, with the best of three rates")
+    raise WrongError(
+        f"at the best of three learning rates, it labels {min(errors):.0%} of the test points wrongly after training, "
+        "expected less than 15%"
+    )
 
 
 def _item(stage: int, points: int, what: str, owner: str | None, test: Callable) -> Item:

@@ -3,8 +3,8 @@
     python -m classroom.grade submissions --out graded
     python -m classroom.grade --prove
 
-A submission is a file NAME.py, or a folder NAME with a diy.py in it; with --free, a folder NAME with an adapters.py. An
-interrupted grading goes on where it stopped.
+A submission is a file NAME.py, or a folder NAME with a diy.py in it; with --free, a folder NAME with an adapters.py.
+After an interruption, the same command resumes where it stopped.
 """
 
 import argparse
@@ -35,9 +35,7 @@ from experiments.results import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 SANDBOXES = ("bwrap", "docker", "user", "none")
-WARNING = (
-    "**Without a sandbox, students' code runs as you, on your files and your network.** Only for code that you trust."
-)
+WARNING = "Without a sandbox, students' code runs as you, on your files and your network: only for code that you trust."
 
 
 def submissions(folder: Path, free: bool = False) -> dict[str, Path]:
@@ -51,12 +49,12 @@ def submissions(folder: Path, free: bool = False) -> dict[str, Path]:
     for directory in sorted(path for path in folder.iterdir() if path.is_dir()):
         files = [path for path in sorted(directory.rglob(wanted)) if "selfcheck" not in path.parts]
         if len(files) > 1:
-            raise ValueError(f"{directory} has {len(files)} files {wanted}: keep only the one that counts")
+            raise ValueError(f"{directory} has {len(files)} files named {wanted}: keep only the one that counts")
         if files:
             found[directory.name] = files[0]
     if not found:
-        what = "a folder NAME with an adapters.py" if free else "NAME.py, or a folder NAME with a diy.py"
-        raise ValueError(f"{folder} has no submissions: a submission is {what} in it")
+        what = "a folder NAME with an adapters.py" if free else "a file NAME.py, or a folder NAME with a diy.py"
+        raise ValueError(f"{folder} has no submissions: each is {what} in it")
     return found
 
 
@@ -105,7 +103,7 @@ def grade_all(
             except BaseException as error:
                 pool.shutdown(cancel_futures=True, wait=False)
                 if isinstance(error, KeyboardInterrupt):
-                    print("\nstopping: what has begun is finished first, a minute at most", file=sys.stderr)
+                    print("\nstopping: what has begun is finished first, in a minute at most", file=sys.stderr)
                 raise
     finally:
         while not workers.empty():
@@ -157,12 +155,12 @@ def gradescope(grade: Grade) -> dict:
 
 
 def one_for_gradescope(folder: Path, out: Path, items: Sequence[Item], sandbox: str, free: bool) -> int:
-    """Grade the only submission in a folder, and write Gradescope's results.json; errors go there, too."""
+    """Grade the only submission in a folder, and write Gradescope's results.json; errors go there as well."""
     try:
         wanted = "adapters.py" if free else "diy.py"
         paths = [path for path in sorted(folder.rglob(wanted)) if "selfcheck" not in path.parts]
         if len(paths) != 1:
-            raise ValueError(f"hand in one file {wanted}: there are {len(paths)}")
+            raise ValueError(f"hand in exactly one file named {wanted}, got {len(paths)}")
         source = own_files(paths[0]) if free else paths[0].read_text(encoding="utf-8")
         worker = Worker(sandbox)
         try:
@@ -193,7 +191,7 @@ def write(grades: Sequence[Grade], out: Path) -> list[Path]:
         files[out / "students" / f"{grade.name}.md"] = page(grade).encode()
         files[out / "students" / f"{grade.name}.html"] = as_html(grade).encode()
         files[out / "gradescope" / f"{grade.name}.json"] = json.dumps(gradescope(grade), indent=1).encode()
-    rows = [["name", *(title(s).split(":")[0] for s in stages), "points", "of", "to look at", "seconds"]]
+    rows = [["name", *(title(s).split(":")[0] for s in stages), "points", "of", "worth a look", "seconds"]]
     for grade in grades:
         per_stage = [sum(o.got for o in grade.outcomes if o.stage == s) for s in stages]
         looks = "; ".join(grade.flags)
@@ -201,7 +199,7 @@ def write(grades: Sequence[Grade], out: Path) -> list[Path]:
     table = out / "grades.csv"
     out.mkdir(parents=True, exist_ok=True)
     with table.open("w", encoding="utf-8", newline="") as file:
-        # A cell that begins like a formula is one for a spreadsheet, and names are what students chose.
+        # Students choose the names, and a spreadsheet computes whatever begins like a formula.
         csv.writer(file).writerows(
             [[f"'{c}" if str(c).startswith(("=", "+", "-", "@")) else c for c in row] for row in rows]
         )
@@ -214,7 +212,7 @@ def write(grades: Sequence[Grade], out: Path) -> list[Path]:
     lines.append("## The commonest mistakes\n")
     lines += [f"- {count} of {len(grades)}: {what}: {reason}" for (what, reason), count in common] or ["- none"]
     flagged = [grade for grade in grades if grade.flags]
-    lines.append("\n## To look at yourself\n")
+    lines.append("\n## Worth a look\n")
     lines += [f"- {grade.name}: {'; '.join(grade.flags)}" for grade in flagged] or ["- nothing"]
     if common:
         lines.append("\n![How many submissions made each of the commonest mistakes](mistakes.png)")
@@ -267,7 +265,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--gradescope",
         action="store_true",
-        help="inside a Gradescope container: one submission, into --out as its results.json",
+        help="in a Gradescope container: grade the one submission, and write --out as its results.json",
     )
     parser.add_argument("--prove", action="store_true", help="grade known solutions, mistakes and attacks")
     options = parser.parse_args(arguments)
@@ -281,7 +279,8 @@ def main(arguments: list[str] | None = None) -> int:
         command = ["docker", "image", "inspect", IMAGE]
         if not shutil.which("docker") or subprocess.run(command, capture_output=True).returncode:
             parser.error(
-                f"docker has no image {IMAGE}: docker build -t {IMAGE} classroom/gradescope, or another --sandbox"
+                f"docker, or its image {IMAGE}, was not found: run docker build -t {IMAGE} classroom/gradescope, "
+                "or choose another --sandbox"
             )
     if options.sandbox == "bwrap":
         trial = subprocess.run(
@@ -303,7 +302,7 @@ def main(arguments: list[str] | None = None) -> int:
         items = [item for item in ITEMS if item.stage in stages] + fresh_items(options.modules)
         items = FREE if options.free else items
         if options.submissions is None:
-            parser.error("which folder? python -m classroom.grade FOLDER")
+            parser.error("name the folder of the submissions: python -m classroom.grade FOLDER")
         if not options.submissions.is_dir():
             parser.error(f"{options.submissions} is not a folder")
         if options.gradescope:
@@ -312,14 +311,14 @@ def main(arguments: list[str] | None = None) -> int:
         grades = grade_all(files, items, options.out, options.sandbox, options.jobs)
         written = write(grades, options.out)
     except KeyError as error:
-        parser.error(f"there is no module {error} for this year; see classroom/fresh.py")
+        parser.error(f"argument --modules: there is no {error}; classroom/fresh.py has the names")
     except (ValueError, OSError) as error:
         parser.error(str(error))
     except KeyboardInterrupt:
         print("\ninterrupted; finished grades are kept, and the same command resumes", file=sys.stderr)
         return 130
     for grade in grades:
-        print(f"{grade.points:>5} of {grade.possible}  {grade.name}" + ("  (to look at)" if grade.flags else ""))
+        print(f"{grade.points:>5} of {grade.possible}  {grade.name}" + ("  (worth a look)" if grade.flags else ""))
     print(f"\nwritten: {written[0]}, with summary.md, students/ and gradescope/ beside it")
     return 0
 

@@ -1,7 +1,7 @@
 """The items of the assignment: what is asked, for how many points, and the test. PyTorch, in float64, is the oracle.
 
-A test gets `ask`, which has the submission compute something, and a generator for its numbers. It returns a sentence
-about what is wrong, or nothing. None of it knows how the framework under test works inside.
+A test gets `ask`, which has the submission compute something, and a generator for its numbers. It raises a WrongError
+whose message says what is wrong, or returns. No test knows how the framework works inside.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ class Item:
         stage: 0 for this year's modules.
         points: all or nothing.
         formulas: ledger numbers.
-        what: is asked.
+        what: the item in words.
         owners: the classes and functions of diy.py that it tests; all others may come from the reference. None for an
             item that needs the whole submission.
         test: see above.
@@ -65,7 +65,7 @@ def randn(generator: torch.Generator, *shape: int) -> Tensor:
 
 
 def away_from_zero(generator: torch.Generator, *shape: int) -> Tensor:
-    """Numbers between which and the kink of ReLU there is room."""
+    """Random numbers that stay at least 0.1 away from ReLU's kink."""
     x = randn(generator, *shape)
     return x.sign() * (x.abs() + 0.1)
 
@@ -99,7 +99,7 @@ def forward(ask: Ask, spec: dict[str, Any], x: Tensor, **more: Any) -> None:
 
 @torch.no_grad()
 def other_outputs(spec: dict[str, Any], network: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """What comes out of a module that does nothing or the same twice, of a layer without its bias, and of a network
+    """What comes out of a module that does nothing, or its work twice; of a layer without its bias; and of a network
     whose modules are not called as they should be."""
     found = {"it is the input, unchanged": x}
     with contextlib.suppress(RuntimeError):  # sizes that do not fit
@@ -138,9 +138,7 @@ def backward(ask: Ask, spec: dict[str, Any], x: Tensor, generator: torch.Generat
     count = 1 if only == "input" else times
     words = "∂ℓ/∂(input)" if only == "input" else f"the gradient of {only}"
     if reply["forward_calls"]:
-        raise WrongError(
-            f"backward calls forward {reply['forward_calls']} times: write out the formula, not differences"
-        )
+        raise WrongError("backward calls forward: write out the formula instead of taking differences")
 
     def others() -> dict[str, Tensor]:
         first, last = torch.zeros_like(above), torch.zeros_like(above)
@@ -169,7 +167,7 @@ def backward(ask: Ask, spec: dict[str, Any], x: Tensor, generator: torch.Generat
 
 
 def other_ways(network: nn.Sequential, x: Tensor, above: Tensor) -> dict[str, Tensor]:
-    """What comes back through the modules of a network in another order than the right one."""
+    """What comes back through the modules of a network in a wrong order."""
     ways = []
     for module in network:
         own = x.clone().requires_grad_()
@@ -207,8 +205,8 @@ def slopes(name: str, s: Tensor, above: Tensor) -> dict[str, Tensor]:
         "the output is used in place of the slope": above * x,
         "brackets are missing": above - (1 - right),
         "the slope is added, not multiplied": above + right,
-        "the slope is multiplied twice": above * right.square(),
-        "the slope looks at the sign of the gradient from above, not of the input": above * slope(above),
+        "the slope is multiplied in twice": above * right.square(),
+        "the slope depends on the sign of the gradient from above, not of the input": above * slope(above),
     }
     # Where the slope is a polynomial of the output, as in Tanh and Sigmoid: that polynomial, at the input.
     powers = torch.stack([x**0, x, x**2], -1).flatten(0, -2)
@@ -239,15 +237,15 @@ def xavier(ask, generator):
     expected = math.sqrt(2 / 300)
     for reply in weights:
         w = reply["weight"]
-        spread("weights of a layer of 200 inputs and 100 outputs", w, expected, 200, 100)
+        spread(w, expected, 200, 100)
         if abs(w.mean().item()) > 5 * expected / math.sqrt(w.numel()):
             raise WrongError(f"the mean of the weights is {w.mean():.4f}, expected 0")
         # Of numbers drawn from a normal distribution, 4.6 % lie beyond two deviations; from a uniform one, none.
         if not 0.03 < (w.abs() > 2 * expected).double().mean() < 0.06:
-            raise WrongError("the weights are not normally distributed")
+            raise WrongError("the weights are not normally distributed, as they should be")
         same("the bias", reply["bias"], torch.full((100,), 0.01, dtype=torch.float64))
     if torch.equal(weights[0]["weight"], weights[1]["weight"]):
-        raise WrongError("two layers start with the same weights")
+        raise WrongError("two layers start with the same weights, which should be random")
 
 
 @item(1, 3, "F7", "ReLU forward", "ReLU")
@@ -271,8 +269,8 @@ def sequential_forward(ask, generator):
     forward(ask, {"layers": layers[:1]}, randn(generator, 2, 3))
 
 
-def spread(what: str, w: Tensor, expected: float, n_in: int, n_out: int) -> None:
-    """Compare a standard deviation; of 20,000 numbers it is known to half a percent."""
+def spread(w: Tensor, expected: float, n_in: int, n_out: int) -> None:
+    """Compare the standard deviation of weights; from 20,000 of them it is known to half a percent."""
     std = w.std().item()
     if abs(std / expected - 1) < 0.03:
         return
@@ -291,7 +289,10 @@ def spread(what: str, w: Tensor, expected: float, n_in: int, n_out: int) -> None
     }
     names = [words for words, value in others.items() if abs(std - value) < 0.03 * value + 1e-9]
     hint = f": {names[0]}" if names else ""
-    raise WrongError(f"{what} spread by {std:.4f}, expected {expected:.4f}{hint}")
+    raise WrongError(
+        f"with {n_in} inputs and {n_out} outputs, the standard deviation of the weights is {std:.4f}, "
+        f"expected {expected:.4f}{hint}"
+    )
 
 
 # Stage 2
@@ -351,12 +352,12 @@ def accumulates(ask, generator):
     gradients = [randn(generator, 2, 3) for _ in range(3)]
     reply = ask("accumulate", {**linear(generator, 3, 2), "gradients": gradients})
     for count in range(1, 4):
-        words = "the gradient after " + ("one backward" if count == 1 else f"{count} backwards")
+        words = "the gradient after " + ("one backward pass" if count == 1 else f"{count} backward passes")
         others = {"only the last one counts, but they should add up": gradients[count - 1]}
         others |= {"only the first one counts, but they should add up": gradients[0]} if count > 1 else {}
         same(words, reply["sums"][count - 1], sum(gradients[:count]), alternatives=lambda others=others: others)
     for got, given in zip(reply["gradients_after"], gradients):
-        unchanged("accumulate", "the gradient that it got", got, given)
+        unchanged("accumulate", "the gradient that it is given", got, given)
 
 
 def linear_backward(only: str):
@@ -420,7 +421,7 @@ def path(kind: str, parameters: list[Tensor], gradients: list[list[Tensor]], sch
 
 
 def other_settings(kind: str, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What a mistake in a step would have been with the right step: other settings."""
+    """Settings with which a right step gives what each mistake would give."""
     found = {"the step goes uphill": {"lr": -settings["lr"]}, "the learning rate is not used": {"lr": 1.0}}
     if decay := settings.get("weight_decay"):
         found["weight decay is not used"] = {"weight_decay": 0.0}
@@ -436,10 +437,10 @@ def other_settings(kind: str, settings: dict[str, Any]) -> dict[str, dict[str, A
             found["Nesterov's step is taken where it is not asked for"] = {"nesterov": True}
         else:
             found["dampening is not used"] = {"dampening": 0.0}
-        found["the gradient enters with 1 − momentum"] = {**plain, "dampening": momentum}
+        found["the gradient is multiplied by 1 − momentum"] = {**plain, "dampening": momentum}
     if kind == "Adam":
         one, two = settings["betas"]
-        found["the two betas are exchanged"] = {"betas": (two, one)}
+        found["the two betas are swapped"] = {"betas": (two, one)}
         found["as if both betas were β₁"] = {"betas": (one, one)}
         found["as if both betas were β₂"] = {"betas": (two, two)}
     return {words: changed for words, changed in found.items() if {**settings, **changed} != settings}
@@ -457,7 +458,7 @@ def steps(ask: Ask, generator: torch.Generator, kind: str, schedule: dict, setti
         before = reply["steps"][number - 1] if number else parameters
         for index, (p, got) in enumerate(zip(expected, reply["steps"][number])):
             if torch.equal(got, before[index]):
-                raise WrongError(f"step {number + 1} changes nothing")
+                raise WrongError(f"step {number + 1} leaves a parameter as it was: it must change them all, in place")
 
             def others(number: int = number, index: int = index) -> dict[str, Tensor]:
                 return {
@@ -496,12 +497,12 @@ def dropout_forward(ask, generator):
     for seed in (1, 2):
         output = ask("layer", {"class": "Dropout", "args": [0.3], "input": x, "mask_seed": seed})["output"]
         if output.shape != x.shape:
-            raise WrongError(f"the output has the shape {tuple(output.shape)}, the input {tuple(x.shape)}")
+            raise WrongError(f"the output has the shape {tuple(output.shape)}, expected the input's, {tuple(x.shape)}")
         zero = output == 0
         share = zero.double().mean().item()
         if abs(share - 0.3) > 0.02:  # 20,000 components: the share is known to 0.003
             hint = ": p is the probability of zeroing, not of keeping" if abs(share - 0.7) < 0.02 else ""
-            raise WrongError(f"with p = 0.3, {share:.2f} of the components are zero{hint}")
+            raise WrongError(f"with p = 0.3, {share:.0%} of the components are zero{hint}")
         ratio = (output / x)[~zero]
         others = {
             "it is not divided by 1 − p": 1.0,
@@ -516,7 +517,7 @@ def dropout_forward(ask, generator):
         same("a component that is kept, relative to the input", ratio, torch.full_like(ratio, 1 / 0.7))
         rows, columns = zero.double().mean(1), zero.double().mean(0)
         if min(rows.std(), columns.std()) < 1e-3 or max(rows.std(), columns.std()) > 0.2:
-            raise WrongError("components are not dropped one by one: whole samples or columns go together")
+            raise WrongError("components must be dropped one by one: whole samples or columns are dropped together")
         masks.append(zero)
     if torch.equal(*masks):
         raise WrongError("every call drops the same components")
@@ -556,7 +557,8 @@ def learns(ask, generator):
     # Over 20 seeds, the reference errs on 1 to 5 %.
     if not error < 0.15:
         raise WrongError(
-            f"after 40 epochs it errs on {error:.0%} of the test points; loss {first:.3f} at first, {last:.3f} at last"
+            f"after 40 epochs it labels {error:.0%} of the test points wrongly, expected less than 15%; the loss was "
+            f"{first:.3f} in the first epoch and {last:.3f} in the last"
         )
 
 
@@ -626,7 +628,7 @@ def he(ask, generator):
     expected = math.sqrt(2 / 200)
     if not torch.equal(reply["weight"], reply["filled"]):
         raise WrongError("it must fill the tensor in place, and return it")
-    spread("weights of 200 inputs and 100 outputs", reply["weight"], expected, 200, 100)
+    spread(reply["weight"], expected, 200, 100)
 
 
 def pool(generator: torch.Generator) -> dict[str, Any]:

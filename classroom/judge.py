@@ -29,7 +29,7 @@ TOLERANCE = 1e-5
 """Relative: what float32 inside a submission may cost. Formulas in float64 come to 1e-14."""
 
 IMAGE = os.environ.get("CLASSROOM_IMAGE", "classroom")
-"""Of the sandbox "docker": Python with PyTorch; classroom/gradescope/Dockerfile makes one."""
+"""The image of the sandbox "docker": Python with PyTorch; classroom/gradescope/Dockerfile makes one."""
 
 ITEM_SECONDS, SUBMISSION_SECONDS, GIGABYTES = 5.0, 60.0, 2.0
 
@@ -47,7 +47,7 @@ class TodoError(WrongError):
 
 
 class StoppedError(WrongError):
-    """The submission gave no answer: it looped, or it took its process with it."""
+    """The submission gave no answer: it looped, or ended its process."""
 
 
 def same(
@@ -62,16 +62,16 @@ def same(
 
     Args:
         sizes: see `gradcheck.compare`.
-        alternatives: returns what would have come out by a mistake of that name. The first that agrees is the reason
-            given; it is called only where something is wrong.
+        alternatives: returns what each mistake, by its name, would give. The first that agrees is named as the reason;
+            it is called only if something is wrong.
 
     Raises:
-        WrongError: they do.
+        WrongError: they differ.
     """
     if isinstance(got, float) and expected.dim() == 0:
         got = torch.tensor(got, dtype=torch.float64)
     if isinstance(got, dict):
-        raise WrongError(f"{what} is no tensor but {got.get('kind')}")
+        raise WrongError(f"{what} must be a tensor, got a {got.get('kind', 'dict')}")
     reasons = compare(got, expected, sizes, tolerance=tolerance)
     if not reasons:
         return
@@ -111,7 +111,7 @@ def _shared(expected: Tensor) -> dict[str, Tensor]:
 
 def unchanged(who: str, what: str, after: Tensor, before: Tensor) -> None:
     if not torch.equal(after, before):
-        raise WrongError(f"{who} overwrites {what}: others still need it")
+        raise WrongError(f"{who} overwrites {what}: it must change a copy, for others still need it")
 
 
 def _beside(got: Any, expected: Tensor) -> str:
@@ -128,10 +128,10 @@ def _beside(got: Any, expected: Tensor) -> str:
 
 
 def sandboxed(kind: str) -> list[str]:
-    """Return the command of a worker: in bubblewrap, in a container, as another user, or in nothing.
+    """Return the command of a worker: in bubblewrap, in a container, as another user, or without any sandbox.
 
-    In a sandbox it has no network, another user, its own processes, a read-only view of the interpreter and its
-    packages, and nothing else of this machine.
+    In bubblewrap and in a container it is another user, has no network, and sees nothing of this machine but its own
+    processes and, read-only, the interpreter and its packages.
     """
     worker = Path(__file__).with_name("worker.py")
     if kind == "none":
@@ -196,7 +196,7 @@ def sandboxed(kind: str) -> list[str]:
 
 
 class Worker:
-    """A process in which submissions run, one after the other; it is started again where one has spoilt it."""
+    """A process in which submissions run, one after the other; it is started again if one has spoilt it."""
 
     def __init__(self, sandbox: str = "none", gigabytes: float = GIGABYTES):
         self.sandbox, self.gigabytes, self.process, self.number = sandbox, gigabytes, None, 0
@@ -242,7 +242,7 @@ class Worker:
             raise
         if reply["number"] != self.number:
             self.stop()
-            raise StoppedError("a reply came that nobody had asked for")
+            raise StoppedError("your code sent a reply that nobody asked for")
         return reply
 
     def send(self, message: dict[str, Any]) -> None:
@@ -258,18 +258,16 @@ class Worker:
                     raise StoppedError(f"no answer within {seconds:.0f} s: an endless loop?")
                 part = os.read(self.process.stdout.fileno(), 2**16)
                 if not part:
-                    raise StoppedError(
-                        "your code ended the process that ran it, or asked for more memory than there is"
-                    )
+                    raise StoppedError("your code ended the process that ran it, or took more memory than it may")
                 self.replies += part
                 if len(self.replies) > 2**26:
-                    raise StoppedError("your code answered more than 64 MB")
+                    raise StoppedError("your code's answer is larger than 64 MB")
         line, _, self.replies = self.replies.partition(b"\n")
         try:
             reply = json.loads(line)
             assert isinstance(reply, dict) and key in reply
         except (ValueError, AssertionError):
-            raise StoppedError("something else than an answer came back") from None
+            raise StoppedError("something other than an answer came back") from None
         return reply
 
     def stop(self) -> None:
@@ -306,7 +304,7 @@ class Outcome:
 
     Attributes:
         state: "right", "wrong", "todo" or "stopped".
-        rescued: whether it is right with other parts from the reference only.
+        rescued: whether it is right only with the other parts taken from the reference.
     """
 
     stage: int
@@ -337,7 +335,7 @@ class Grade:
 
 
 def composite(reference: str, submission: str, owners: Sequence[str]) -> str:
-    """Return the reference with the submission's own `owners`, and with what it defines beside the reference's names.
+    """Return the reference with the submission's own `owners`, and with what it defines under names of its own.
 
     Classes come whole: forward and backward of one class belong together, for each keeps what the other needs.
     """
@@ -350,7 +348,7 @@ def composite(reference: str, submission: str, owners: Sequence[str]) -> str:
 
     names = {name for node in ours for name in _names(node)}
     chosen: dict[str, str] = {}
-    pending = ""  # what it defines beside, which belongs before the next of its owners
+    pending = ""  # what else it defines: this goes before the next of its owners
     for node in theirs:
         if isinstance(node, DEFINITION) and node.name in owners:
             chosen[node.name] = pending + text(node)
@@ -382,10 +380,10 @@ SUSPICIOUS = {
     for what, names in (
         ("automatic differentiation", "autograd requires_grad_ vjp jvp jacobian enable_grad"),
         ("torch.nn", "nn functional"),
-        ("PyTorch's inside", "_C _VF ops ctypes"),
+        ("PyTorch's internals", "_C _VF ops ctypes"),
         ("other processes", "subprocess multiprocessing fork system"),
         ("the network", "socket urllib requests"),
-        ("code as text", "exec eval compile __import__ importlib"),
+        ("code from text", "exec eval compile __import__ importlib"),
         ("files", "open listdir"),
         ("the grader's memory", "gc __subclasses__ __main__ _getframe modules"),
     )
@@ -394,7 +392,7 @@ SUSPICIOUS = {
 
 
 def suspicious(source: str, edition: str) -> list[str]:
-    """Return what a submission mentions, and the edition does not, that an assignment of this kind does without."""
+    """Return what a submission mentions that the edition does not, and that this assignment does not need."""
 
     def mentioned(text: str) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -438,7 +436,7 @@ def judge(
     """Grade a submission.
 
     Args:
-        source: its text, or its files by name, the one that is asked first.
+        source: its text, or its files by name, first the one that answers.
         items: what to ask.
         reference: a solution; where it is given, an item that fails is tried again with everything but its own classes
             and functions from there, so that no mistake costs points twice.
@@ -451,7 +449,8 @@ def judge(
         for file, text in files.items():
             compile(text, file, "exec")
     except (SyntaxError, ValueError) as error:
-        reason = f"{file} cannot be read: {getattr(error, 'msg', error)}, line {getattr(error, 'lineno', '?')}"
+        line = f" (line {error.lineno})" if getattr(error, "lineno", None) else ""
+        reason = f"{file} is not valid Python: {getattr(error, 'msg', error)}{line}"
         grade.outcomes = [Outcome(i.stage, i.what, i.points, 0, "wrong", reason) for i in items]
         worker.end()
         return grade
@@ -483,7 +482,7 @@ class _Session:
     def outcome(self, item: Any, seed: int) -> Outcome:
         owners = set(item.owners or ["whole"])
         if owners & self.skip:
-            reason = "skipped, after an endless loop or a crash there"
+            reason = "skipped: an earlier item about the same class got no answer"
             return Outcome(item.stage, item.what, item.points, 0, "stopped", reason)
         wrong = self.attempt(item, seed, "whole", self.files)
         own_gap = isinstance(wrong, TodoError) and bool({*wrong.formulas} & {*item.formulas})
@@ -503,7 +502,7 @@ class _Session:
         return Outcome(item.stage, item.what, item.points, 0, state, str(wrong))
 
     def borrowed(self, owners: Sequence[str]) -> set[str]:
-        """Return the names of the reference that a submission's own classes mention although it does not have them."""
+        """Return the names of the reference that a submission's own classes mention, but it does not define."""
         nodes = [n for text in self.files.values() for n in _parsed(text).body if getattr(n, "name", None) in owners]
         found = set()
         for node in (inner for outer in nodes for inner in ast.walk(outer)):
@@ -524,8 +523,8 @@ class _Session:
         except WrongError as wrong:
             return wrong
         except Exception as error:
-            # An answer that a test can't even work with, such as None where a tensor is expected, is no right one.
-            return WrongError(f"the answer is of no use: {type(error).__name__}: {error}")
+            # An answer that a test can't even work with, such as None instead of a tensor, is not right.
+            return WrongError(f"the answer cannot be used: {type(error).__name__}: {error}")
         return None
 
     def ask(self, name: str, files: dict[str, str], operation: str, spec: dict[str, Any]) -> dict[str, Any]:
@@ -553,14 +552,14 @@ class _Session:
     def _reason(self, reply: dict[str, Any]) -> str:
         if "refused" in reply:
             self.refused.append(reply["refused"])
-            return f"it uses {reply['refused']}: gradients and layers are to be written by hand"
+            return f"it uses {reply['refused']}: do without, and write gradients and layers by hand"
         if "todo" in reply:
             return f"not written yet ({reply['todo']})" if reply["todo"] else "not written yet"
         error = str(reply.get("error", "no answer"))
         if shapes := re.search(r"gradient of size '\[(.*?)\]' to a tensor of size '\[(.*?)\]'(.*?)same size", error):
             got, expected = (f"({size}{',' * (size.isdigit())})" for size in shapes.groups()[:2])
-            one = ": one number for all" if got == "()" else ""
-            return f"a gradient of shape {got} belongs to a parameter of shape {expected}{one}{error[shapes.end() :]}"
+            one = ": it is one number for all components" if got == "()" else ""
+            return f"a parameter of shape {expected} got a gradient of shape {got}{one}{error[shapes.end() :]}"
         return error
 
 

@@ -1,8 +1,8 @@
 """The assignment for nbgrader: a source notebook that `nbgrader generate_assignment` and `nbgrader autograde` accept.
 
-Each class with gaps is a cell, and each item of the grade a cell of its points. Cells that begin with %%part are parts
-of diy.py; the cells that grade put them into the edition and ask the same as the classroom's own grader, in another
-process. nbgrader is not needed to write the notebook.
+Each class with gaps is a cell, and so is each item of the grade, with its points. A cell that begins with %%part is a
+part of diy.py; the grading cells put these parts into the edition and ask what the classroom's own grader asks, in
+another process. nbgrader is not needed to write the notebook.
 """
 
 import ast
@@ -21,7 +21,7 @@ PARTS: dict[str, str] = {}
 
 
 def check(what: str) -> None:
-    """Ask one item of what the cells above hold.
+    """Judge what the cells above define by one item of the grade.
 
     Raises:
         AssertionError: it is not right; the message says why.
@@ -58,13 +58,13 @@ def notebook(solved: str, edition: str, statement: str, stages: Collection[int])
     parts, lines = {}, solved.splitlines()
     for node in ast.parse(solved).body:
         if isinstance(node, DEFINITION):
-            last = node.end_lineno  # a mark may follow, which is a comment
+            last = node.end_lineno  # a mark may follow: it is a comment, and no part of the node
             last += lines[last : last + 1] != [] and lines[last].strip() == "### END SOLUTION"
             parts[node.name] = "\n".join(lines[node.lineno - 1 : last])
     items = [item for item in ITEMS if item.stage in stages]
     given = {node.name for node in ast.parse(edition).body if isinstance(node, DEFINITION)}
     helpers = "\n\n\n".join(text for name, text in parts.items() if name not in given)
-    words = "# Functions of your own, if you want some"
+    words = "# Functions of your own, if you like"
     text = f"%%part helpers\n{words}\n### BEGIN SOLUTION\n{helpers}\n### END SOLUTION"
     cells.append(_cell("code", text, "helpers", solution=True))
     for name, text in parts.items():

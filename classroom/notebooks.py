@@ -1,7 +1,7 @@
 """The notebooks of the student edition: without folded solutions, and without the code that students are to write.
 
-The mathematics stays: it is what the lecture derives. What goes is code: the section that shows it, solutions, and
-expressions of a gap wherever they stand. In their place stand dots.
+The mathematics stays: it is what the lecture derives. What goes is code: the section that shows it, solutions, and the
+expressions of a gap wherever they stand, which become dots.
 """
 
 import ast
@@ -16,7 +16,7 @@ from classroom.stages import owners, stage_of
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = {"01_forward_pass": 1, "02_backward_pass": 3, "08_classification": 6, "07_convolutions": 7}
-"""Notebooks and the stage from which they are of use. Others are solutions, or show planted bugs of the solution."""
+"""Notebooks, and the stage from which each is of use. The others would give the solution away."""
 
 SUPPORT = (
     "gradcheck.py",
@@ -80,7 +80,7 @@ def edited(
     notebook, told = copy.deepcopy(notebook), expressions(functions.values())
     shown, cells = False, []
     for cell in notebook["cells"]:
-        if cell.get("id") == "fetch":  # would put the whole diy.py in the place of theirs
+        if cell.get("id") == "fetch":  # it would put the whole diy.py in place of theirs
             continue
         text = "".join(cell["source"])
         if cell["cell_type"] == "markdown" and (headings := re.findall(r"^## (.*)$", text, flags=re.MULTILINE)):
@@ -132,7 +132,7 @@ def _reveals(code: str, told: Collection[str]) -> bool:
 
 
 def _code(text: str, told: Collection[str], numbers: Collection[str]) -> str:
-    """Put dots in the place of what is told, and cut the text of formulas."""
+    """Put dots in place of the expressions `told`, and cut the text of the formulas `numbers`."""
     alternatives = "|".join(sorted(numbers, key=len, reverse=True))
     text = re.sub(rf'"(\((?:{alternatives})\)) [^"\n]*"', r'"\1"', text)
     while True:
@@ -143,7 +143,7 @@ def _code(text: str, told: Collection[str], numbers: Collection[str]) -> str:
         nodes = [n for n in ast.walk(tree) if isinstance(n, (ast.BinOp, ast.Call))]
         node = next((n for n in nodes if _letters(n) in told), None)
         agreed = [n for n in nodes if isinstance(n, ast.Call) and ast.unparse(n.func) == "agree"]
-        for call in agreed if node is None else ():  # with the formula, in whatever letters
+        for call in agreed if node is None else ():  # which computes the formula, in whatever letters
             if isinstance(call.args[0], ast.Constant) and str(call.args[0].value)[1:-1] in numbers:
                 values = [*call.args[1:], *(keyword.value for keyword in call.keywords if keyword.arg != "tolerance")]
                 computed = [v for v in values if any(isinstance(n, ast.BinOp) or _sums(n) for n in ast.walk(v))]

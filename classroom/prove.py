@@ -1,4 +1,4 @@
-"""The proof of the grader: solutions in other styles, mistakes and attacks that are known, and what each must get.
+"""The proof of the grader: known solutions, mistakes and attacks, and what each must get.
 
 python -m classroom.grade --prove
 """
@@ -369,7 +369,7 @@ RIGHT: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Mistake:
-    """A submission with one mistake, and the stages of which it costs one points."""
+    """A submission with one mistake, and the stages, in one of which at least it must cost points."""
 
     source: str
     stage: int
@@ -513,7 +513,7 @@ NAMED: dict[str, str] = {
 def planted() -> dict[str, Mistake]:
     """Return the planted bugs of diy.py that lie in a formula of the plain assignment.
 
-    "relu-kink" is none: no item asks at the kink, where the slope is a convention.
+    "relu-kink" is left out: no item asks at the kink, where the slope is a convention.
     """
     found = {}
     for name, bug in BUGS.items():

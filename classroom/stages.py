@@ -11,9 +11,9 @@ class Stage:
 
     Attributes:
         number: in the order in which stages are handed out.
-        title: what is written.
+        title: what students write.
         formulas: the ledger numbers.
-        optional: whether it is no part of the plain assignment.
+        optional: whether it goes beyond the plain assignment.
     """
 
     number: int
@@ -40,21 +40,21 @@ STAGES = (
 
 def title(number: int) -> str:
     """Return the heading of a stage; 0 stands for this year's modules, -1 for what needs all of a free framework."""
-    others = {0: "This year's", -1: "All together"}
+    others = {0: "This year's modules", -1: "All together"}
     return others.get(number) or f"Stage {number}: {STAGES[number - 1].title}"
 
 
 HELPERS = {"Dropout.mask": "F19"}
-"""Functions without a number that hold the answer to one."""
+"""Functions that state no formula, but hold the answer to one."""
 
 DEFINITION = (ast.FunctionDef, ast.ClassDef)
 
 
 def parse_stages(text: str) -> list[int]:
-    """Return the numbers that "1-3", "2" or "1-5,7" stands for.
+    """Return the stages that a text such as "1-3", "2" or "1-5,7" stands for.
 
     Raises:
-        ValueError: it stands for no stages.
+        ValueError: the text is not of this form, or names a stage that does not exist.
     """
     known = [stage.number for stage in STAGES]
     found = []

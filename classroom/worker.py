@@ -28,7 +28,7 @@ FILES: dict[str, str] = {}
 """The submission's files, by name."""
 
 REFUSED: list[str] = []
-"""What the submission has tried to use although the assignment asks to do without."""
+"""What the submission has tried to use, although the assignment does not allow it."""
 
 
 class RefusedError(BaseException):
@@ -86,7 +86,7 @@ def build(code: ModuleType, spec: dict[str, Any]) -> Any:
 
 @contextlib.contextmanager
 def given_weights(kind: Any):
-    """Where weights are given, it must not matter whether the first ones can be drawn yet."""
+    """Draw no first weights where weights are given: it must not matter whether that can be done yet."""
     own = vars(kind).get("reset_parameters")
     if own:
         kind.reset_parameters = lambda self: None
@@ -194,7 +194,7 @@ def initial(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def train(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
-    """Train the network of the assignment; return its outputs for the test points, before and after, and the losses."""
+    """Train the network of the assignment; return its outputs for the test points, and the loss of each epoch."""
     torch.manual_seed(spec["seed"])
     sizes = spec["sizes"]
     parts = []
@@ -217,11 +217,11 @@ def train(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
     return {"losses": losses, "output": network.eval()(spec["test"].float())}
 
 
-# The same of a framework with an interface of its own, which the submission's adapters.py tells
+# The same for a framework with an interface of its own, which the submission's adapters.py describes
 
 
 def own_layer(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
-    """Run a module of a free framework; weights are as it has drawn them, and told with the reply."""
+    """Run a module of a free framework, with the weights that it has drawn; the reply holds them as well."""
     torch.manual_seed(spec["seed"])
     parts = [_own(code, layer) for layer in spec.get("layers", ())]
     made = code.Sequential(*parts) if parts else _own(code, spec)
@@ -251,7 +251,7 @@ def own_loss(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def own_training(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
-    """Train a network of 25 and 25 hidden units; the rate is that of the summed loss, whatever is divided by."""
+    """Train a network of 25 and 25 hidden units; the rate is for the summed loss, whatever the loss divides by."""
     torch.manual_seed(spec["seed"])
     parts = [code.Linear(2, 25), code.ReLU(), code.Linear(25, 25), code.ReLU(), code.Linear(25, 2), code.Tanh()]
     network, criterion = code.Sequential(*parts), code.LossMSE()
@@ -339,7 +339,7 @@ def _own(code: ModuleType, spec: dict[str, Any]) -> Any:
     factor = spec["probe"]
 
     class Probe(type(code.ReLU())):  # type: ignore[misc]
-        """A module that is right for certain: what a Sequential does wrong with it is its own mistake."""
+        """A module that is certainly right: what a Sequential does wrong with it is the Sequential's own mistake."""
 
         def forward(self, x, *more):
             return factor * x + factor
@@ -354,7 +354,7 @@ def _own(code: ModuleType, spec: dict[str, Any]) -> Any:
 
 
 def _stir(code: ModuleType, made: Any) -> None:
-    """Make parameters that are all alike, such as biases of zero, different, so that it matters what is done to them.
+    """Draw anew what holds the same number throughout, such as a bias of zeros, so that it matters what is done to it.
 
     Of several tensors of one shape, the first is the parameter. What `parameters` gives may be a copy: then it is
     read again unchanged, and that is what counts.
@@ -415,7 +415,7 @@ OPERATIONS = {
 
 
 class Watch(TorchDispatchMode):
-    """Notes the functions that PyTorch's own backward passes are made of."""
+    """Refuses the functions that PyTorch's own layers and backward passes are made of."""
 
     def __torch_dispatch__(self, function, types, arguments=(), kwargs=None):
         name = function.overloadpacket.__name__
@@ -565,7 +565,7 @@ def serve(stdin: Any, out: Any) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    with Watch():  # what this loads must not be loaded for each submission again
+    with Watch():  # what this loads must not be loaded again for each submission
         torch.optim.SGD([torch.ones(1)]).zero_grad()
         torch.empty(2, 2, dtype=torch.float64).normal_() @ torch.ones(2, 2, dtype=torch.float64)
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")

@@ -442,7 +442,7 @@ def test_gradescope_gets_results_for_right_and_for_missing_files(tmp_path):
     (tmp_path / "submission").mkdir()
     command = [str(tmp_path / "submission"), "--gradescope", "--stages", "2", "--sandbox", "none"]
     assert main([*command, "--out", str(tmp_path / "results.json")]) == 0
-    assert "hand in one file diy.py" in json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["output"]
+    assert "file named diy.py, got 0" in json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["output"]
     (tmp_path / "submission" / "diy.py").write_text(SOURCE, encoding="utf-8")
     assert main([*command, "--out", str(tmp_path / "results.json")]) == 0
     found = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
