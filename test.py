@@ -21,7 +21,7 @@ EXAMPLES = """examples:
   python test.py                               everything: 10 rounds of all models, then the figures
   python test.py --rounds 1 --models diy-sgd   an answer in seconds
   python test.py --epochs 200 --hidden 50 50   another protocol
-  python test.py --resume                      go on after an interruption
+  python test.py --resume                      continue after an interruption
   torchrun --standalone --nproc-per-node 2 test.py    the rounds split over two processes
 """
 

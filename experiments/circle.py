@@ -21,7 +21,7 @@ RADIUS = math.sqrt(2 / math.pi)
 """Of the disk on [-1, 1]²: it covers half of the square."""
 
 MOST = 10_000_000
-"""Of rounds, epochs, samples and units: more is a slip of the finger."""
+"""No protocol has more rounds, epochs, samples or units than this: a larger number is a typing error."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Recipe:
         dropout: whether a Dropout follows each hidden ReLU.
         reduction: of the loss that is descended. The loss that is logged is always the mean.
         optimizer: "sgd" or "adam".
-        lr, batch_size, momentum, weight_decay: of the optimizer; beta2: of Adam, how slowly it forgets squares.
+        lr, batch_size, momentum, weight_decay: for the optimizer; beta2: how slowly Adam forgets squares.
         cosine: whether the learning rate falls to zero along half a cosine, step by step.
     """
 
@@ -242,7 +242,7 @@ def _is_integer(value) -> bool:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Use one thread inside: at this size a second costs more than it brings, and sums depend on their number."""
+    """Use one thread inside: at this size a second costs more than it gains, and sums depend on how many there are."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

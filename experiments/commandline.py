@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# Libraries read these from the environment, and fail where one is no number.
+# Libraries read these from the environment, and fail if one is not a number.
 os.environ.pop("SOURCE_DATE_EPOCH", None)
 try:
     import tqdm  # noqa: F401
@@ -31,7 +31,7 @@ PROTOCOL = {
     "train_size": (int, "training points"),
     "test_size": (int, "test points"),
     "dropout": (float, "probability of zeroing, for the models with dropout"),
-    "seed": (int, "from which everything random follows"),
+    "seed": (int, "seed of everything that is random"),
 }
 
 
@@ -71,10 +71,10 @@ class Parser(argparse.ArgumentParser):
         """Add the arguments that say where to write, whether to resume, and how much to print."""
         group = self.add_argument_group("what to run and where to write")
         group.add_argument(
-            "--output", type=Path, default=Path(directory), metavar="DIR", help="made if needed (%(default)s)"
+            "--output", type=Path, default=Path(directory), metavar="DIR", help="created if needed (%(default)s)"
         )
-        group.add_argument("--resume", action="store_true", help="go on with what an interrupted run left in --output")
-        group.add_argument("--quiet", action="store_true", help="print the final table alone")
+        group.add_argument("--resume", action="store_true", help="continue what an interrupted run left in --output")
+        group.add_argument("--quiet", action="store_true", help="print only the final table")
         return group
 
     def protocol(self, options: argparse.Namespace, default: "Protocol") -> "Protocol":
@@ -105,16 +105,20 @@ def quit_on_interrupt(prog: str) -> None:
         signal.signal(signal.SIGINT, quit)
 
 
-def run_command(prog: str, main: Callable[..., int]) -> None:
+def run_command(prog: str, main: Callable[..., int], resumes: bool = True) -> None:
     """Call `main` with the rank of this process (0 when torchrun has not started it), and exit.
 
     The exit code is what `main` returns, 1 after an error in the run, 2 after a wrong argument, 130 after Ctrl-C, 141
     when the reader of the output has gone.
+
+    Args:
+        resumes: whether the command keeps finished rounds and has --resume.
     """
     from experiments.circle import DivergenceError
     from experiments.parallel import LostRankError, joined
     from experiments.results import ResultsError
 
+    kept = "; finished rounds are kept, and --resume continues from there" if resumes else ""
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["MPLBACKEND"] = "agg"  # figures go to files, whatever else is asked for
@@ -130,7 +134,7 @@ def run_command(prog: str, main: Callable[..., int]) -> None:
         sys.exit(f"{prog}: {error}")
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, LostRankError):
-            sys.exit(f"{prog}: {error}; --resume goes on with it")
+            sys.exit(f"{prog}: {error}{kept}")
         if not isinstance(error, MemoryError) and "allocate" not in str(error):
             raise
         sys.exit(f"{prog}: there is not enough memory for this; make the data or the layers smaller")
@@ -140,7 +144,7 @@ def run_command(prog: str, main: Callable[..., int]) -> None:
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not break into the first one's line
         echo = "\n" if sys.stderr.isatty() else ""  # the terminal has written ^C
-        print(f"{echo}{prog}: interrupted; finished rounds are kept, --resume goes on with them", file=sys.stderr)
+        print(f"{echo}{prog}: interrupted{kept}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         # The reader has gone, as in `python test.py | head -1`; without this, the exit would try to flush to it.
@@ -148,6 +152,6 @@ def run_command(prog: str, main: Callable[..., int]) -> None:
         sys.exit(141)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        sys.exit(f"{prog}: {error.strerror or error}{where}; rounds that were saved before are kept, for --resume")
+        sys.exit(f"{prog}: {error.strerror or error}{where}{kept}")
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said and written: let the interpreter end in peace

@@ -52,4 +52,4 @@ def main(arguments: list[str] | None = None, rank: int = 0) -> int:
 
 
 if __name__ == "__main__":
-    run_command("python -m experiments.data_parallel", main)
+    run_command("python -m experiments.data_parallel", main, resumes=False)

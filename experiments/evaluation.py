@@ -122,9 +122,9 @@ def run(
 
     Args:
         on_epoch: called with model, round (from 0), epoch (from 1) and mean loss.
-        on_round: called with model, round and its `Round`, when it is finished; under torchrun on rank 0 alone.
+        on_round: called with model, round and its `Round` when it is finished; under torchrun, only on rank 0.
         directory: where every finished round is kept.
-        resume: whether to take from `directory` the rounds that are finished there, of this run or of another one with
+        resume: whether to take the rounds that are finished from `directory`, those of this run or of another one with
             the same protocol and code.
 
     Returns:
@@ -157,7 +157,7 @@ def run(
 def save(results: Results, directory: str | os.PathLike) -> list[Path]:
     """Write `results.json` into `directory`, which is made if needed, in one go; return its path in a list.
 
-    The results of another run there are renamed before.
+    Another run's results there are renamed first.
 
     Raises:
         ResultsError: `directory` holds a damaged or foreign `results.json`, which stays as it is.
@@ -172,7 +172,7 @@ def load(directory: str | os.PathLike) -> Results:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ResultsError: it is damaged, or of another program or version.
+        ResultsError: it is damaged, or comes from another program or version.
     """
     path = Path(directory) / FILE
     with reading(path):
@@ -192,7 +192,7 @@ def _parts(name: str) -> tuple[str, int]:
 
 def _store(directory: str | os.PathLike, results: Results) -> Store:
     inputs = {**asdict(results.protocol), "device": results.environment["device"]}
-    del inputs["rounds"]  # one more leaves the others as they are
+    del inputs["rounds"]  # one more round leaves the others as they are
     return Store(directory, FILE, inputs, diy, circle)
 
 

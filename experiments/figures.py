@@ -3,9 +3,8 @@
     results = evaluation.load("results")
     loss_curves(results).savefig("loss.pdf")
 
-Each function takes results and returns a Matplotlib figure that belongs to nobody: save it or show it. Lengths are in
-inches. Colours are seaborn's colour-blind palette; lines also differ in dashes and markers, boxes stand beside their
-names.
+Each function takes results and returns a Matplotlib figure, for you to save or show. Lengths are in inches. Colours are
+seaborn's colour-blind palette; lines also differ in dashes and markers, and boxes stand beside their names.
 """
 
 import io
@@ -145,7 +144,7 @@ def learning_rates(sweep, width: float = 5.5, height: float = 3.2) -> Figure:
 def save_all(results: Results, directory: str | os.PathLike, formats: tuple[str, ...] = ("pdf", "png")) -> list[Path]:
     """Draw figures 2 to 5 into `directory`, each in every format, and return the paths.
 
-    Figure 5 shows "diy-dropout", as in the report, or where that was not run the first model that was.
+    Figure 5 shows "diy-dropout", as in the report, or, if that was not run, the first model that was.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ from torch import Tensor
 from experiments.results import Record, Store
 
 PATIENCE = timedelta(days=1)
-"""How long ranks wait for each other, for they may finish hours apart. One that dies is noticed at once."""
+"""How long ranks wait for each other: they may finish hours apart. One that dies is noticed at once."""
 
 
 class LostRankError(RuntimeError):
@@ -51,7 +51,7 @@ def compute(
 ) -> dict[str, Record] | None:
     """Compute pieces of work, each on one rank, keep every finished one in `store`, and gather all on rank 0.
 
-    Each rank takes a stretch of `names`. A piece must follow from its name alone: then it does not matter where it is
+    Each rank takes a stretch of `names`. A piece must depend on its name alone: then it does not matter where it is
     computed. With several machines, finished pieces may lie on any of them.
 
     Args:
@@ -60,11 +60,11 @@ def compute(
         on_piece: called on rank 0 with each name and record, once known.
 
     Returns:
-        name -> record in the order of `names` on rank 0, None on the others.
+        on rank 0 name -> record, in the order of `names`; None on the others.
 
     Raises:
         ResultsError: see `Store.load`.
-        LostRankError: another rank ended; what was finished is kept.
+        LostRankError: another rank ended; finished pieces are kept.
     """
     names, on_piece = list(names), on_piece or (lambda name, record: None)
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -76,7 +76,7 @@ def compute(
     todo = [name for name in names if name not in finished]
     if rank == 0:
         if store and resume and not finished:
-            print(f"no round of this run is finished in {store.rounds}: it begins anew", file=sys.stderr)
+            print(f"{store.rounds} has no finished round of this run: it starts from the beginning", file=sys.stderr)
         for name in known:
             on_piece(name, records[name])
     for name in todo[len(todo) * rank // ranks : len(todo) * (rank + 1) // ranks]:
@@ -95,10 +95,10 @@ def compute(
 
 
 def all_reduce_gradients(parameters: Iterable[Tensor], average: bool = False) -> None:
-    """Replace every gradient by its sum over all ranks (or by the average), in one exchange.
+    """Replace every gradient with its sum over all ranks (or with the average), in one exchange.
 
-    It stands between `backward` and `step`, when every rank has its share of the batch. The sum is the gradient of a
-    loss that sums over the whole batch; the average that of a loss that takes the mean, if all shares have one size.
+    Call it between `backward` and `step`, when every rank has its share of the batch. The sum is the gradient of a loss
+    that sums over the whole batch; the average, that of a loss that takes the mean, if all shares are of one size.
 
     Raises:
         ValueError: a parameter has no gradient.
@@ -143,6 +143,4 @@ def _connection() -> Iterator[None]:
         yield
     except RuntimeError as error:
         reason = str(error).split(". ")[0]
-        raise LostRankError(
-            f"another process of this run ended or cannot be reached ({reason}); what was finished is kept"
-        ) from error
+        raise LostRankError(f"another process of this run ended or cannot be reached ({reason})") from error

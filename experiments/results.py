@@ -1,6 +1,6 @@
 """Results on disk: a file for each finished round, which outlives an interrupted run, and one for the whole run.
 
-Every file is whole or absent and carries a checksum of itself: what is read back is what was written, or is refused.
+Every file is whole or absent and carries a checksum of itself: a file that is not what was written is refused.
 """
 
 import errno
@@ -21,11 +21,11 @@ import torch
 VERSION = 2
 SEAL = '"checksum": "{}"'
 Record = dict[str, Any]
-"""What a round gives, as JSON knows it."""
+"""What a round yields, in the types of JSON."""
 
 
 class ResultsError(ValueError):
-    """A file of results is damaged, or of another program or version."""
+    """A file of results is damaged, or comes from another program or version."""
 
 
 class Store:
@@ -35,13 +35,13 @@ class Store:
     neither mix nor destroy each other's rounds, and each finds its own again.
 
     Args:
-        directory: made if needed.
+        directory: created if needed.
         file: the name of the file for the whole run.
-        inputs: what the numbers of a round depend on, beside its name and PyTorch, as JSON knows it.
+        inputs: what the numbers of a round depend on, besides its name and PyTorch, in the types of JSON.
         sources: the modules that compute them.
 
     Raises:
-        ResultsError: the file is there already and is damaged, or none of this program.
+        ResultsError: the file is there already, but is damaged, or not this program's.
     """
 
     def __init__(self, directory: str | os.PathLike, file: str, inputs: Record, *sources: ModuleType):
@@ -51,7 +51,7 @@ class Store:
         if self.file.exists():
             read(self.file)
         if self.rounds.exists() and not self.rounds.is_dir():
-            raise ResultsError(f"{self.rounds} is a file where a folder is needed: rename it, or remove it")
+            raise ResultsError(f"{self.rounds} is a file, but a folder is needed there: rename or remove it")
 
     def save(self, name: str, record: Record) -> None:
         """Keep the record of the round `name`."""
@@ -60,7 +60,7 @@ class Store:
         write_atomically(path, sealed({"round": path.stem, "record": record}))
 
     def load(self, name: str) -> Record | None:
-        """Return the record of the round `name`; None where it is not finished.
+        """Return the record of the round `name`; None if it is not finished.
 
         Raises:
             ResultsError: its file is damaged.
@@ -78,7 +78,7 @@ class Store:
     def finish(self, rounds: Iterable[str], content: Record) -> list[Path]:
         """Write the file for the whole run, of these rounds; return its path in a list.
 
-        The file of another run that is there is renamed before.
+        A file of another run there is renamed first.
         """
         run = digest(json.dumps([self.key, *rounds]).encode())
         if self.file.exists() and read(self.file)["run"] != run:
@@ -96,19 +96,19 @@ def read(path: Path) -> Record:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ResultsError: it is damaged, or of another program or version.
+        ResultsError: it is damaged, or comes from another program or version.
     """
     with reading(path):
         content = unsealed(path.read_bytes())
         if content["version"] != VERSION:
-            raise ValueError(f"version {content['version']}; expected version {VERSION}")
+            raise ValueError(f"it has version {content['version']}, expected {VERSION}")
         if not path.name.startswith(Path(content["file"]).stem):
             raise ValueError(f"it was written as {content['file']}")
         return content
 
 
 def sealed(content: Record, indent: int | None = None) -> bytes:
-    """Return a record as JSON, with a checksum of the text itself in it."""
+    """Return a record as JSON that holds a checksum of its own text."""
     text = json.dumps({**content, "checksum": ""}, indent=indent) + "\n"
     return text.replace(SEAL.format(""), SEAL.format(digest(text.encode()))).encode()
 
@@ -117,7 +117,7 @@ def unsealed(content: bytes) -> Record:
     """Return the record that `sealed` has written.
 
     Raises:
-        ValueError: it is no JSON, or a bit of it has changed since.
+        ValueError: it is not JSON, or has changed since, if only by a bit.
     """
     text = content.decode()
     record = json.loads(text)
@@ -145,21 +145,21 @@ def reading(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         raise ResultsError(
-            f"{path} is damaged, or no file of this program ({type(error).__name__}: {error}): "
-            "choose another directory, or remove it"
+            f"{path} is damaged, or not a file of this program ({type(error).__name__}: {error}): "
+            "choose another directory, or remove this file"
         ) from error
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
-    """Replace the file `path`, or the one that a link of that name leads to, at once: it is never seen half written.
+    """Replace the file `path`, or the one that a link of that name leads to, in one go: it is never seen half written.
 
     Raises:
         OSError: the disk is full, the directory cannot be written to, `path` is a device or a folder, ...; what was
-            there is there still, as it was.
+            there is still there, as it was.
     """
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is no file, and must not be replaced by one", str(path))
+        raise OSError(errno.EINVAL, "it is not a regular file, and must not be replaced by one", str(path))
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -174,7 +174,7 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
 
 
 def environment(device: torch.device | str = "cpu") -> dict[str, str | int]:
-    """Describe hardware and versions, as far as timings depend on them."""
+    """Describe the hardware and the versions that timings depend on."""
     device = torch.device(device)
     return {
         "python": platform.python_version(),

@@ -44,7 +44,7 @@ SATURATED = 0.999
 
 @dataclass(frozen=True)
 class Grid:
-    """What a sweep covers. Of the protocol, lr is not used.
+    """What a sweep covers. The protocol's lr is not used.
 
     Raises:
         ValueError: there is no learning rate or one is out of range, or a reduction is neither "mean" nor "sum".
@@ -58,7 +58,7 @@ class Grid:
         object.__setattr__(self, "rates", tuple(self.rates))
         object.__setattr__(self, "reductions", tuple(self.reductions))
         if not self.rates or not all(math.isfinite(rate) and rate >= 0 for rate in self.rates):
-            raise ValueError(f"rates must be finite numbers of at least 0, at least one, got {list(self.rates)}")
+            raise ValueError(f"rates must be one or more finite numbers of at least 0, got {list(self.rates)}")
         if max(self.rates) > torch.finfo(torch.float32).max:
             raise ValueError(f"rates must be numbers that float32 can hold, at most 3.4e38, got {max(self.rates)}")
         if not self.reductions or not set(self.reductions) <= {"mean", "sum"}:
@@ -83,10 +83,10 @@ class Sweep:
 def train_together(grid: Grid, reduction: str, round: int) -> Record:
     """Train and test one network for every learning rate, all at once, on the data of `round` (from 0).
 
-    Each network goes the way that `experiment.run_round` takes with its learning rate alone, but for the masks of
-    Dropout, which are drawn for all networks together. The Tanh at the end keeps
-    the loss finite even where the weights run away: a network counts as diverged if it ends with an output that is not
-    a number, or that is saturated on all training points, so that no gradient passes it any more.
+    Each network learns what `evaluation.run_round` would teach it with its learning rate, except that the masks of
+    Dropout are drawn for all networks together. The Tanh at the end keeps the loss finite even where the weights run
+    away: a network counts as diverged if it ends with an output that is not a number, or that is saturated on all
+    training points, so that no gradient gets through any more.
 
     Returns:
         a record as in `Sweep.runs`.
@@ -138,10 +138,10 @@ def run(
     directory: str | os.PathLike | None = None,
     resume: bool = False,
 ) -> Sweep | None:
-    """Run the sweep; arguments and exceptions are those of `experiment.run`.
+    """Run the sweep; arguments and exceptions are those of `evaluation.run`.
 
     Args:
-        on_round: called with reduction, round (from 0) and record, on rank 0 alone.
+        on_round: called with reduction, round (from 0) and record, only on rank 0.
 
     Returns:
         the results; None on ranks other than 0.
@@ -172,7 +172,7 @@ def load(directory: str | os.PathLike) -> Sweep:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ResultsError: it is damaged, or of another program or version.
+        ResultsError: it is damaged, or comes from another program or version.
     """
     path = Path(directory) / FILE
     with reading(path):
@@ -192,7 +192,7 @@ def _parts(name: str) -> tuple[str, int]:
 
 def _store(directory: str | os.PathLike, grid: Grid) -> Store:
     inputs = {**asdict(grid.protocol), "rates": grid.rates}
-    del inputs["rounds"]  # one more leaves the others as they are
+    del inputs["rounds"]  # one more round leaves the others as they are
     return Store(directory, FILE, inputs, diy, circle, sys.modules[__name__])
 
 
@@ -228,7 +228,7 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, Grid]:
     if not 1 <= options.rates <= MOST:
         parser.error(f"argument --rates: must be from 1 to {MOST:,}, got {options.rates:,}")
     if not 0 < options.lowest <= options.highest < math.inf:
-        parser.error(f"0 < lowest <= highest is needed, got {options.lowest} and {options.highest}")
+        parser.error(f"--lowest and --highest need 0 < lowest <= highest, got {options.lowest} and {options.highest}")
     ratio = options.highest / options.lowest
     if ratio == math.inf:
         parser.error(f"highest / lowest is too large a number, got {options.highest} and {options.lowest}")

@@ -1,10 +1,10 @@
-"""Images of handwritten digits: those that scikit-learn brings along, and MNIST from files that the user has.
+"""Images of handwritten digits: those that come with scikit-learn, and MNIST from files that the user has.
 
     data = digits_images()            # 1797 images of 8 × 8 pixels, offline
     data = mnist_images("mnist")      # 70,000 images of 28 × 28 pixels, from four IDX files in a directory
 
 Nothing is downloaded. IDX is the format of the MNIST files: two bytes 0, one byte 8 for unsigned bytes, one byte for
-the number of dimensions, then each dimension as four bytes, big end first, then the numbers.
+the number of dimensions, then each dimension as four bytes, the most significant first, then the numbers.
 """
 
 import gzip
@@ -33,7 +33,7 @@ The sums hold however the files were packed: the gzip files of different mirrors
 
 
 class DataError(ValueError):
-    """A file of images or labels is missing, damaged, or another one than expected."""
+    """A file of images or labels is missing, damaged, or not the one expected."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Images:
     """Images and labels to train with and to test with.
 
     Attributes:
-        name: "digits", "mnist", or of another set "idx-" and a number that follows from its content.
+        name: "digits", "mnist", or for another set "idx-" and a number computed from its content.
         train_images, test_images: (N, 1, height, width), float32. The training images have mean 0 and standard
             deviation 1, all pixels together; the test images are shifted and scaled by the same two numbers.
         train_labels, test_labels: (N,), int64, from 0 to 9.
@@ -67,7 +67,7 @@ def digits_images() -> Images:
 def mnist_images(directory: str | os.PathLike, checksums: dict[str, str] | None = None) -> Images:
     """Return MNIST: 60,000 images for training, 10,000 for testing; or another set in the same four files.
 
-    A set that is not MNIST, such as Fashion-MNIST or a part of it, is read all the same, and said to be another one.
+    A set that is not MNIST, such as Fashion-MNIST or a part of it, is read all the same, but a message says so.
 
     Args:
         directory: holds the four files of `MNIST_MD5`, under these names or with a dot before "idx", packed by gzip or
@@ -75,15 +75,17 @@ def mnist_images(directory: str | os.PathLike, checksums: dict[str, str] | None 
         checksums: the names of the four files, in that order, and the MD5 sums of what is in them (MNIST's).
 
     Raises:
-        DataError: a file is missing, damaged, or holds other things; the message says which and how.
+        DataError: a file is missing, damaged, or holds something else; the message says which and how.
     """
     directory, checksums = Path(directory), MNIST_MD5 if checksums is None else checksums
     arrays, found = zip(*(_found(directory, name, checksum) for name, checksum in checksums.items()))
     for images, labels, name in ((*arrays[:2], "train"), (*arrays[2:], "t10k")):
         if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
-            raise DataError(f"{directory}: the {name} files hold images {images.shape} and labels {labels.shape}")
+            got = f"arrays of shape {images.shape} and {labels.shape}"
+            raise DataError(f"{directory}: the {name} files must hold images and a label for each, got {got}")
         if labels.max(initial=0) > 9 or not len(labels):
-            raise DataError(f"{directory}: labels must be 0 to 9, the {name} file has {labels.max(initial=0)}")
+            got = f"{len(labels)} labels up to {labels.max(initial=0)}"
+            raise DataError(f"{directory}: the {name} file must hold labels from 0 to 9, got {got}")
     (height, width), others = arrays[0].shape[1:], arrays[2].shape[1:]
     if (height, width) != others or height // 4 != width // 4 or height < 4:  # the network halves them twice
         got = f"{height} by {width} and {others[0]} by {others[1]}"
@@ -93,7 +95,7 @@ def mnist_images(directory: str | os.PathLike, checksums: dict[str, str] | None 
 
 
 def hold_out(data: Images) -> Images:
-    """Return the same with a fifth of the training images in place of the test images, to choose a recipe on."""
+    """Return the same with a fifth of the training images in place of the test images, for choosing a recipe."""
     train, held_out = (torch.from_numpy(part) for part in _stratified(data.train_labels.numpy()))
     images, labels = data.train_images, data.train_labels
     return Images(data.name, images[train], labels[train], images[held_out], labels[held_out])
@@ -103,7 +105,7 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
     """Return the array of unsigned bytes in an IDX file, which may be packed by gzip.
 
     Raises:
-        DataError: the file is missing, cut off, too long, or none of this format.
+        DataError: the file is missing, cut off, too long, or not in this format.
     """
     return _parse(_unpacked(Path(path)), path)
 
@@ -118,8 +120,8 @@ def _found(directory: Path, name: str, checksum: str) -> tuple[np.ndarray, str]:
     array = _parse(content, path)
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != checksum:
-        what = f"MD5 of its content {found}, MNIST's is {checksum}"
-        print(f"{path} is another file than MNIST's ({what}): it is used as it is", file=sys.stderr)
+        what = f"the MD5 of its content is {found}, expected {checksum}"
+        print(f"{path} is not MNIST's ({what}): it is used as it is", file=sys.stderr)
     return array, found
 
 
@@ -137,14 +139,14 @@ def _unpacked(path: Path) -> bytes:
 
 def _parse(content: bytes, path: str | os.PathLike) -> np.ndarray:
     if len(content) < 4 or content[:3] != b"\x00\x00\x08" or content[3] == 0:
-        raise DataError(f"{path} is no IDX file of bytes: it begins with {content[:4].hex(' ') or 'nothing'}")
+        raise DataError(f"{path} is not an IDX file of bytes: it begins with {content[:4].hex(' ') or 'nothing'}")
     start = 4 + 4 * content[3]
     if len(content) < start or content[3] > 3:
         raise DataError(f"{path} is cut off within its header, or holds no images: it names {content[3]} dimensions")
     shape = tuple(np.frombuffer(content, ">u4", count=content[3], offset=4).tolist())
     if len(content) - start != math.prod(shape):
         raise DataError(
-            f"{path} is cut off or too long: an array {shape} takes {math.prod(shape)} bytes, there are "
+            f"{path} is cut off or too long: an array of shape {shape} takes {math.prod(shape)} bytes, there are "
             f"{len(content) - start}"
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

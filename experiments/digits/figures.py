@@ -23,7 +23,7 @@ NAMES = {"diy": "diy", "torch": "PyTorch"}
 
 
 def loss_curves(results: Record, width: float = 5.5, height: float = 2.8) -> Figure:
-    """Return the loss per epoch of both libraries: mean over the rounds and, for diy, a band from least to most."""
+    """Return the loss per epoch of both libraries: mean over the rounds and, for diy, a band from least to greatest."""
     with _style():
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots()
@@ -42,14 +42,14 @@ def loss_curves(results: Record, width: float = 5.5, height: float = 2.8) -> Fig
 
 
 def confusion(results: Record, data: Images, width: float = 4.2, height: float = 3.8) -> Figure:
-    """Return how often each digit was taken for which, on the images tested with, by diy in all rounds."""
+    """Return how often diy took each digit for which, on the test images, in all rounds."""
     counts = np.zeros((10, 10), dtype=int)
     for record in results["rounds"]:
         np.add.at(counts, (data.test_labels.numpy(), np.array(record["diy"]["predictions"])), 1)
     with _style():
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots()
-        # Colours count the mistakes alone: beside the diagonal, all of them would be pale.
+        # Colours count only the mistakes: next to the diagonal, they would all be pale.
         mistakes = counts - np.diag(np.diag(counts))
         sns.heatmap(
             mistakes,
@@ -73,7 +73,7 @@ def confusion(results: Record, data: Images, width: float = 4.2, height: float =
 
 
 def worst_mistakes(results: Record, data: Images, count: int = 12, width: float = 5.5) -> Figure:
-    """Return the images whose right class got the least probability, on average over the rounds, by diy."""
+    """Return the images to whose right class diy gave the least probability, on average over the rounds."""
     confidence = np.array([record["diy"]["confidence"] for record in results["rounds"]]).mean(0)
     labels = np.array([record["diy"]["predictions"] for record in results["rounds"]])  # (rounds, images)
     worst = np.argsort(confidence)[:count]

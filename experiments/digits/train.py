@@ -25,31 +25,31 @@ from experiments.words import counted, spread
 PROG = "python -m experiments.digits"
 LIBRARIES = ("diy", "torch")
 AGREEMENT = 1e-9
-"""In float64, losses and weights of the two libraries may differ by this much, relative to the largest of a kind."""
+"""In float64, losses and weights of the two libraries may differ by this much, relative to the largest of them."""
 
 EXAMPLES = """examples:
   python -m experiments.digits                       scikit-learn's digits: 5 rounds, then the figures
   python -m experiments.digits --rounds 1            an answer in less than a minute
-  python -m experiments.digits --float64             check that the two libraries walk the same path, to 1e-9
+  python -m experiments.digits --float64             check that the two libraries take the same path, to 1e-9
   python -m experiments.digits --validate --lr 0.01  another protocol, judged on a part of the training images
   python -m experiments.digits --mnist DIR --rounds 1 --epochs 3
-                                         MNIST, from the four IDX files in DIR: some minutes an epoch, so begin small
+                                         MNIST, from the four IDX files in DIR: minutes an epoch, so start small
 """
 
 
 @dataclass(frozen=True)
 class DigitsProtocol:
-    """All that the numbers depend on, beside the images.
+    """All that the numbers depend on, besides the images.
 
     The defaults were chosen on a held-out part of the training images (`--validate`), never on the test images.
 
     Args:
         rounds: how often to train, each time from other weights and in another order.
-        epochs, batch_size: of the training.
-        lr: of SGD at the beginning; it falls to zero along half a cosine.
+        epochs, batch_size: of each training.
+        lr: the learning rate of SGD at the start; it falls to zero along half a cosine.
         momentum, weight_decay: of SGD.
         channels: of the first convolution; the others have twice as many.
-        seed: from which everything random follows.
+        seed: of everything that is random.
         float64: whether to compute in double precision.
         validate: whether a fifth of the training images takes the place of the test images.
 
@@ -92,7 +92,7 @@ def build_digits_network(library: str, size: int, channels: int = 16):
     layers = {"diy": diy, "torch": nn}[library]
 
     def block(n_in: int, n_out: int) -> list:
-        # Batch norm subtracts the mean, and a bias before it with the mean.
+        # Batch norm subtracts the mean, and with it any bias added before.
         return [layers.Conv2d(n_in, n_out, 3, padding="same", bias=False), layers.BatchNorm2d(n_out), layers.ReLU()]
 
     return layers.Sequential(
@@ -219,7 +219,7 @@ def store(protocol: DigitsProtocol, data: Images, directory: str | os.PathLike) 
     parts = data.train_images, data.train_labels, data.test_images, data.test_labels
     images = digest(b"".join(part.numpy().tobytes() for part in parts))
     inputs = {**asdict(protocol), "data": data.name, "images": images}
-    del inputs["rounds"]  # one more leaves the others as they are
+    del inputs["rounds"]  # one more round leaves the others as they are
     return Store(directory, FILE, inputs, diy, sys.modules[__name__])
 
 
@@ -228,7 +228,7 @@ def load(directory: str | os.PathLike) -> Record:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ResultsError: it is damaged, or of another program or version.
+        ResultsError: it is damaged, or comes from another program or version.
     """
     return read(Path(directory) / FILE)
 
@@ -244,11 +244,11 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, DigitsProtoc
         ("rounds", int, "trainings, each from other weights"),
         ("epochs", int, "passes over the training images"),
         ("batch_size", int, "images in a mini-batch"),
-        ("lr", float, "learning rate at the beginning"),
+        ("lr", float, "learning rate at the start"),
         ("momentum", float, "of SGD"),
         ("weight_decay", float, "of SGD"),
         ("channels", int, "of the first convolution"),
-        ("seed", int, "from which everything random follows"),
+        ("seed", int, "seed of everything that is random"),
     ):
         value, metavar = getattr(default, name), "N" if kind is int else "X"
         flag = f"--{name.replace('_', '-')}"

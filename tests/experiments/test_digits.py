@@ -179,7 +179,7 @@ def test_both_libraries_build_the_same_network():
 def test_results_of_another_program_are_refused(tmp_path):
     for content in ("{", '{"program": "test.py", "version": 1}', "[]"):
         (tmp_path / "digits.json").write_text(content, encoding="utf-8")
-        with pytest.raises(ResultsError, match="is damaged, or no file of this program"):
+        with pytest.raises(ResultsError, match="is damaged, or not a file of this program"):
             digits.load(tmp_path)
 
 

@@ -78,7 +78,7 @@ def test_another_set_is_read_and_said_to_be_one(mnist, capsys):
     directory, *_ = mnist
     data = mnist_images(directory)
     assert data.name.startswith("idx-") and len(data.train_images) and len(data.test_labels)
-    assert "train-images-idx3-ubyte is another file than MNIST's (MD5 of its content" in capsys.readouterr().err
+    assert "train-images-idx3-ubyte is not MNIST's (the MD5 of its content" in capsys.readouterr().err
 
 
 def test_one_changed_byte_makes_another_set(mnist, capsys):
@@ -89,7 +89,7 @@ def test_one_changed_byte_makes_another_set(mnist, capsys):
     content[-1] ^= 1
     path.write_bytes(content)
     assert mnist_images(directory, checksums).name.startswith("idx-")
-    assert "t10k-labels-idx1-ubyte is another file" in capsys.readouterr().err
+    assert "t10k-labels-idx1-ubyte is not MNIST's" in capsys.readouterr().err
 
 
 def test_labels_that_are_no_digits_are_refused(mnist):
@@ -98,7 +98,7 @@ def test_labels_that_are_no_digits_are_refused(mnist):
     content = bytearray(path.read_bytes())
     content[-1] = 99
     path.write_bytes(content)
-    with pytest.raises(DataError, match="labels must be 0 to 9, the train file has 99"):
+    with pytest.raises(DataError, match="the train file must hold labels from 0 to 9, got 30 labels up to 99"):
         mnist_images(directory)
 
 
@@ -133,19 +133,19 @@ def test_files_that_do_not_belong_together(mnist):
     directory, _, checksums = mnist
     (directory / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(29)))
     checksums["train-labels-idx1-ubyte"] = hashlib.md5(idx(np.zeros(29))).hexdigest()
-    with pytest.raises(DataError, match=r"the train files hold images \(30, 6, 5\) and labels \(29,\)"):
+    with pytest.raises(DataError, match=r"a label for each, got arrays of shape \(30, 6, 5\) and \(29,\)"):
         mnist_images(directory, checksums)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda content: content[:-1], r"cut off or too long: an array \(2, 3\) takes 6 bytes, there are 5"),
+        (lambda content: content[:-1], r"cut off or too long: an array of shape \(2, 3\) takes 6 bytes, there are 5"),
         (lambda content: content + b"x", r"takes 6 bytes, there are 7"),
         (lambda content: content[:9], "cut off within its header"),
-        (lambda content: b"", "is no IDX file of bytes: it begins with nothing"),
-        (lambda content: b"\x00\x00\x0d" + content[3:], "is no IDX file of bytes: it begins with 00 00 0d 02"),
-        (lambda content: b"<!DOCTYPE html>", "is no IDX file of bytes: it begins with 3c 21 44 4f"),
+        (lambda content: b"", "is not an IDX file of bytes: it begins with nothing"),
+        (lambda content: b"\x00\x00\x0d" + content[3:], "is not an IDX file of bytes: it begins with 00 00 0d 02"),
+        (lambda content: b"<!DOCTYPE html>", "is not an IDX file of bytes: it begins with 3c 21 44 4f"),
         (lambda content: gzip.compress(content)[:-3], "is damaged or cut off: gzip cannot unpack it"),
         (lambda content: gzip.compress(content)[:12] + b"\xff" * 9, "is damaged or cut off: gzip cannot unpack it"),
         (lambda content: gzip.compress(content)[:-8] + b"\x00" * 8, "is damaged or cut off: gzip cannot unpack it"),

@@ -131,7 +131,7 @@ def test_rounds_of_another_protocol_are_neither_used_nor_touched(tmp_path, chang
     first = evaluation.run(SMALL, MODELS, directory=tmp_path)
     other = replace(SMALL, **change)
     results, computed = resumed(other, MODELS, tmp_path)
-    assert len(computed) == 4 and "begins anew" in capsys.readouterr().err
+    assert len(computed) == 4 and "it starts from the beginning" in capsys.readouterr().err
     assert numbers_of(results) == numbers_of(evaluation.run(other, MODELS))
     again, computed = resumed(SMALL, MODELS, tmp_path)
     assert computed == set() and numbers_of(again) == numbers_of(first)
@@ -183,7 +183,7 @@ def test_another_version_of_the_file_is_refused(tmp_path):
     evaluation.save(evaluation.run(SMALL, MODELS), tmp_path)
     content = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     (tmp_path / "results.json").write_bytes(sealed({**content, "version": 3}))
-    with pytest.raises(ResultsError, match="version 3; expected version 2"):
+    with pytest.raises(ResultsError, match="it has version 3, expected 2"):
         evaluation.load(tmp_path)
 
 
@@ -215,7 +215,7 @@ def test_every_bit_that_flips_is_noticed(tmp_path):
 def test_results_of_one_program_are_refused_by_the_other(tmp_path):
     sweep.save(sweep.run(sweep.Grid(SMALL, rates=(1e-3,))), tmp_path)
     (tmp_path / "sweep.json").rename(tmp_path / "results.json")
-    with pytest.raises(ResultsError, match=r"results\.json is damaged, or no file of this program"):
+    with pytest.raises(ResultsError, match=r"results\.json is damaged, or not a file of this program"):
         evaluation.run(SMALL, MODELS, directory=tmp_path)
 
 
@@ -255,7 +255,7 @@ def test_an_interrupted_sweep_goes_on_to_the_same_numbers(tmp_path):
 def test_a_file_where_the_rounds_belong_is_told_before_anything_is_trained(tmp_path):
     (tmp_path / "rounds").write_text("mine", encoding="utf-8")
     for resume in True, False:
-        with pytest.raises(ResultsError, match="rounds is a file where a folder is needed: rename it"):
+        with pytest.raises(ResultsError, match="rounds is a file, but a folder is needed there: rename"):
             evaluation.run(SMALL, ["diy-sgd"], directory=tmp_path, resume=resume)
     assert (tmp_path / "rounds").read_text(encoding="utf-8") == "mine"
 
@@ -264,7 +264,7 @@ def test_what_is_no_file_is_not_replaced_and_links_are_followed(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     for name in "pipe", "folder":
-        with pytest.raises(OSError, match="it is no file"):
+        with pytest.raises(OSError, match="it is not a regular file"):
             write_atomically(tmp_path / name, b"new")
     (tmp_path / "target").write_bytes(b"old")
     (tmp_path / "link").symlink_to(tmp_path / "target")

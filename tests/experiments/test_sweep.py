@@ -83,7 +83,7 @@ def test_saved_results_come_back(small, tmp_path):
 def test_other_files_are_refused(small, tmp_path, change):
     path = sweep.save(small, tmp_path)[0]
     path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
-    with pytest.raises(ResultsError, match=r"sweep\.json is damaged, or no file of this program"):
+    with pytest.raises(ResultsError, match=r"sweep\.json is damaged, or not a file of this program"):
         sweep.load(tmp_path)
 
 
