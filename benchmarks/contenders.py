@@ -1,6 +1,6 @@
-"""What the speed benchmark lets compete: one network, trained with diy, PyTorch, NumPy, JAX and tinygrad.
+"""The contenders of the speed benchmark: one network, trained with diy, PyTorch, NumPy, JAX, tinygrad and micrograd.
 
-A contender is a function of a `Task` that prepares everything and returns `run`: `run(epochs)` trains on for so many
+A contender is a function of a `Task` that prepares everything and returns `run`: `run(epochs)` trains for so many more
 epochs, reshuffles the samples in each, logs the loss of every step, and returns the mean loss of each epoch. All
 contenders of a task start from the same weights and compute the same numbers, up to rounding and the order of samples.
 
@@ -94,7 +94,7 @@ def lenet(task: Task, library: str) -> Run:
 
 
 def stack(task: Task, networks: int) -> Run:
-    """Several networks at once, each on an order of its own. The losses are means over the networks."""
+    """Several networks at once, each with its own order of samples. The losses are means over the networks."""
     import torch
 
     import diy
@@ -123,9 +123,9 @@ def stack(task: Task, networks: int) -> Run:
 
 
 def torch_by_hand(task: Task) -> Run:
-    """diy's mathematics in the fewest tensor operations: no classes, no checks, everything in place that may be.
+    """diy's mathematics in the fewest tensor operations: no classes, no checks, in place wherever possible.
 
-    No framework on these operations can be faster, so the distance of diy from this row is what its modules cost.
+    No framework built on these operations can be faster: the distance from this row to diy is what diy's modules cost.
     """
     import torch
 
@@ -294,7 +294,7 @@ def numpy_by_hand(task: Task) -> Run:
 
 
 def numpy_classes(task: Task, dtype: str) -> Run:
-    """The same mathematics in classes, as a framework written to learn from has them."""
+    """The same mathematics in classes, like those of a framework that is written to learn from."""
     import numpy as np
 
     from benchmarks import numpy_classes as library
@@ -473,13 +473,13 @@ class Contender:
 
     Attributes:
         title: for table and figure.
-        build: a function of a Task, see the head of this file.
+        build: a function of a Task, see the top of this file.
         baseline: the row whose time this one's is divided by.
         imports: modules that are loaded before memory is measured; a row without them is skipped.
         tools: programs of which one must be installed.
         networks: how many networks one step trains; times are given per network.
-        epochs: how many a turn takes.
-        slow: whether a step takes seconds: then a turn is one step, and there are three, beside the baseline's.
+        epochs: in one turn.
+        slow: whether a step takes seconds: then a turn is one step, and there are three, in turn with the baseline's.
         one_call: whether a whole run is one call, so that its first result is its last.
         cpu: whether the row runs on the CPU only.
     """

@@ -3,8 +3,8 @@
     python -m benchmarks.frames                # pictures per second, at each speed
     python -m benchmarks.frames --minutes 8    # what grows meanwhile: the messages, the kernel, the page
 
-JupyterLab, the kernel and the browser run on this machine, as in the browser test, whose helpers these are. A load
-above 1 before the start means that something else took time too.
+JupyterLab, the kernel and the browser run on this machine, with the helpers of the browser test. A load above 1 before
+the start means that something else took time too.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def growth(page, lab: Lab, minutes: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Watch the playground play in a real browser.")
-    parser.add_argument("--minutes", type=int, default=0, help="play so long, and print each minute what grows")
+    parser.add_argument("--minutes", type=int, default=0, help="play for this long, and print every minute what grows")
     minutes = parser.parse_args().minutes
     print(f"{os.cpu_count()} processors, load before the start {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as folder, serve(Path(folder)) as address, open_notebook(address) as page:

@@ -1,4 +1,4 @@
-"""A framework of plain NumPy classes: what people write who build one to learn how it works, joelgrus/joelnet for one.
+"""A framework of plain NumPy classes, such as people write to learn how one works: joelgrus/joelnet, for example.
 
 Layers keep their parameters and gradients in two dictionaries, and what backward needs in attributes. There are no
 checks, no shapes but (N, features), and the gradient of the data is computed although nobody asks for it.

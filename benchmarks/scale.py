@@ -1,10 +1,11 @@
 """How far one process, one machine and several go: networks per second, memory per network, cost of gathering.
 
-    python -m benchmarks.scale            table on the screen, and scale.json
-    python -m benchmarks.scale --quick    a look in a minute, less exact, and nothing is written
+    python -m benchmarks.scale            a table on the screen, and scale.json
+    python -m benchmarks.scale --quick    a rough look in a minute; nothing is written
 
-Stacks of networks take turns with a network trained alone, on one thread; shown are medians over the rounds of the
-ratio within a round. Times are those of the processor, so that other programs on the machine matter less.
+Stacks of networks take turns with a network trained alone, on one thread. The table shows medians over the rounds, of
+the time and of its ratio to the lone network's time in the same round. Times are processor times, so that other
+programs on the machine matter less.
 """
 
 import argparse
@@ -41,7 +42,7 @@ BATCH, SAMPLES = 100, 1000
 
 
 def epoch_alone(dropout, reduction, optimizer) -> Callable[[], None]:
-    """Return a function that trains one network for an epoch, as `experiment.train` does."""
+    """Return a function that trains one network for an epoch, as `circle.train` does."""
     network = build_network("diy", dropout=dropout)
     network[0].needs_input_grad = False
     criterion, optimizer = diy.MSELoss(reduction=reduction), optimizer(network.parameters())
@@ -80,7 +81,7 @@ def epoch_together(networks, dropout, reduction, optimizer) -> Callable[[], None
 
 
 def speed(rounds: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Return, by recipe and size, microseconds per network and step, and their ratio to those of a network alone."""
+    """Return, by recipe and size, microseconds per network and step, and their ratio to a lone network's."""
     found = {}
     for recipe, parts in RECIPES.items():
         rows = {"alone": (1, epoch_alone(*parts)), **{str(n): (n, epoch_together(n, *parts)) for n in SIZES}}
@@ -113,7 +114,7 @@ def memory(networks: int) -> int:
 
 
 def memory_per_network() -> float:
-    """Return kilobytes per network: the difference between the peaks of two processes, by that of their sizes."""
+    """Return the kilobytes per network: the difference between two processes' peaks, over that of their sizes."""
     sizes = 100, 500
     command = [sys.executable, "-m", "benchmarks.scale", "--memory"]
     peaks = [int(subprocess.run([*command, str(n)], capture_output=True, check=True).stdout) for n in sizes]
@@ -127,7 +128,7 @@ def record() -> dict:
 
 
 def storing(count: int = 50) -> float:
-    """Return milliseconds that it takes to keep one round on disk."""
+    """Return the milliseconds that it takes to keep one round on disk."""
     kept = record()
     with tempfile.TemporaryDirectory(dir=HERE) as directory:
         store, start = Store(directory, "results.json", {}), time.perf_counter()
@@ -137,7 +138,7 @@ def storing(count: int = 50) -> float:
 
 
 def gathering(rank: int) -> None:
-    """On each of the ranks: print on rank 0 milliseconds to gather so many rounds from every rank."""
+    """Gather rounds from every rank; print on rank 0 how many milliseconds it takes for each number of rounds."""
     text, times = json.dumps(record()), {}
     for count in (10, 100, 1000):
         records, parts, turns = {str(i): json.loads(text) for i in range(count)}, [None] * dist.get_world_size(), []
@@ -168,7 +169,7 @@ def torchrun(*arguments: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, nothing is written")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds; nothing is written")
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--gather", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -1,12 +1,12 @@
-"""How fast diy is beside PyTorch and others: all in one run, the competitors taking turns.
+"""How fast diy is compared with PyTorch and others: all in one run, the competitors taking turns.
 
-    python benchmarks/speed.py             training, wide and large networks, inference: table, speed.json, figure
-    python benchmarks/speed.py --scaling   how cost grows with width, batch and depth: scaling.json, figure
-    python benchmarks/speed.py --quick     a look in a minute or two, less exact, and nothing is written
-    python benchmarks/speed.py --show      the tables of the last run again
+    python -m benchmarks.speed             training, wide and large networks, inference: table, speed.json, figure
+    python -m benchmarks.speed --scaling   how cost grows with width, batch and depth: scaling.json, figure
+    python -m benchmarks.speed --quick     a rough look in a minute or two; nothing is written
+    python -m benchmarks.speed --show      the tables of the last run again
 
-A turn warms up and then times as many steps again. Each round gives every row one turn, in rotating order, and
-each row's time is divided by that of its baseline in the same round; shown are medians and quartiles over the rounds.
+A turn warms up, then times the same number of steps. Each round gives every row one turn, in rotating order, and each
+row's time is divided by that of its baseline in the same round; shown are medians and quartiles over the rounds.
 What a process has to do first (import, compile) and the memory it takes are measured in processes of their own.
 """
 
@@ -62,10 +62,10 @@ def take_turns(runs: dict[str, tuple[Run, int]], rounds: int, seconds: float = f
 
     Args:
         runs: name -> run and the number of epochs of a turn.
-        rounds: at most so many, and fewer, but at least three, when `seconds` have passed.
+        rounds: at most this many; none begins after `seconds`, but there are at least three.
     """
     for run, epochs in runs.values():
-        run(epochs)  # whatever compiles, compiles here, and not on the time of the first round
+        run(epochs)  # whatever compiles does so here, outside the time of the first round
     times, names, start = {name: [] for name in runs}, list(runs), time.perf_counter()
     for number in range(rounds):
         if number >= 3 and time.perf_counter() - start > seconds:
@@ -95,7 +95,7 @@ def ratio(times: dict[str, list[float]], name: str, baseline: str, factor: float
 
 
 def peak_memory(reset: bool = False) -> float:
-    """Return the largest resident memory of this process so far, in MB; with `reset`, begin anew where Linux can."""
+    """Return the largest resident memory of this process so far, in MB; `reset` starts from now, if Linux allows."""
     try:
         if reset:
             Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
@@ -109,7 +109,7 @@ def peak_memory(reset: bool = False) -> float:
 
 
 def child(request: dict) -> dict[str, float]:
-    """What a process of its own does: import, build, train; see `in_a_process`."""
+    """Import, build and train, in a process of its own; see `in_a_process`."""
     contender, task = CONTENDERS[request["row"]], Task(**request["task"])
     task = replace(task, sizes=tuple(task.sizes))
     for name in contender.imports:
@@ -222,7 +222,7 @@ def side_by_side(
     """Measure diy beside PyTorch on each task; return one dictionary per task.
 
     Args:
-        rounds, seconds: at most so many per task.
+        rounds, seconds: limits for each task, see `take_turns`.
         builds: what stands for "torch" and "diy"; by default the rows "torch-<kind>" and "diy-<kind>".
         memory: in how many processes of their own to measure it; shown is the median.
     """
@@ -336,7 +336,7 @@ def show(report: dict) -> str:
 def points(table: list[dict], width: float = 5.5):
     """Return a figure of the rows that train the report's network: µs per step and quartiles, on a logarithmic axis.
 
-    What takes thousands of times as long as the others is left to the table.
+    The slow rows, which take thousands of times as long as the others, are left to the table.
     """
     from experiments import figures
 

@@ -71,7 +71,7 @@ def validation_errors(recipe: Recipe, rounds: int) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=200, help="of each recipe (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=200, metavar="N", help="rounds of each recipe (%(default)s)")
     options = parser.parse_args()
     tried = []
     for recipe in tqdm(RECIPES, disable=None):

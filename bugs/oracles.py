@@ -41,7 +41,7 @@ def oracle(name: str):
 
 @cache
 def complaints(oracle: str, bug: str) -> tuple[str, ...]:
-    """Return what an oracle has to say about a bug. It would say the same again, and so is asked once."""
+    """Return what an oracle has to say about a bug. It would say the same again, so it is asked only once."""
     diy = load(bug)
     return tuple(ORACLES[oracle](diy, load_circle(diy, bug)))
 
@@ -179,7 +179,7 @@ def handwritten() -> tuple[Tensor, Tensor]:
 def training(diy: ModuleType, circle: ModuleType) -> Iterator[str]:
     """Two networks learn: the report's, with dropout, the disk; a small convolutional one, handwritten digits.
 
-    The bounds are those of somebody who looks whether it works at all: a right framework gets 3 % and 13 %.
+    The bounds are those of somebody who only checks that it works at all: a right framework gets 3 % and 13 %.
     """
     torch.default_generator.manual_seed(2)
     generator = torch.Generator().manual_seed(2)

@@ -1,6 +1,6 @@
 """How well diy agrees with PyTorch's forward pass, its automatic differentiation and finite differences, in numbers.
 
-All is measured on the network of the report with dropout, in float64, where nothing but rounding may differ.
+Everything is measured on the network of the report with dropout, in float64, where nothing but rounding may differ.
 """
 
 import torch

@@ -1,8 +1,8 @@
 """Build report.pdf from the records of the runs.
 
     python -m report.build            draws the figures and makes report.pdf, in seconds
-    python -m report.build --rerun    first runs the evaluation, the oracles and the sweep anew
-    python -m report.build --check    builds elsewhere, compares with the report.pdf that is here, changes nothing
+    python -m report.build --rerun    first runs the evaluation, the oracles and the sweep again
+    python -m report.build --check    compares the text of report.pdf with one built elsewhere, changes nothing
 
 The digits and the benchmarks take longer and have commands of their own:
 
@@ -10,7 +10,7 @@ The digits and the benchmarks take longer and have commands of their own:
     python -m benchmarks.speed
     python -m benchmarks.tune
 
-A rerun replaces its records when all of them are there. A missing record or number, a sentence that the numbers
+A rerun replaces its records once it has them all. A missing record or number, a sentence that the numbers
 contradict and a warning of the compiler all end the build, and leave report.pdf and the figures as they were.
 """
 
@@ -45,6 +45,7 @@ from experiments import (
 from experiments.results import write_atomically
 from report import agreement, classes
 
+PROG = "python -m report.build"
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
@@ -75,7 +76,7 @@ def rerun() -> None:
     """Run the evaluation, measure the agreement with the oracles and sweep the learning rate, all into report/.
 
     Raises:
-        BuildError: the evaluation failed. The records are as they were, whatever breaks off the run.
+        BuildError: the evaluation failed. Whatever ends the run early, the records stay as they were.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -154,7 +155,8 @@ def compile_pdf(folder: Path, results: evaluation.Results) -> Path:
     try:
         facts = known(results, sweep.load(folder))
     except (LookupError, ValueError) as error:
-        raise BuildError(f"the records cannot be used: {type(error).__name__}: {error}") from error
+        why = f"{type(error).__name__}: {error}"
+        raise BuildError(f"the records cannot be used: {why}; see python -m report.build --help") from error
     compiler = typst.Compiler(
         str(folder / "report.typ"),
         root=str(folder),
@@ -208,7 +210,8 @@ def first_rate(swept: sweep.Sweep, reduction: str, below: float) -> float:
     good = int(np.argmax(errors < below))
     if good == 0:
         raise BuildError(
-            f"report/sweep.json: with the {reduction}, no learning rate after the first errs below {below}"
+            f"report/sweep.json: with the {reduction}, the test error must first fall below {below} at a rate after "
+            "the lowest, and it does not"
         )
     pair = slice(good - 1, good + 1)
     return float(np.exp(np.interp(-below, -errors[pair], np.log(swept.grid.rates[pair]))))
@@ -232,14 +235,16 @@ def differences(old: Path, new: Path) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="build.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--rerun", action="store_true", help="run evaluation, oracles and sweep anew first")
-    choice.add_argument("--check", action="store_true", help="exit with 1 where the text of report.pdf is out of date")
+    choice.add_argument(
+        "--rerun", action="store_true", help="first run the evaluation, the oracles and the sweep again"
+    )
+    choice.add_argument("--check", action="store_true", help="exit with 1 if the text of report.pdf is out of date")
     options = parser.parse_args(arguments)
     if sys.flags.optimize > 1:
-        raise BuildError("figure 1 is made of diy.py's docstrings, which python -OO leaves out: build without it")
+        raise BuildError("figure 1 is made of diy.py's docstrings, which python -OO leaves out: build without -OO")
     if options.rerun:
         rerun()
     with tempfile.TemporaryDirectory() as name:
@@ -262,14 +267,14 @@ if __name__ == "__main__":
     try:
         main()
     except BuildError as error:
-        sys.exit(f"build.py: {error}")
+        sys.exit(f"{PROG}: {error}")
     except BrokenPipeError:
         # The reader has gone; without this, the exit would try to flush to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        sys.exit(f"build.py: {error.strerror or error}{where}; nothing else was changed")
+        sys.exit(f"{PROG}: {error.strerror or error}{where}; nothing else was changed")
     except KeyboardInterrupt:
-        print("\nbuild.py: interrupted", file=sys.stderr)
+        print(f"\n{PROG}: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -12,7 +12,7 @@ def families(framework: ModuleType) -> list[dict]:
     """Return each public abstract class that derives from no other such class, the one with most subclasses first.
 
     Each is a record of its `name`, its own `abstract` and other public `methods`, and its public `subclasses`: of each
-    the `name`, the `arguments` that its docstring tells of, and the public `methods` that its base has not.
+    the `name`, the `arguments` that its docstring tells of, and the public `methods` that its base does not have.
     """
     classes = {c for c in vars(framework).values() if inspect.isclass(c) and c.__module__ == framework.__name__}
     public = sorted((c for c in classes if not c.__name__.startswith("_")), key=lambda c: c.__name__)

@@ -1,7 +1,7 @@
 """Gather the pages of the book in one folder, for Sphinx: copies of what is committed, and pages made from the code.
 
-In the copies a link to a file that is no page of the book leads to the book's page of that source file, if it is
-Python, and to the public repository otherwise.
+In the copies, a link to a file that is not a page of the book leads to a page with its source, if it is Python, and to
+the public repository otherwise.
 """
 
 import posixpath
@@ -19,11 +19,11 @@ REPOSITORY = re.search(r'^Repository = "(.*)"$', (ROOT / "pyproject.toml").read_
 """The address of the public repository."""
 
 PAGES = ["docs/teaching.md", "docs/scale.md", "docs/book/index.md", "docs/book/playground.md", "README.md"]
-"""Pages that are taken as they are. Of README.md the index includes a part."""
+"""Pages that are taken as they are. The index includes part of README.md."""
 
 
 def assemble(folder: Path) -> None:
-    """Write all pages of the book to `folder`, at the places that they have in the project; the index comes on top."""
+    """Write all pages of the book to `folder`, where they stand in the project; the index goes to the top."""
     notebooks = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("notebooks/[0-9]*.ipynb"))
     texts = {path: (ROOT / path).read_text(encoding="utf-8") for path in [*PAGES, *notebooks]}
     texts |= {

@@ -1,4 +1,4 @@
-"""What autodoc does not know of the docstrings of this project: they are written to be read as plain text."""
+"""What autodoc does not know about this project's docstrings: they are written to be read as plain text."""
 
 import ast
 import functools

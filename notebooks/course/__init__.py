@@ -37,7 +37,7 @@ torch.set_num_threads(1)
 
 
 def show(figure: plt.Figure, description: str, scale: float = 1.0) -> None:
-    """Display a figure with a caption that also says in words what is to be seen.
+    """Display a figure with a caption that says in words what it shows.
 
     Args:
         scale: how much larger than drawn it is displayed, lettering included.
@@ -188,7 +188,7 @@ def agree(formula: str, value, /, *, tolerance: float = 1e-12, measured: float =
     The verdict names every oracle with its tolerance.
 
     Raises:
-        AssertionError: one of them differs, or there is none.
+        AssertionError: an oracle differs, or there is none.
     """
     assert oracles, f"{formula}: nothing to compare with"
     value = torch.as_tensor(value, dtype=torch.float64)

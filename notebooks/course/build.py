@@ -166,7 +166,7 @@ class Mini:
         self._given[exercise] = self._defined(exercise)
 
     def _source(self, exercise: str) -> tuple[str, bool]:
-        """Return the source of a step, and whether it is the learner's."""
+        """Return the source of a step, and whether the learner wrote it."""
         if exercise not in self._given and (source := self._learners(NAMES[exercise])):
             return source, True
         return dict(parts())[exercise], False
@@ -229,7 +229,7 @@ def _bound(tree: ast.AST) -> set[str]:
             names |= {(alias.asname or alias.name).split(".")[0] for alias in statement.names}
         elif isinstance(statement, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
             targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-            # Of `accumulate.calls = 0` as well: the name is not defined there, but what it stands for is changed.
+            # `accumulate.calls = 0` counts as well: it does not define the name, but changes what the name stands for.
             names |= {node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)}
     return names
 

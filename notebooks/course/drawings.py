@@ -123,7 +123,7 @@ def draw_framework() -> Figure:
 def draw_network(network: Sequential, point: Tensor, target: Tensor | None = None) -> Figure:
     """Draw a network Linear(2, 2), ReLU, Linear(2, 1) with the values that a point gives and, with a target, gradients.
 
-    What stands on the edges comes from the network's own forward and backward.
+    The numbers on the edges come from the network's own forward and backward.
     """
     first, relu, last = network
     s = first(point[None])
@@ -232,9 +232,9 @@ class View(NamedTuple):
     """What a network makes of the square.
 
     Attributes:
-        surface: output 1 − output 0 on a grid of the square, (81, 81); label 1 where it is positive.
+        surface: output 1 − output 0 on a grid of the square, (81, 81); the label is 1 where it is positive.
         wrong: the test points that get the wrong label, (count, 2).
-        error: their share.
+        error: their share of all test points.
     """
 
     surface: Tensor

@@ -1,11 +1,11 @@
 """Execute the notebooks and write their outputs back. A second run on the same machine changes nothing.
 
     python -m course.execute                 all of them
-    python -m course.execute 01 05           those whose names begin so
+    python -m course.execute 01 05           those whose names begin with 01 or 05
     python -m course.execute --check         write nothing; the exit status is 1 if something would change
 
-The figure of the cell tagged "picture" is also written to docs/pictures/, under the notebook's number. Before all other
-code comes a cell with what stands in fetch.py; the book leaves it out.
+The figure of the cell tagged "picture" is also written to docs/pictures/, under the notebook's number. The first code
+cell of each notebook is a copy of fetch.py; the book leaves it out.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def normalize(notebook: NotebookNode) -> None:
     for cell in notebook.cells:
         cell.metadata = NotebookNode({k: v for k, v in cell.metadata.items() if k in ("tags", "jupyter")})
         if cell.cell_type == "code":
-            for output in cell.outputs:  # without its kernel a widget is nothing: what else the output has is shown
+            for output in cell.outputs:  # a widget is nothing without its kernel: the output's other forms are shown
                 output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
             masked(cell.outputs)
     notebook.metadata = NotebookNode(
@@ -149,6 +149,6 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except OSError as error:
-        sys.exit(f"course.execute: {error.strerror or error}: {error.filename}")
+        sys.exit(f"python -m course.execute: {error.strerror or error}: {error.filename}")
     except (KeyboardInterrupt, DeadKernelError):  # on Ctrl-C, nbclient ends the kernel first
-        sys.exit("course.execute: interrupted, or the kernel died; notebooks that are finished are written")
+        sys.exit("python -m course.execute: interrupted, or the kernel died; finished notebooks are written")

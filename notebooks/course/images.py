@@ -36,7 +36,7 @@ def slide(image: Tensor, kernel: Tensor) -> Iterator[tuple[str, Figure]]:
 
 
 def draw_columns(image: Tensor, kernel: Tensor) -> Figure:
-    """Draw how the four windows of a 3 × 3 image become the columns of a matrix, in which its middle stands four times.
+    """Draw how the four windows of a 3 × 3 image become the columns of a matrix, where its middle appears four times.
 
     The kernel, as a row on the left, times the matrix is the row of outputs.
     """
@@ -113,7 +113,7 @@ def draw_kernels(kernels: Tensor, image: Tensor, maps: Tensor) -> Figure:
 
 
 def draw_norm_paths() -> Figure:
-    """Draw the three paths on which one value of a channel reaches the normalized ones."""
+    """Draw the three paths by which one value of a channel reaches the normalized values."""
     figure, ax = plt.subplots(figsize=(WIDTH, 3.3))
     graph(
         ax,

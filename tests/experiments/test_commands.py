@@ -89,7 +89,7 @@ def test_a_seventh_model_can_be_drawn():
     ("environment", "arguments", "code", "words"),
     [
         ({"SOURCE_DATE_EPOCH": "x"}, ["--help"], 0, ""),
-        ({"PYTHONOPTIMIZE": "2"}, ["--check"], 1, "build.py: figure 1 is made of diy.py's docstrings"),
+        ({"PYTHONOPTIMIZE": "2"}, ["--check"], 1, "python -m report.build: figure 1 is made of diy.py's docstrings"),
     ],
     ids=["a date that is none", "no docstrings"],
 )
