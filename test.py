@@ -4,12 +4,11 @@ import argparse
 import itertools
 import sys
 
-from experiments.commandline import Parser, quit_on_interrupt, run_command
+from experiments.commandline import Parser, begin_command, run_experiment
 
 if __name__ == "__main__":
-    quit_on_interrupt("test.py")
+    begin_command("test.py")
 
-import torch
 from tqdm import tqdm
 
 from experiments import evaluation
@@ -48,12 +47,10 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, Protocol]:
     group.add_argument("--no-figures", action="store_true", help="do not draw figures 2 to 5")
     options = parser.parse_args(arguments)
     options.models = list(dict.fromkeys(options.models))
-    try:
-        torch.zeros(1, device=options.device).item()
-    except (RuntimeError, AssertionError, NotImplementedError):
-        others = "cpu or cuda" if torch.cuda.is_available() else "cpu"
-        parser.error(f"argument --device: PyTorch cannot use {options.device!r} on this machine; choose {others}")
-    return options, parser.protocol(options, Protocol())
+    parser.check_device(options.device)
+    protocol = parser.protocol(options, Protocol())
+    parser.check_output(options.output)
+    return options, protocol
 
 
 def main(arguments: list[str] | None = None, rank: int = 0) -> int:
@@ -103,8 +100,9 @@ def describe(protocol: Protocol, options: argparse.Namespace) -> str:
     tuned = " (diy-tuned: its own recipe)" if "diy-tuned" in options.models else ""
     return (
         f"{counted(protocol.rounds, 'round')} of {', '.join(options.models)}\n"
-        f"{protocol.train_size} training and {protocol.test_size} test points, {protocol.epochs} epochs in batches of "
-        f"{protocol.batch_size}, learning rate {protocol.lr:g}{tuned},\n"
+        f"{protocol.train_size} training and {protocol.test_size} test points, "
+        f"{counted(protocol.epochs, 'epoch')} in batches of {protocol.batch_size}, "
+        f"learning rate {protocol.lr:g}{tuned},\n"
         f"hidden layers {' '.join(map(str, protocol.hidden)) or 'none'}, dropout {protocol.dropout:g}, "
         f"seed {protocol.seed}, device {options.device}\n\n"
         f"round  {'mean loss after':<14}{losses}{'train':>9}{'test':>9}{'time':>10}"
@@ -140,4 +138,4 @@ def table(results: Results) -> str:
 
 
 if __name__ == "__main__":
-    run_command("test.py", main)
+    run_experiment("test.py", main)

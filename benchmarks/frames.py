@@ -13,8 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from experiments.commandline import run_command
 from tests.playground.test_playground_browser import RUN_IN_NEW_CELL, Lab, open_notebook, serve
 
+PROG = "python -m benchmarks.frames"
 SECONDS = 10
 SETUP = """
 import psutil
@@ -56,10 +58,12 @@ def growth(page, lab: Lab, minutes: int) -> None:
             time.sleep(60)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Watch the playground play in a real browser.")
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog=PROG, description="Watch the playground play in a real browser.")
     parser.add_argument("--minutes", type=int, default=0, help="play for this long, and print every minute what grows")
-    minutes = parser.parse_args().minutes
+    minutes = parser.parse_args(arguments).minutes
+    if minutes < 0:
+        parser.error(f"argument --minutes: must be at least 0, got {minutes}")
     print(f"{os.cpu_count()} processors, load before the start {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as folder, serve(Path(folder)) as address, open_notebook(address) as page:
         speeds = page.evaluate(RUN_IN_NEW_CELL, SETUP).strip().split(",")
@@ -74,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(PROG, main, "nothing is kept")

@@ -18,6 +18,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from experiments.commandline import begin_command, run_command
+
+if __name__ == "__main__":
+    begin_command("python -m benchmarks.scale")
+
 import torch
 import torch.distributed as dist
 
@@ -25,12 +30,9 @@ import diy
 from experiments.circle import Protocol, build_network, one_thread
 from experiments.evaluation import run_round
 from experiments.parallel import joined
-from experiments.results import (
-    Store,
-    environment,
-    write_atomically,
-)
+from experiments.results import Store, environment, write_atomically
 
+PROG = "python -m benchmarks.scale"
 HERE = Path(__file__).resolve().parent
 SIZES = (1, 10, 25, 100, 400)
 RECIPES = {
@@ -154,25 +156,19 @@ def gathering(rank: int) -> None:
 
 def torchrun(*arguments: str) -> str:
     """Run this file on two processes and return what it prints."""
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "benchmarks.scale",
-    ]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "benchmarks.scale"]
     return subprocess.run([*command, *arguments], capture_output=True, text=True, check=True).stdout
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="fewer rounds; nothing is written")
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--gather", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.memory:
         print(memory(options.memory))
         return
@@ -202,4 +198,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(PROG, main, "nothing was written")

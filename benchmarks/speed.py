@@ -24,7 +24,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.contenders import CONTENDERS, INFERENCE, Run, Task
+from experiments.commandline import CommandError, Parser, begin_command, run_command
 
+PROG = "python -m benchmarks.speed"
 HERE = Path(__file__).resolve().parent
 ENVIRONMENT = {
     # Libraries read these when they are loaded. PyTorch's threads are set in the run; the others get one.
@@ -437,9 +439,7 @@ def scale(quick: bool = False, device: str = "cpu", say: Callable = print) -> di
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(PROG, __doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds, no processes of their own, no files")
     parser.add_argument("--scaling", action="store_true", help="the scaling study instead of the standard benchmark")
     parser.add_argument("--show", action="store_true", help="the tables of the last run again, in Markdown")
@@ -457,22 +457,26 @@ def main(arguments: list[str] | None = None) -> None:
     from experiments import results as storage
 
     name, work, draw = ("scaling", scale, curves) if options.scaling else ("speed", measure, points)
+    path = options.output / f"{name}.json"
     if options.show:
-        print(show(json.loads((options.output / f"{name}.json").read_text(encoding="utf-8"))))
+        try:
+            print(show(json.loads(path.read_text(encoding="utf-8"))))
+        except (ValueError, TypeError, LookupError) as error:
+            raise CommandError(f"{path} is damaged, or no file of this program") from error
         return
+    parser.check_device(options.device)
+    if not options.quick:
+        parser.check_output(options.output)
     torch.set_num_threads(1)
     report = work(options.quick, options.device, lambda text: print(text, file=sys.stderr, flush=True))
     print(show(report))
     if not options.quick:
-        options.output.mkdir(parents=True, exist_ok=True)
         content = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
-        storage.write_atomically(options.output / f"{name}.json", content.encode())
+        storage.write_atomically(path, content.encode())
         figures.save_figure(draw(report["scaling" if options.scaling else "training"]), options.output / name)
 
 
 if __name__ == "__main__":
     os.environ.update(ENVIRONMENT)
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit("python -m benchmarks.speed: interrupted, nothing is written")
+    begin_command(PROG)
+    run_command(PROG, main, "nothing was written")

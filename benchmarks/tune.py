@@ -14,6 +14,11 @@ import math
 from itertools import product
 from pathlib import Path
 
+from experiments.commandline import begin_command, run_command
+
+if __name__ == "__main__":
+    begin_command("python -m benchmarks.tune")
+
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -22,6 +27,7 @@ import diy
 from experiments.circle import Protocol, Recipe, build_network, data_sets, one_hot, seeds
 from experiments.results import write_atomically
 
+PROG = "python -m benchmarks.tune"
 ROOT = Path(__file__).resolve().parent.parent
 PROTOCOL = Protocol(seed=2**32, train_size=1000, test_size=1)
 """The seed is far from those of evaluations, which count from 0; the one test point is not used."""
@@ -69,10 +75,12 @@ def validation_errors(recipe: Recipe, rounds: int) -> Tensor:
     return wrong.double().mean(1)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog=PROG, description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=200, metavar="N", help="rounds of each recipe (%(default)s)")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    if options.rounds < 2:
+        parser.error(f"argument --rounds: a standard error needs at least 2, got {options.rounds}")
     tried = []
     for recipe in tqdm(RECIPES, disable=None):
         errors = validation_errors(recipe, options.rounds)
@@ -93,4 +101,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(PROG, main, "nothing was written")

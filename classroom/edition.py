@@ -16,6 +16,7 @@ from typing import Any
 from classroom import free, fresh, nbgrader, notebooks
 from classroom.items import ITEMS
 from classroom.stages import DEFINITION, STAGES, owners, parse_stages, stage_of
+from experiments.commandline import run_command
 
 ROOT = Path(__file__).resolve().parent.parent
 ALSO_LEFT_OUT = {"stack", "unstack"}
@@ -242,4 +243,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command("python -m classroom.edition", main, "the edition is not whole")

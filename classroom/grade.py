@@ -24,6 +24,11 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+from experiments.commandline import begin_command, run_command
+
+if __name__ == "__main__":
+    begin_command("python -m classroom.grade")
+
 from tqdm import tqdm
 
 from classroom.free import FREE
@@ -324,6 +329,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command("python -m classroom.grade", main, "finished grades are kept, and the same command resumes")
 
 __all__ = ["grade_all", "main", "page", "report", "submissions", "write"]

@@ -14,6 +14,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from experiments.commandline import CommandError, run_command
+
 ROOT = Path(__file__).parent.parent
 LEDGER = ROOT / "docs" / "ledger.md"
 HEAD = """# The ledger of formulas
@@ -113,7 +115,10 @@ def main(arguments: list[str]) -> int:
     if arguments not in ([], ["--check"]):
         print(f"usage: python docs/ledger.py [--check], got {' '.join(arguments)}", file=sys.stderr)
         return 2
-    text = table(collect())
+    try:
+        text = table(collect())
+    except (SyntaxError, ValueError, LookupError) as error:
+        raise CommandError(f"diy.py, a notebook or a test cannot be read: {error}") from error
     if not arguments:
         LEDGER.write_text(text, encoding="utf-8")
     elif not LEDGER.exists() or LEDGER.read_text(encoding="utf-8") != text:
@@ -123,7 +128,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except OSError as error:
-        sys.exit(f"ledger.py: {error.strerror or error}: {error.filename}")
+    run_command("python docs/ledger.py", lambda: main(sys.argv[1:]))

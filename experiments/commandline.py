@@ -1,6 +1,6 @@
 """What the commands of this project share: arguments of the protocol, checks before training, exit codes.
 
-It is the first import of a command and loads nothing heavy, so that `quit_on_interrupt` covers the loading of PyTorch.
+It is the first import of a command and loads nothing heavy, so that `begin_command` covers the loading of PyTorch.
 """
 
 import argparse
@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 # Libraries read these from the environment, and fail if one is not a number.
 os.environ.pop("SOURCE_DATE_EPOCH", None)
-try:
-    import tqdm  # noqa: F401
-except ValueError:
-    for name in [name for name in os.environ if name.startswith("TQDM_")]:
-        del os.environ[name]
+if settings := [name for name in os.environ if name.startswith("TQDM_")]:
+    try:
+        import tqdm  # noqa: F401
+    except ValueError:
+        for name in settings:
+            del os.environ[name]
 
 if TYPE_CHECKING:
     from experiments.circle import Protocol
@@ -35,12 +36,22 @@ PROTOCOL = {
 }
 
 
+class CommandError(Exception):
+    """A command cannot do what was asked; the message says why and what to do."""
+
+
 class Parser(argparse.ArgumentParser):
     """Reports a wrong argument in one line, with exit code 2."""
 
-    def __init__(self, prog: str, description: str, epilog: str):
+    def __init__(self, prog: str, description: str, epilog: str | None = None):
         layout = argparse.RawDescriptionHelpFormatter
         super().__init__(prog, description=description, epilog=epilog, formatter_class=layout, allow_abbrev=False)
+
+    def parse_args(self, arguments: list[str] | None = None) -> argparse.Namespace:
+        for argument in sys.argv[1:] if arguments is None else arguments:
+            if argument.startswith("--") and argument.endswith("=--"):  # Python before 3.13 makes an empty list of it
+                self.error(f"argument {argument[:-3]}: expected one argument")
+        return super().parse_args(arguments)
 
     def error(self, message: str):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
@@ -78,24 +89,35 @@ class Parser(argparse.ArgumentParser):
         return group
 
     def protocol(self, options: argparse.Namespace, default: "Protocol") -> "Protocol":
-        """Return the protocol that the arguments describe, once it and the output directory have been checked."""
+        """Return the protocol that the arguments describe."""
         try:
-            protocol = type(default)(**{name: getattr(options, name, value) for name, value in vars(default).items()})
+            return type(default)(**{name: getattr(options, name, value) for name, value in vars(default).items()})
         except ValueError as error:
             self.error(str(error))
+
+    def check_output(self, directory: Path) -> None:
+        """Make the output directory, and see that it can be written to: last of the checks, for it leaves something."""
         try:
-            options.output.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=options.output):
+            directory.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=directory):
                 pass
         except OSError as error:
-            self.error(
-                f"argument --output: cannot write to {options.output}: {error.strerror}; choose another directory"
-            )
-        return protocol
+            self.error(f"argument --output: cannot write to {directory}: {error.strerror}; choose another directory")
+
+    def check_device(self, device: str) -> None:
+        """See that PyTorch computes on a device here."""
+        import torch
+
+        try:
+            torch.zeros(1, device=device).item()
+        except (RuntimeError, AssertionError, ImportError):
+            others = "cpu or cuda" if torch.cuda.is_available() else "cpu"
+            self.error(f"argument --device: PyTorch cannot use {device!r} on this machine; choose {others}")
 
 
-def quit_on_interrupt(prog: str) -> None:
-    """Let Ctrl-C end the program with one line and exit code 130 from now on, until `run_command` takes over."""
+def begin_command(prog: str) -> None:
+    """Do what comes before a command's imports: from now on, Ctrl-C ends it with one line and exit code 130."""
+    os.environ["MPLBACKEND"] = "agg"  # figures go to files, whatever else is asked for
 
     def quit(number, frame):
         os.write(2, f"{prog}: interrupted before it began\n".encode())
@@ -105,53 +127,71 @@ def quit_on_interrupt(prog: str) -> None:
         signal.signal(signal.SIGINT, quit)
 
 
-def run_command(prog: str, main: Callable[..., int], resumes: bool = True) -> None:
-    """Call `main` with the rank of this process (0 when torchrun has not started it), and exit.
+def run_command(prog: str, main: Callable[[], int | None], kept: str = "nothing else was changed") -> None:
+    """Call `main` and exit with the code that it returns, or with one line and no traceback.
 
-    The exit code is what `main` returns, 1 after an error in the run, 2 after a wrong argument, 130 after Ctrl-C, 141
-    when the reader of the output has gone.
+    The exit code is 1 after an error, 130 after Ctrl-C, 141 when the reader of the output has gone.
 
     Args:
-        resumes: whether the command keeps finished rounds and has --resume.
+        kept: ends the line about an interruption, or about a file that cannot be read or written.
     """
-    from experiments.circle import DivergenceError
-    from experiments.parallel import LostRankError, joined
-    from experiments.results import ResultsError
-
-    kept = "; finished rounds are kept, and --resume continues from there" if resumes else ""
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.environ["MPLBACKEND"] = "agg"  # figures go to files, whatever else is asked for
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if sys.stdout is None:
         sys.exit(f"{prog}: standard output is closed: there is nowhere to print to")
     try:
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", line_buffering=True)
-        with joined() as rank:
-            sys.exit(main(rank=rank))
-    except DivergenceError as error:
+        sys.exit(main())
+    except CommandError as error:
         sys.exit(f"{prog}: {error}")
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, LostRankError):
-            sys.exit(f"{prog}: {error}{kept}")
         if not isinstance(error, MemoryError) and "allocate" not in str(error):
             raise
         sys.exit(f"{prog}: there is not enough memory for this; make the data or the layers smaller")
-    except ResultsError as error:
-        print(f"{prog}: {error}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not break into the first one's line
         echo = "\n" if sys.stderr.isatty() else ""  # the terminal has written ^C
-        print(f"{echo}{prog}: interrupted{kept}", file=sys.stderr)
+        print(f"{echo}{prog}: interrupted; {kept}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        # The reader has gone, as in `python test.py | head -1`; without this, the exit would try to flush to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         sys.exit(141)
     except OSError as error:
+        drop_output()
         where = f": {error.filename}" if error.filename else ""
-        sys.exit(f"{prog}: {error.strerror or error}{where}{kept}")
+        sys.exit(f"{prog}: {error.strerror or error}{where}; {kept}")
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said and written: let the interpreter end in peace
+
+
+def drop_output() -> None:
+    """Send to nowhere what is still to be printed, to a reader that has gone or a full disk: the exit would retry."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def run_experiment(
+    prog: str, main: Callable[..., int], kept: str = "finished rounds are kept, and --resume continues from there"
+) -> None:
+    """Do what `run_command` does, with a `main` that takes the rank of this process, 0 without torchrun.
+
+    The exit code is 2 where the results on disk cannot be used.
+    """
+    from experiments.circle import DivergenceError
+    from experiments.parallel import LostRankError, joined
+    from experiments.results import ResultsError
+
+    def on_this_rank() -> int:
+        try:
+            with joined() as rank:
+                return main(rank=rank)
+        except DivergenceError as error:
+            sys.exit(f"{prog}: {error}")
+        except LostRankError as error:
+            sys.exit(f"{prog}: {error}; {kept}")
+        except ResultsError as error:
+            print(f"{prog}: {error}", file=sys.stderr)
+            return 2
+
+    run_command(prog, on_this_rank, kept)

@@ -9,24 +9,34 @@ from the same weights and take the same steps, and so their networks remain equa
 import argparse
 from pathlib import Path
 
+from experiments.commandline import begin_command, run_experiment
+
+if __name__ == "__main__":
+    begin_command("python -m experiments.data_parallel")
+
 import torch
 import torch.distributed as dist
 from safetensors.torch import save
 
 import diy
 from experiments.circle import build_network, disk_data, error_rate, one_hot
-from experiments.commandline import run_command
 from experiments.parallel import all_reduce_gradients
 from experiments.results import write_atomically
 
+PROG = "python -m experiments.data_parallel"
+
 
 def main(arguments: list[str] | None = None, rank: int = 0) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--epochs", type=int, default=100, metavar="N", help="passes over the data (%(default)s)")
     parser.add_argument("--save", type=Path, metavar="PATH", help="write the trained network here")
     options = parser.parse_args(arguments)
     if options.epochs < 1:
         parser.error(f"argument --epochs: must be at least 1, got {options.epochs}")
+    if options.save and not options.save.parent.is_dir():
+        parser.error(f"argument --save: there is no folder {options.save.parent}")
     ranks = dist.get_world_size() if dist.is_initialized() else 1
 
     torch.manual_seed(0)
@@ -52,4 +62,4 @@ def main(arguments: list[str] | None = None, rank: int = 0) -> int:
 
 
 if __name__ == "__main__":
-    run_command("python -m experiments.data_parallel", main, resumes=False)
+    run_experiment(PROG, main, "no network was saved")

@@ -31,11 +31,21 @@ class LostRankError(RuntimeError):
 
 @contextmanager
 def joined() -> Iterator[int]:
-    """Join the processes that torchrun started together, if it did; yield the rank of this one, 0 when alone."""
+    """Join the processes that torchrun started together, if it did; yield the rank of this one, 0 when alone.
+
+    Raises:
+        LostRankError: what torchrun sets in the environment makes no sense, or nobody is there to join.
+    """
     if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun sets it; RANK and the like may be left from elsewhere
         yield 0
         return
-    dist.init_process_group("gloo", timeout=PATIENCE)
+    try:
+        dist.init_process_group("gloo", timeout=PATIENCE)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise LostRankError(
+            f"the processes of this run cannot join ({reason}): start it by torchrun, or unset TORCHELASTIC_RUN_ID"
+        ) from error
     try:
         yield dist.get_rank()
     finally:

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from experiments.commandline import Parser, quit_on_interrupt, run_command
+from experiments.commandline import Parser, begin_command, run_experiment
 
 if __name__ == "__main__":
-    quit_on_interrupt("python -m experiments.sweep")
+    begin_command("python -m experiments.sweep")
 
 import torch
 from tqdm import tqdm
@@ -235,9 +235,11 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, Grid]:
     rates = [options.lowest * ratio ** (index / max(1, options.rates - 1)) for index in range(options.rates)]
     protocol = parser.protocol(options, default.protocol)
     try:
-        return options, Grid(protocol, rates, dict.fromkeys(options.reductions))
+        grid = Grid(protocol, rates, dict.fromkeys(options.reductions))
     except ValueError as error:
         parser.error(str(error))
+    parser.check_output(options.output)
+    return options, grid
 
 
 def main(arguments: list[str] | None = None, rank: int = 0) -> int:
@@ -262,4 +264,4 @@ def main(arguments: list[str] | None = None, rank: int = 0) -> int:
 
 
 if __name__ == "__main__":
-    run_command(PROG, main)
+    run_experiment(PROG, main)

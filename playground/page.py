@@ -9,19 +9,25 @@ import argparse
 import base64
 import gzip
 import json
-import sys
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
+from experiments.commandline import begin_command, run_command
+
+if __name__ == "__main__":
+    begin_command("python -m playground.page")
+
 import torch
 
 import bugs
+from experiments.results import write_atomically
 from playground import company
 from playground.data import DATA_SETS
 from playground.lab import NO_BUG, Lab
 from playground.view import CHOICES, LABELS, Playground
 
+PROG = "python -m playground.page"
 HERE = Path(__file__).parent
 
 EPOCHS = (*range(11), 12, 15, *range(20, 101, 10))
@@ -98,7 +104,7 @@ def _base64(value: bytes) -> dict:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m playground.page",
+        prog=PROG,
         description="Record runs of the playground and write a page that plays them: some minutes.",
     )
     parser.add_argument("--out", type=Path, default=Path(), metavar="FOLDER", help="where playground.html goes")
@@ -112,12 +118,9 @@ def main(arguments: list[str] | None = None) -> None:
         print(lab, flush=True)
         runs.append(record(lab))
     path = folder / "playground.html"
-    path.write_text(html(runs), encoding="utf-8")
+    write_atomically(path, html(runs).encode())
     print(f"{path}: {len(runs)} runs, {path.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit("python -m playground.page: interrupted, nothing is written")
+    run_command(PROG, main, "nothing was written")

@@ -17,16 +17,15 @@ contradict and a warning of the compiler all end the build, and leave report.pdf
 import argparse
 import difflib
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-os.environ["MPLBACKEND"] = "agg"  # figures go to files, whatever else is asked for
-os.environ.pop("SOURCE_DATE_EPOCH", None)  # libraries read it, and fail where it is no number; nothing here has a date
+from experiments.commandline import CommandError, begin_command, run_command
+
+if __name__ == "__main__":
+    begin_command("python -m report.build")
 
 import matplotlib
 import numpy as np
@@ -36,12 +35,7 @@ from pypdf import PdfReader
 
 import diy
 from bugs import BUGS
-from experiments import (
-    circle,
-    evaluation,
-    figures,
-    sweep,
-)
+from experiments import circle, evaluation, figures, sweep
 from experiments.results import write_atomically
 from report import agreement, classes
 
@@ -68,22 +62,22 @@ COLUMN = 3.45
 """Width of a column of the report in inches."""
 
 
-class BuildError(Exception):
+class BuildError(CommandError):
     """The report cannot be built; the message says why and what to do."""
 
 
 def rerun() -> None:
     """Run the evaluation, measure the agreement with the oracles and sweep the learning rate, all into report/.
 
-    Raises:
-        BuildError: the evaluation failed. Whatever ends the run early, the records stay as they were.
+    Whatever ends the run early, the records stay as they were.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        command = [sys.executable, str(ROOT / "test.py"), "--output", name, "--no-figures"]
-        if status := subprocess.run(command, cwd=ROOT).returncode:
-            raise BuildError(f"the evaluation ended with exit code {status}: nothing was changed")
-        agreed = agreement.measure(evaluation.load(folder).protocol)
+        print("running the evaluation, half a minute")
+        results = evaluation.run()
+        evaluation.save(results, folder)
+        print("asking the oracles")
+        agreed = agreement.measure(results.protocol)
         (folder / "agreement.json").write_text(json.dumps(agreed, indent=1) + "\n", encoding="utf-8")
         print("sweeping the learning rate")
         sweep.save(sweep.run(), folder)
@@ -243,7 +237,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     choice.add_argument("--check", action="store_true", help="exit with 1 if the text of report.pdf is out of date")
     options = parser.parse_args(arguments)
-    if sys.flags.optimize > 1:
+    if not diy.__doc__:
         raise BuildError("figure 1 is made of diy.py's docstrings, which python -OO leaves out: build without -OO")
     if options.rerun:
         rerun()
@@ -264,17 +258,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BuildError as error:
-        sys.exit(f"{PROG}: {error}")
-    except BrokenPipeError:
-        # The reader has gone; without this, the exit would try to flush to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        sys.exit(f"{PROG}: {error.strerror or error}{where}; nothing else was changed")
-    except KeyboardInterrupt:
-        print(f"\n{PROG}: interrupted", file=sys.stderr)
-        sys.exit(130)
+    run_command(PROG, main)

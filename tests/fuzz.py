@@ -27,10 +27,10 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from experiments.commandline import quit_on_interrupt
+from experiments.commandline import begin_command, run_command
 
 if __name__ == "__main__":
-    quit_on_interrupt("python -m tests.fuzz")
+    begin_command("python -m tests.fuzz")
 
 import torch
 from torch import Tensor, nn
@@ -686,6 +686,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in a background job of a shell
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.exit(main())
+    run_command("python -m tests.fuzz", main)

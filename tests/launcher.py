@@ -70,11 +70,17 @@ class Launcher:
             )
             assert self.process.stdout.readline() == "ready\n"
 
-    def start(self, *arguments, largest_file: int | None = None, **environment) -> "Child":
-        """Start `python ARGUMENTS` and return at once; writing a file beyond `largest_file` bytes fails in it."""
+    def start(self, *arguments, largest_file: int | None = None, stdout: Path | None = None, **environment) -> "Child":
+        """Start `python ARGUMENTS` and return at once.
+
+        Args:
+            largest_file: writing a file beyond so many bytes fails in it.
+            stdout: a file or pipe to print to.
+        """
         self.count += 1
         arguments = [str(argument) for argument in arguments]
         streams = [self.directory / f"{self.count}-{name}.txt" for name in ("stdout", "stderr")]
+        streams[0] = stdout or streams[0]
         if self.process is None:
             with streams[0].open("wb") as out, streams[1].open("wb") as err:
                 command = [sys.executable, *arguments]

@@ -6,27 +6,30 @@ python -m docs.book DIR       to another folder
 
 import argparse
 import shutil
-import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from docs.book import assemble
+from experiments.commandline import CommandError, run_command
 
+PROG = "python -m docs.book"
 HERE = Path(__file__).parent
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m docs.book", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", nargs="?", type=Path, default=assemble.ROOT / "results" / "book")
     folder = parser.parse_args(arguments).folder
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()) and not (folder / ".buildinfo").exists():  # which Sphinx leaves in what it has built
+        raise CommandError(f"{folder} holds other things than a book: choose a new folder")
     try:
         from sphinx.cmd.build import main as sphinx
     except ModuleNotFoundError:
-        print("the book needs Sphinx and more: pip install -r docs/requirements.txt", file=sys.stderr)
-        return 1
+        raise CommandError("the book needs Sphinx and more: pip install -r docs/requirements.txt") from None
     start = time.perf_counter()
     with TemporaryDirectory() as source:
         assemble.assemble(Path(source))
@@ -40,4 +43,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(PROG, main, "the book is not whole")

@@ -1,7 +1,7 @@
-from experiments.commandline import quit_on_interrupt, run_command
+from experiments.commandline import begin_command, run_experiment
 
 if __name__ == "__main__":
-    quit_on_interrupt("python -m experiments.digits")
+    begin_command("python -m experiments.digits")
     from experiments.digits.train import PROG, main
 
-    run_command(PROG, main)
+    run_experiment(PROG, main)

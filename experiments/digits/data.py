@@ -95,8 +95,15 @@ def mnist_images(directory: str | os.PathLike, checksums: dict[str, str] | None 
 
 
 def hold_out(data: Images) -> Images:
-    """Return the same with a fifth of the training images in place of the test images, for choosing a recipe."""
-    train, held_out = (torch.from_numpy(part) for part in _stratified(data.train_labels.numpy()))
+    """Return the same with a fifth of the training images in place of the test images, for choosing a recipe.
+
+    Raises:
+        DataError: a digit stands there only once, or there are too few images.
+    """
+    try:
+        train, held_out = (torch.from_numpy(part) for part in _stratified(data.train_labels.numpy()))
+    except ValueError as error:
+        raise DataError(f"a fifth of its training images cannot be held out: {error}") from error
     images, labels = data.train_images, data.train_labels
     return Images(data.name, images[train], labels[train], images[held_out], labels[held_out])
 
@@ -161,5 +168,7 @@ def _stratified(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _scaled(name: str, *arrays: np.ndarray) -> Images:
     train, train_labels, test, test_labels = (torch.from_numpy(array.copy()) for array in arrays)
     mean, std = train.double().mean().item(), train.double().std().item()
+    if std == 0:
+        raise DataError("all pixels of the training images are alike")
     images = [((part.float() - mean) / std).unsqueeze(1) for part in (train, test)]  # (N, H, W) -> (N, 1, H, W)
     return Images(name, images[0], train_labels.long(), images[1], test_labels.long())

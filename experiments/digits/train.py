@@ -4,7 +4,6 @@ import argparse
 import math
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -259,19 +258,14 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, DigitsProtoc
     group.add_argument("--mnist", type=Path, metavar="DIR", help="MNIST, from the four IDX files there (plain or .gz)")
     group.add_argument("--no-figures", action="store_true", help="do not draw the figures")
     options = parser.parse_args(arguments)
+    protocol = parser.protocol(options, default)
     try:
-        protocol = DigitsProtocol(**{name: getattr(options, name) for name in asdict(default)})
-        options.output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=options.output):
-            pass
         data = digits_images() if options.mnist is None else mnist_images(options.mnist)
+        data = hold_out(data) if protocol.validate else data
     except DataError as error:
         parser.error(f"argument --mnist: {error}")
-    except ValueError as error:
-        parser.error(str(error))
-    except OSError as error:
-        parser.error(f"argument --output: cannot write to {options.output}: {error.strerror}; choose another directory")
-    return options, protocol, hold_out(data) if protocol.validate else data
+    parser.check_output(options.output)
+    return options, protocol, data
 
 
 def main(arguments: list[str] | None = None, rank: int = 0) -> int:

@@ -19,10 +19,14 @@ from pathlib import Path
 import nbformat
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
-from nbclient.exceptions import DeadKernelError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
+from experiments.commandline import CommandError, run_command
+from experiments.results import write_atomically
+
+PROG, KEPT = "python -m course.execute", "notebooks that are finished are written"
 FOLDER = Path(__file__).resolve().parent.parent
 PICTURES = FOLDER.parent / "docs" / "pictures"
 
@@ -113,13 +117,13 @@ def update(path: Path, content: bytes, write: bool) -> bool:
         return False
     if write:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        write_atomically(path, content)
     return True
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m course.execute", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", help="beginnings of the notebooks' names, such as 01; default: all")
     parser.add_argument("--check", action="store_true", help="write nothing, only say what would change")
@@ -131,9 +135,18 @@ def main(arguments: list[str] | None = None) -> int:
     changed = False
     for path in chosen:
         start = time.perf_counter()
-        notebook = nbformat.read(path, as_version=4)
-        provide(notebook)
-        execute(notebook)
+        try:
+            notebook = nbformat.read(path, as_version=4)
+            provide(notebook)
+        except (ValueError, nbformat.ValidationError, LookupError, AttributeError, StopIteration) as error:
+            why = type(error).__name__
+            raise CommandError(f"{path.name} is damaged, or a notebook without code ({why}); {KEPT}") from error
+        try:
+            execute(notebook)
+        except CellExecutionError as error:
+            raise CommandError(f"{path.name}: a cell ends in {error.ename}: {error.evalue}; {KEPT}") from error
+        except DeadKernelError:  # on Ctrl-C as well, for nbclient ends the kernel first
+            raise CommandError(f"{path.name}: interrupted, or the kernel died; {KEPT}") from None
         normalize(notebook)
         files = {path: (nbformat.writes(notebook) + "\n").encode()}
         if (png := picture(notebook)) is not None:
@@ -146,9 +159,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except OSError as error:
-        sys.exit(f"python -m course.execute: {error.strerror or error}: {error.filename}")
-    except (KeyboardInterrupt, DeadKernelError):  # on Ctrl-C, nbclient ends the kernel first
-        sys.exit("python -m course.execute: interrupted, or the kernel died; finished notebooks are written")
+    run_command(PROG, main, KEPT)

@@ -1,6 +1,6 @@
 """What users type, set in the environment or do to the streams: never a traceback."""
 
-import importlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments.circle import Recipe
+import diy
+from experiments import figures
+from experiments.circle import MODELS, Recipe
+from experiments.commandline import CommandError
 from experiments.results import ResultsError, read
+from report import build
 
 ROOT = Path(__file__).parents[2]
 DRAWN = "--rounds 1 --epochs 2 --train-size 40 --test-size 20 --models diy-sgd"
@@ -31,11 +35,34 @@ def run(tmp_path, arguments, redirect="", **environment):
         ("--train-size 1000000000000", "train_size must be at most 10,000,000"),
         ("--rounds 1000000000000", "rounds must be at most 10,000,000"),
         ("--hidden 1000000 1000000", "there is not enough memory for this"),
+        ("--dropout=--", "argument --dropout: expected one argument"),
+        ("--device hpu", "PyTorch cannot use 'hpu' on this machine"),
     ],
 )
-def test_numbers_that_are_too_large(launcher, tmp_path, arguments, words):
+def test_values_that_mean_nothing(launcher, tmp_path, arguments, words):
     done = launcher.run("test.py", *SMALL.split(), *arguments.split(), "--output", tmp_path)
     assert done.returncode in (1, 2) and words in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("benchmarks.speed --show --output {}", "speed.json is damaged"),
+        ("benchmarks.speed --show --scaling --output {}", "No such file or directory: {}/scaling.json"),
+        ("benchmarks.speed --device nowhere", "argument --device: PyTorch cannot use 'nowhere'"),
+        ("benchmarks.speed --output {}/speed.json", "argument --output: cannot write"),
+        ("benchmarks.tune --rounds 1", "a standard error needs at least 2"),
+        ("docs.book {}", "holds other things than a book"),
+        ("docs.book {}/speed.json", "File exists"),
+        ("experiments.data_parallel --save {}/none/net", "there is no folder {}/none"),
+    ],
+)
+def test_other_commands_refuse_as_well_and_change_nothing(launcher, tmp_path, arguments, words):
+    (tmp_path / "speed.json").write_text("{", encoding="utf-8")
+    done = launcher.run("-m", *arguments.format(tmp_path).split())
+    assert done.returncode in (1, 2) and "Traceback" not in done.stderr
+    assert words.format(tmp_path) in done.stderr.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["speed.json"]
 
 
 def test_a_closed_output_is_said(tmp_path):
@@ -43,32 +70,35 @@ def test_a_closed_output_is_said(tmp_path):
     assert done.returncode == 1 and done.stderr.startswith("test.py: standard output is closed")
 
 
-def test_a_closed_stderr_does_not_matter(tmp_path):
-    done = run(tmp_path, SMALL, "2>&-")
-    assert done.returncode == 0 and "diy-sgd" in done.stdout
+def test_neither_a_strange_environment_nor_a_closed_stderr_matters(tmp_path):
+    done = run(tmp_path, DRAWN, "2>&-", MPLBACKEND="nonsense", TQDM_MININTERVAL="x", SOURCE_DATE_EPOCH="x")
+    assert done.returncode == 0 and "diy-sgd" in done.stdout and (tmp_path / "results.json").exists()
 
 
 @pytest.mark.parametrize(
-    "environment",
+    ("environment", "code"),
     [
-        {"MPLBACKEND": "nonsense", "TQDM_MININTERVAL": "x", "SOURCE_DATE_EPOCH": "x"},
-        {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"},
-        {"RANK": "x", "WORLD_SIZE": "y", "MASTER_ADDR": "", "MASTER_PORT": ""},
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}, 0),
+        ({"RANK": "x", "WORLD_SIZE": "y", "MASTER_ADDR": "", "MASTER_PORT": ""}, 0),
+        ({"RANK": "x", "WORLD_SIZE": "y", "MASTER_ADDR": "", "TORCHELASTIC_RUN_ID": "old"}, 1),
     ],
-    ids=["libraries", "stale ranks", "strange ranks"],
+    ids=["stale", "strange", "as if by torchrun"],
 )
-def test_a_strange_environment_does_not_matter(tmp_path, environment):
-    done = run(tmp_path, DRAWN if "MPLBACKEND" in environment else SMALL, **environment)
-    assert done.returncode == 0 and "Traceback" not in done.stderr and (tmp_path / "results.json").exists()
+def test_ranks_in_the_environment_do_not_matter_or_are_told(launcher, tmp_path, environment, code):
+    done = launcher.run("test.py", *SMALL.split(), "--output", tmp_path, **environment)
+    assert done.returncode == code and (tmp_path / "results.json").exists() == (code == 0)
+    assert done.stderr.startswith("test.py: the processes of this run cannot join") == bool(code)
 
 
-@pytest.mark.parametrize("name", ["\u00e9", os.fsdecode(b"\xe9")], ids=["accent", "no text at all"])
-def test_a_path_that_the_locale_cannot_print_does_not_matter(tmp_path, name):
+def test_a_path_that_the_locale_cannot_print_does_not_matter_and_no_figure_loads_no_plotting(tmp_path):
+    name = os.fsdecode(b"\xc3\xa9 \xe9")  # an accent, and no text at all
     environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    command = [sys.executable, "test.py", *DRAWN.split(), "--output", tmp_path / name]
+    command = [sys.executable, "-X", "importtime", "test.py", *SMALL.split(), "--output", tmp_path / name]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert os.fsencode(name) in done.stdout and (tmp_path / name / "results.json").exists()
+    loaded = {line.split(b"|")[-1].strip() for line in done.stderr.splitlines()}
+    assert b"torch" in loaded and not loaded & {b"matplotlib", b"seaborn", b"pandas", b"sklearn"}
 
 
 @pytest.mark.parametrize("options", [{"optimizer": "Adam"}, {"library": "jax"}, {"reduction": "none"}])
@@ -77,26 +107,18 @@ def test_a_recipe_that_means_nothing_is_refused(options):
         Recipe("a slip", **{"library": "diy", **options})
 
 
-def test_a_seventh_model_can_be_drawn():
-    code = "from experiments import circle; circle.MODELS['more'] = circle.Recipe('one more', 'diy'); "
-    code += "from experiments import figures; "
-    code += "assert {'more'} <= figures.COLOURS.keys() & figures.DASHES.keys() & figures.MARKERS.keys()"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_a_seventh_model_can_be_drawn(monkeypatch):
+    monkeypatch.setitem(MODELS, "more", Recipe("one more", "diy"))
+    spec = importlib.util.spec_from_file_location("figures_of_seven", figures.__file__)
+    again = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(again)
+    assert {"more"} <= again.COLOURS.keys() & again.DASHES.keys() & again.MARKERS.keys()
 
 
-@pytest.mark.parametrize(
-    ("environment", "arguments", "code", "words"),
-    [
-        ({"SOURCE_DATE_EPOCH": "x"}, ["--help"], 0, ""),
-        ({"PYTHONOPTIMIZE": "2"}, ["--check"], 1, "python -m report.build: figure 1 is made of diy.py's docstrings"),
-    ],
-    ids=["a date that is none", "no docstrings"],
-)
-def test_a_strange_environment_of_a_build_is_told_or_does_not_matter(environment, arguments, code, words):
-    command = [sys.executable, "-m", "report.build", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
-    assert done.returncode == code and done.stderr.startswith(words) and "Traceback" not in done.stderr
+def test_a_build_without_docstrings_is_refused(monkeypatch):
+    monkeypatch.setattr(diy, "__doc__", None)  # as python -OO does
+    with pytest.raises(CommandError, match="figure 1 is made of"):
+        build.main(["--check"])
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes and devices of POSIX")
@@ -113,7 +135,14 @@ def test_results_that_are_no_file_are_not_read(kind, tmp_path):
         read(results)
 
 
-@pytest.mark.parametrize("command", ["playground.page", "course.execute", "tests.fuzz", "benchmarks.speed"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("benchmarks.frames", "benchmarks.scale", "benchmarks.speed", "benchmarks.tune", "classroom.edition"),
+        *("classroom.grade", "course.execute", "experiments.data_parallel", "playground.page"),
+        *("report.build", "tests.fuzz"),
+    ],
+)
 def test_a_command_is_called_what_one_types(command, capsys):
     with pytest.raises(SystemExit):
         importlib.import_module(command).main(["--help"])

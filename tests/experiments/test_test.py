@@ -127,25 +127,19 @@ def test_interrupt_while_libraries_load_ends_with_130_and_one_line(command, tmp_
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
-@pytest.mark.parametrize(("quiet", "reader", "lines"), [("", "head -1", 1), ("--quiet", "true", 0)])
-def test_a_reader_that_leaves_is_no_error(tmp_path, quiet, reader, lines):
-    arguments = f"{' '.join(TINY)} --models diy-sgd {quiet} --no-figures --output '{tmp_path}'"
-    command = f"'{sys.executable}' test.py {arguments} | {reader}"
-    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.stdout.count("\n") == lines and done.stderr == ""
-    if quiet:  # the table alone is printed, and results are written before that
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "rounds"]
-
-
-def test_plotting_is_not_loaded_before_it_is_needed(tmp_path):
-    program = (
-        "import runpy, sys\n"
-        f"sys.argv = ['test.py', *{TINY!r}, '--models', 'diy-sgd', '--no-figures', '--output', {str(tmp_path)!r}]\n"
-        "try:\n    runpy.run_path('test.py', run_name='__main__')\n"
-        "except SystemExit:\n    print(sorted({'matplotlib', 'seaborn', 'pandas', 'sklearn'} & set(sys.modules)))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+@pytest.mark.parametrize("lines", [1, 0], ids=["after a line", "at once"])
+def test_a_reader_that_leaves_is_no_error(launcher, tmp_path, lines):
+    pipe, output = tmp_path / "pipe", tmp_path / "results"
+    os.mkfifo(pipe)
+    quiet = [] if lines else ["--quiet"]  # then the table alone is printed, and results are written before that
+    command = ["test.py", *TINY, "--models", "diy-sgd", *quiet, "--no-figures", "--output", output]
+    child = launcher.start(*command, stdout=pipe)
+    with pipe.open(encoding="utf-8") as reader:
+        assert all(reader.readline() for _ in range(lines))
+    child.wait()
+    assert child.returncode == 141 and child.stderr == ""
+    if quiet:
+        assert sorted(path.name for path in output.iterdir()) == ["results.json", "rounds"]
 
 
 def test_the_bar_shows_on_a_terminal_alone(graded_run, tmp_path, monkeypatch, capsys):

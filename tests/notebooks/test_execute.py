@@ -8,6 +8,8 @@ from course import execute
 from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from experiments.commandline import CommandError
+
 
 def notebook(*sources):
     return new_notebook(cells=[new_markdown_cell("# 1. A title"), *map(new_code_cell, sources)])
@@ -46,6 +48,11 @@ def test_check_writes_nothing_and_reports_a_difference(tmp_path, monkeypatch, ca
     assert verdicts == ["would change", "written", "unchanged"]
     with pytest.raises(SystemExit):
         execute.main(["99"])
+    for content, words in ((b"{", "01_small.ipynb is damaged"), (b"{}", "is damaged"), (b"[]", "is damaged")):
+        path.write_bytes(content)
+        with pytest.raises(CommandError, match=words):
+            execute.main([])
+        assert path.read_bytes() == content
 
 
 def test_addresses_are_masked_and_pictures_are_not():
