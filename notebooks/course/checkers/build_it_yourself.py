@@ -16,6 +16,7 @@ from course import build, mini
 from torch import Tensor
 
 from .answers import AnswerError, NoAnswerError, expect, shown, tensor
+from .backward_pass import ADDED, SLOPE_ALONE, UNCHANGED
 from .running import Passes, by_hand, check_memory, normal, run
 
 AVERAGED = (
@@ -279,7 +280,7 @@ def exercise_4(Linear) -> str:
             expect(f"{name}.grad after two batches", parameter.grad, one + two, mistakes)
         passes.forward(X=normal(N + 2, size_in, seed=7))  # a last batch may be of another size
         expect("The gradient of the input", passes.backward(normal(N + 2, out, seed=8)), normal(N + 2, out, seed=8) @ W)
-    _interleaved("Linear", lambda: Passes("Linear", Linear, in_features=3, out_features=3), slopes=None)
+    _interleaved(Linear)
     _usable("Linear", passes.module, normal(2, 2))
     return "It remembers on the way forward what the way back needs."
 
@@ -432,10 +433,10 @@ def _activation(name: str, answer, function, slope, wrong: Mapping, backward_mis
         forward = {words: mistaken(S) for words, mistaken in wrong.items()}
         _compare(f"{name} of S", passes.forward(S=S), Y, forward, {"expected": Y, "S": S} if not index else {})
         known = {
-            "that is the slope alone. Multiply it by the gradient that arrives from above.": slope(S),
+            SLOPE_ALONE: slope(S),
             **backward_mistakes(S, G),
-            "that is the gradient from above, unchanged. Multiply it by the slope.": G,
-            "the slope is added to the gradient from above; along a path, numbers are multiplied.": G + slope(S),
+            UNCHANGED: G,
+            ADDED: G + slope(S),
             AVERAGED: right / len(S),
             SIGN: -right,
             ZERO: 0 * right,
@@ -446,7 +447,6 @@ def _activation(name: str, answer, function, slope, wrong: Mapping, backward_mis
             at = torch.where(S == 0, S - 1e-3, S) if name == "ReLU" else S
             columns = {"measured": build.measure(lambda s: (G * function(s)).sum(), at), "S": S, "G": G}  # noqa: B023
         _compare("dS", passes.backward(G), right, known, columns)
-    _interleaved(name, lambda: Passes(name, answer) if isinstance(answer, type) else None, slopes=slope)
     one, other, G = (normal(3, 2, seed=seed) for seed in (1, 2, 3))
     check_memory(name, answer, {"S": one}, {"S": other}, G)
     if _parameters(name, passes.module):
@@ -454,29 +454,20 @@ def _activation(name: str, answer, function, slope, wrong: Mapping, backward_mis
     _usable(name, passes.module, normal(2, 3))
 
 
-def _interleaved(name: str, make: Callable, slopes: Callable | None) -> None:
-    """Let two layers of a network go forward before the second goes back, and then the first."""
-    one, two = make(), make()
-    if one is None or two is None:
-        return
-    x, y, g, h = normal(3, 3, seed=1), normal(3, 3, seed=2), normal(3, 3, seed=3), normal(3, 3, seed=4)
-    if slopes is None:
-        (w, _), (v, _) = _weight_and_bias(one.module, 3, 3), _weight_and_bias(two.module, 3, 3)
-        if w is v:
-            raise AnswerError(f"Two {name} layers have the same weights: each needs its own, made in __init__.")
+def _interleaved(Linear) -> None:
+    """Let two layers go forward before the second goes back, and then the first, as in a network."""
+    one, two = (Passes("Linear", Linear, in_features=3, out_features=3) for _ in range(2))
+    (w, _), (v, _) = _weight_and_bias(one.module, 3, 3), _weight_and_bias(two.module, 3, 3)
+    if w is v:
+        raise AnswerError("Two Linear layers have the same weights: each needs its own, made in __init__.")
+    x, y, g, h = (normal(3, 3, seed=seed) for seed in (1, 2, 3, 4))
     one.forward(X=x)
     two.forward(X=y)
-    if slopes is not None:
-        right = h * slopes(y), g * slopes(x)
-        got = two.backward(h), one.backward(g)
-    else:
-        right = h.T @ y, g.T @ x
-        two.backward(h)
-        one.backward(g)
-        got = v.grad, w.grad
-    if not all(_equals(a, b) for a, b in zip(got, right, strict=True)):
+    two.backward(h)
+    one.backward(g)
+    if not _all_equal([v.grad, w.grad], [h.T @ y, g.T @ x]):
         raise AnswerError(
-            f"With two {name} layers, what one remembers is taken for the other: keep it in self, "
+            "With two Linear layers, what one remembers is taken for the other: keep it in self, "
             "which is another object for each layer."
         )
 

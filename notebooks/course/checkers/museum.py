@@ -85,60 +85,60 @@ def _sentence(words: str) -> str:
 
 
 def exercise_3(oracle) -> str:
-    torch.set_default_dtype(torch.float32)
-    alarms = _alarms("sees_random_evaluation", oracle, "the right framework", load(), 20)
-    seen = {
-        name: _alarms("sees_random_evaluation", oracle, name, load(name), 20)
-        for name in ("dropout-in-eval", "eval-is-shallow")
+    deaf = "there eval() reaches the network, but not the Dropout inside it."
+    planted = {
+        "dropout-in-eval": (load("dropout-in-eval"), "its answers in evaluation mode are not all the same."),
+        "eval-is-shallow": (load("eval-is-shallow"), deaf),
     }
-    off = _alarms("sees_random_evaluation", oracle, "dropout-not-rescaled", load("dropout-not-rescaled"), 20)
-    _not_constant(oracle, alarms, *seen.values())
-    if alarms:
-        raise AnswerError(f"Your oracle complains about the right framework, for {alarms} of 20 seeds.")
-    if not seen["dropout-in-eval"]:
-        raise AnswerError(
-            "Your oracle does not see dropout-in-eval: its answers in evaluation mode are not all the same."
-        )
-    if not seen["eval-is-shallow"]:
-        words = "there eval() reaches the network, but not the Dropout inside it"
-        raise AnswerError(f"Your oracle does not see eval-is-shallow: {words}.")
-    for name, times in seen.items():
-        if times < 20:
-            words = "two random answers may agree by chance. Ask for more numbers, or more often"
-            raise AnswerError(f"Your oracle sees {name} for {times} of 20 seeds only: {words}.")
-    if off:
+    name = "sees_random_evaluation"
+    luck = "two random answers may agree by chance. Ask for more numbers, or more often"
+    _try(name, oracle, 20, planted, "its answers in evaluation mode are all the same", luck)
+    if _alarms(name, oracle, "dropout-not-rescaled", load("dropout-not-rescaled"), 20):
         words = "is wrong in training, and right in evaluation"
         raise AnswerError(f"Your oracle complains about dropout-not-rescaled, whose Dropout {words}.")
     return "It sees both bugs that make evaluation random, and complains about nothing else."
 
 
 def exercise_4(oracle) -> str:
-    torch.set_default_dtype(torch.float32)
-    alarms = _alarms("sees_wrong_initialization", oracle, "the right framework", load(), 100)
-    planted = {"variance-for-std": load("variance-for-std"), "all-weights-equal": load("all-weights-equal")}
-    planted |= {"weights √2 times too large": _scaled(2**0.5), "weights √2 times too small": _scaled(0.5**0.5)}
-    seen = {
-        name: _alarms("sees_wrong_initialization", oracle, name, framework, 20) for name, framework in planted.items()
+    squared = "the standard deviation of its weights is the square of the right one."
+    planted = {
+        "variance-for-std": (load("variance-for-std"), squared),
+        "all-weights-equal": (load("all-weights-equal"), "what is the standard deviation of weights all equal?"),
+        "weights √2 times too large": (_scaled(2**0.5), "your bounds are too wide."),
+        "weights √2 times too small": (_scaled(0.5**0.5), "your bounds are too wide."),
     }
-    _not_constant(oracle, alarms / 5, *seen.values())
-    if alarms > 50:
-        raise AnswerError(f"Your oracle complains about the right framework, for {alarms} of 100 seeds.")
-    hints = {
-        "variance-for-std": "the standard deviation of its weights is the square of the right one.",
-        "all-weights-equal": "what is the standard deviation of weights that are all equal?",
-    }
-    for name, times in seen.items():
-        if times == 0:
-            words = hints.get(name, "your bounds are too wide.")
-            raise AnswerError(f"Your oracle does not see {name}: {words}")
-    if alarms:
-        words = "bad luck looks like a mistake to it. Take a larger layer, or wider bounds"
-        raise AnswerError(f"Your oracle complains about the right framework for {alarms} of 100 seeds: {words}.")
-    for name, times in seen.items():
-        if times < 20:
-            words = "take a larger layer, or tighter bounds"
-            raise AnswerError(f"Your oracle sees {name} for {times} of 20 seeds only: {words}.")
+    alarmed = "bad luck looks like a mistake to it. Take a larger layer, or wider bounds"
+    _try("sees_wrong_initialization", oracle, 100, planted, alarmed, "take a larger layer, or tighter bounds")
     return "It sees every wrong initialization, which no gradient check can see, and bad luck does not deceive it."
+
+
+def _try(name: str, oracle, seeds: int, planted: Mapping[str, tuple], alarmed: str, luck: str) -> None:
+    """Refuse an oracle that is not silent about the right framework, or does not see what is planted.
+
+    Args:
+        seeds: for how many seeds the right framework is shown; each of the others is shown for 20.
+        planted: {what it is called: (a framework, what to say where it is never seen)}.
+        alarmed: what to say where some seeds of the right framework are complained about.
+        luck: what to say where something planted is seen for some seeds only.
+
+    Raises:
+        AnswerError: with what is wrong.
+    """
+    torch.set_default_dtype(torch.float32)
+    alarms = _alarms(name, oracle, "the right framework", load(), seeds)
+    seen = {title: _alarms(name, oracle, title, framework, 20) for title, (framework, _) in planted.items()}
+    _not_constant(oracle, 20 * alarms / seeds, *seen.values())
+    complaint = f"Your oracle complains about the right framework, for {alarms} of {seeds} seeds"
+    if alarms > seeds / 2:
+        raise AnswerError(f"{complaint}.")
+    for title, times in seen.items():
+        if times == 0:
+            raise AnswerError(f"Your oracle does not see {title}: {planted[title][1]}")
+    if alarms:
+        raise AnswerError(f"{complaint}: {alarmed}.")
+    for title, times in seen.items():
+        if times < 20:
+            raise AnswerError(f"Your oracle sees {title} for {times} of 20 seeds only: {luck}.")
 
 
 def _scaled(factor: float):
