@@ -70,6 +70,8 @@ def same(
     """
     if isinstance(got, float) and expected.dim() == 0:
         got = torch.tensor(got, dtype=torch.float64)
+    if got is None:
+        raise WrongError(f"{what} is None, expected a tensor of shape {tuple(expected.shape)}")
     if isinstance(got, dict):
         raise WrongError(f"{what} must be a tensor, got a {got.get('kind', 'dict')}")
     reasons = compare(got, expected, sizes, tolerance=tolerance)
