@@ -462,7 +462,7 @@ def main(arguments: list[str] | None = None) -> None:
         try:
             print(show(json.loads(path.read_text(encoding="utf-8"))))
         except (ValueError, TypeError, LookupError) as error:
-            raise CommandError(f"{path} is damaged, or no file of this program") from error
+            raise CommandError(f"{path} is damaged, or not a file of this program") from error
         return
     parser.check_device(options.device)
     if not options.quick:

@@ -243,4 +243,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_command("python -m classroom.edition", main, "the edition is not whole")
+    run_command("python -m classroom.edition", main, "the edition is incomplete")

@@ -96,7 +96,7 @@ class Parser(argparse.ArgumentParser):
             self.error(str(error))
 
     def check_output(self, directory: Path) -> None:
-        """Make the output directory, and see that it can be written to: last of the checks, for it leaves something."""
+        """Make the output directory, and see that it can be written to. Call it last: it leaves a folder behind."""
         try:
             directory.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=directory):

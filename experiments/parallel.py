@@ -44,7 +44,7 @@ def joined() -> Iterator[int]:
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise LostRankError(
-            f"the processes of this run cannot join ({reason}): start it by torchrun, or unset TORCHELASTIC_RUN_ID"
+            f"the processes of this run cannot join ({reason}): start it with torchrun, or unset TORCHELASTIC_RUN_ID"
         ) from error
     try:
         yield dist.get_rank()

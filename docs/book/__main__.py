@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder = parser.parse_args(arguments).folder
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()) and not (folder / ".buildinfo").exists():  # which Sphinx leaves in what it has built
-        raise CommandError(f"{folder} holds other things than a book: choose a new folder")
+        raise CommandError(f"{folder} holds something other than a book: choose a new folder")
     try:
         from sphinx.cmd.build import main as sphinx
     except ModuleNotFoundError:
@@ -43,4 +43,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_command(PROG, main, "the book is not whole")
+    run_command(PROG, main, "the book is incomplete")

@@ -169,6 +169,6 @@ def _scaled(name: str, *arrays: np.ndarray) -> Images:
     train, train_labels, test, test_labels = (torch.from_numpy(array.copy()) for array in arrays)
     mean, std = train.double().mean().item(), train.double().std().item()
     if std == 0:
-        raise DataError("all pixels of the training images are alike")
+        raise DataError("all pixels of the training images have the same value")
     images = [((part.float() - mean) / std).unsqueeze(1) for part in (train, test)]  # (N, H, W) -> (N, 1, H, W)
     return Images(name, images[0], train_labels.long(), images[1], test_labels.long())

@@ -26,7 +26,7 @@ from nbformat.v4 import new_code_cell
 from experiments.commandline import CommandError, run_command
 from experiments.results import write_atomically
 
-PROG, KEPT = "python -m course.execute", "notebooks that are finished are written"
+PROG, KEPT = "python -m course.execute", "finished notebooks are written"
 FOLDER = Path(__file__).resolve().parent.parent
 PICTURES = FOLDER.parent / "docs" / "pictures"
 
@@ -144,7 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             execute(notebook)
         except CellExecutionError as error:
-            raise CommandError(f"{path.name}: a cell ends in {error.ename}: {error.evalue}; {KEPT}") from error
+            raise CommandError(f"{path.name}: a cell raised {error.ename}: {error.evalue}; {KEPT}") from error
         except DeadKernelError:  # on Ctrl-C as well, for nbclient ends the kernel first
             raise CommandError(f"{path.name}: interrupted, or the kernel died; {KEPT}") from None
         normalize(notebook)

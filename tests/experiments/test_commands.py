@@ -52,7 +52,7 @@ def test_values_that_mean_nothing(launcher, tmp_path, arguments, words):
         ("benchmarks.speed --device nowhere", "argument --device: PyTorch cannot use 'nowhere'"),
         ("benchmarks.speed --output {}/speed.json", "argument --output: cannot write"),
         ("benchmarks.tune --rounds 1", "a standard error needs at least 2"),
-        ("docs.book {}", "holds other things than a book"),
+        ("docs.book {}", "holds something other than a book"),
         ("docs.book {}/speed.json", "File exists"),
         ("experiments.data_parallel --save {}/none/net", "there is no folder {}/none"),
     ],
