@@ -221,9 +221,9 @@ def text_of(pdf: Path) -> list[str]:
     return [" ".join(page.extract_text().split()) for page in PdfReader(pdf).pages]
 
 
-def differences(old: Path, new: Path) -> list[str]:
-    """Return the lines of a diff between the texts of two PDF files, word by word: none where they agree."""
-    words = [" \n".join(text_of(pdf)).split(" ") for pdf in (old, new)]
+def differences(old: list[str], new: list[str]) -> list[str]:
+    """Return the lines of a diff between two PDF files, of which `text_of` gives the pages: none where they agree."""
+    words = [" \n".join(pages).split(" ") for pages in (old, new)]
     return list(difflib.unified_diff(*words, "report.pdf", "built now", lineterm="", n=3))
 
 
@@ -247,7 +247,7 @@ def main(arguments: list[str] | None = None) -> None:
         if options.check:
             if not (HERE / "report.pdf").is_file():
                 raise BuildError("there is no report.pdf to compare with: run python -m report.build")
-            if found := differences(HERE / "report.pdf", folder / "report.pdf"):
+            if found := differences(text_of(HERE / "report.pdf"), text_of(folder / "report.pdf")):
                 raise BuildError("\n".join(["report.pdf is out of date: run python -m report.build", *found]))
             print("report.pdf is up to date")
             return

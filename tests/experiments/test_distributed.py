@@ -154,21 +154,6 @@ def wait_for_a_piece(directory, seconds=60):
         time.sleep(0.005)
 
 
-def test_torchrun_reports_a_rank_that_dies_and_its_finished_work_is_kept(launcher, long_alone, tmp_path):
-    run = subprocess.Popen(
-        [*TORCHRUN, *LONG, "--output", tmp_path], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    wait_for_a_piece(tmp_path)
-    ranks = subprocess.run(["ps", "-o", "pid=", "--ppid", str(run.pid)], capture_output=True, text=True).stdout.split()
-    os.kill(int(ranks[-1]), signal.SIGKILL)
-    _, errors = run.communicate(timeout=60)
-    assert run.returncode == 1 and "exitcode  : -9" in errors and "SIGKILL" in errors
-    assert any((tmp_path / "rounds").glob("*.json"))
-    assert not (tmp_path / "results.json").exists()
-    assert launcher.run(*LONG, "--resume", "--output", tmp_path).returncode == 0
-    assert numbers(tmp_path) == long_alone
-
-
 def test_a_rank_whose_neighbour_dies_ends_by_itself_with_one_line(launcher, long_alone, tmp_path):
     first, second = start_ranks(launcher, *[[*LONG, "--quiet", "--output", tmp_path]] * 2)
     wait_for_a_piece(tmp_path)

@@ -75,8 +75,8 @@ def spread(values: list[float], digits: int) -> str:
 # What is committed
 
 
-def test_the_committed_report_is_the_one_that_its_records_give(folder):
-    difference = build.differences(COMMITTED, folder / "report.pdf")
+def test_the_committed_report_is_the_one_that_its_records_give(folder, pages):
+    difference = build.differences(pages, build.text_of(folder / "report.pdf"))
     assert not difference, "report.pdf is out of date, run python -m report.build:\n" + "\n".join(difference)
 
 
@@ -263,11 +263,11 @@ def compiled_again(folder: Path) -> Path:
     return build.compile_pdf(folder, build.read(folder))
 
 
-def test_other_numbers_are_noticed(folder, copy):
+def test_other_numbers_are_noticed(pages, copy):
     loss = records("results.json")["models"]["torch-adam"][0]["loss"][-1]
     change(copy / "results.json", repr(loss), repr(loss + 0.01))
     (copy / "results.json").write_bytes(sealed(json.loads((copy / "results.json").read_text(encoding="utf-8"))))
-    assert build.differences(folder / "report.pdf", compiled_again(copy))
+    assert build.differences(pages, build.text_of(compiled_again(copy)))
 
 
 @pytest.mark.parametrize(
@@ -436,11 +436,11 @@ def test_the_command_refuses_unknown_options(capsys):
 # The oracles
 
 # As deep as the report's network, but narrower: each finite difference takes some thirty forward passes.
-SMALL = circle.Protocol(hidden=(6, 6, 6), epochs=5)
+SMALL = circle.Protocol(hidden=(4, 4, 4), epochs=5)
 
 
 def test_diy_agrees_with_the_oracles():
-    measured = agreement.measure(SMALL)
+    measured = agreement.measure(SMALL, samples=4)
     # Finite differences in float64 are good to about 1e-9, sums taken in another order to 1e-15.
     assert measured["finite_differences"] < 1e-7
     assert measured["outputs"] < 1e-13
@@ -453,7 +453,7 @@ def test_diy_agrees_with_the_oracles():
 
 def test_a_wrong_gradient_breaks_the_agreement(monkeypatch):
     monkeypatch.setattr(diy.Tanh, "backward", lambda self, gradient: self.recall(gradient)[0])
-    measured = agreement.measure(SMALL)
+    measured = agreement.measure(SMALL, samples=4)
     assert measured["finite_differences"] > 1e-3
     assert measured["autograd"] > 1e-3
     assert measured["weights"] > 1e-6
