@@ -320,7 +320,7 @@ def _check_kept(passes: Passes, method: str, *parameters: Tensor) -> None:
     if any(a is not b for a, b in zip(_parameters("Linear", passes.module), parameters, strict=True)):
         raise AnswerError(
             f"Linear.{method} puts another tensor in the place of a parameter: the optimizer holds the first one, and "
-            "is who changes it."
+            "changing it is the optimizer's business."
         )
 
 
