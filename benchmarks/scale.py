@@ -30,7 +30,7 @@ import diy
 from experiments.circle import Protocol, build_network, one_thread
 from experiments.evaluation import run_round
 from experiments.parallel import joined
-from experiments.results import Store, environment, write_atomically
+from experiments.results import Store, environment, sealed, write_atomically
 
 PROG = "python -m benchmarks.scale"
 HERE = Path(__file__).resolve().parent
@@ -194,7 +194,7 @@ def main(arguments: list[str] | None = None) -> None:
         if name not in ("environment", "speed"):
             print(f"{name}: {value if not isinstance(value, float) else round(value, 2)}")
     if not options.quick:
-        write_atomically(HERE / "scale.json", (json.dumps(found, indent=1) + "\n").encode())
+        write_atomically(HERE / "scale.json", sealed(found, indent=1))
 
 
 if __name__ == "__main__":

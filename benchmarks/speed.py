@@ -460,8 +460,8 @@ def main(arguments: list[str] | None = None) -> None:
     path = options.output / f"{name}.json"
     if options.show:
         try:
-            print(show(json.loads(path.read_text(encoding="utf-8"))))
-        except (ValueError, TypeError, LookupError) as error:
+            print(show(storage.unsealed(path.read_bytes())))
+        except (ValueError, LookupError) as error:
             raise CommandError(f"{path} is damaged, or not a file of this program") from error
         return
     parser.check_device(options.device)
@@ -471,8 +471,7 @@ def main(arguments: list[str] | None = None) -> None:
     report = work(options.quick, options.device, lambda text: print(text, file=sys.stderr, flush=True))
     print(show(report))
     if not options.quick:
-        content = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
-        storage.write_atomically(path, content.encode())
+        storage.write_atomically(path, storage.sealed(report, indent=1))
         figures.save_figure(draw(report["scaling" if options.scaling else "training"]), options.output / name)
 
 

@@ -9,7 +9,6 @@ several of them, the one with the lower error.
 """
 
 import argparse
-import json
 import math
 from itertools import product
 from pathlib import Path
@@ -25,7 +24,7 @@ from tqdm import tqdm
 
 import diy
 from experiments.circle import Protocol, Recipe, build_network, data_sets, one_hot, seeds
-from experiments.results import write_atomically
+from experiments.results import sealed, write_atomically
 
 PROG = "python -m benchmarks.tune"
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,7 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = max((entry for entry in tried if entry["error"] <= limit), key=lambda entry: entry["batch_size"])
     sizes = {"rounds": options.rounds, "training": TRAINING, "validation": 1000 - TRAINING}
     content = {**sizes, "chosen": chosen, "tried": tried}
-    write_atomically(ROOT / "benchmarks" / "tuning.json", (json.dumps(content, indent=1) + "\n").encode())
+    write_atomically(ROOT / "benchmarks" / "tuning.json", sealed(content, indent=1))
     for entry in tried:
         recipe = "  ".join(
             f"{name} {entry[name]:<5}" for name in ("optimizer", "lr", "batch_size", "momentum", "beta2")

@@ -17,7 +17,7 @@ os.environ.pop("SOURCE_DATE_EPOCH", None)
 if settings := [name for name in os.environ if name.startswith("TQDM_")]:
     try:
         import tqdm  # noqa: F401
-    except ValueError:
+    except (ValueError, ImportError):
         for name in settings:
             del os.environ[name]
 

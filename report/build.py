@@ -36,7 +36,7 @@ from pypdf import PdfReader
 import diy
 from bugs import BUGS
 from experiments import circle, evaluation, figures, sweep
-from experiments.results import write_atomically
+from experiments.results import sealed, unsealed, write_atomically
 from report import agreement, classes
 
 PROG = "python -m report.build"
@@ -78,7 +78,7 @@ def rerun() -> None:
         evaluation.save(results, folder)
         print("asking the oracles")
         agreed = agreement.measure(results.protocol)
-        (folder / "agreement.json").write_text(json.dumps(agreed, indent=1) + "\n", encoding="utf-8")
+        (folder / "agreement.json").write_bytes(sealed(agreed, indent=1))
         print("sweeping the learning rate")
         sweep.save(sweep.run(), folder)
         measured = {record: (folder / record).read_bytes() for record in RERUN}
@@ -110,6 +110,10 @@ def collect(folder: Path, root: Path = ROOT) -> evaluation.Results:
     for record, command in RECORDS.items():
         if not (root / record).is_file():
             raise BuildError(f"{record} is missing: make it with {command}")
+        try:
+            unsealed((root / record).read_bytes())
+        except ValueError as error:
+            raise BuildError(f"{record} is damaged ({error}): make it again with {command}") from error
         shutil.copy(root / record, folder)
     return read(folder)
 

@@ -13,7 +13,7 @@ from pypdf import PdfReader
 
 import diy
 from experiments import circle, evaluation, sweep
-from experiments.results import sealed
+from experiments.results import sealed, unsealed
 from report import agreement, build, classes
 
 ROOT = Path(__file__).parents[2]
@@ -375,6 +375,18 @@ def test_a_missing_record_is_named_with_the_command_that_makes_it(tmp_path, reco
         build.collect(tmp_path / "build", tmp_path)
 
 
+@pytest.mark.parametrize("record", build.RECORDS)
+def test_a_record_of_which_one_bit_is_another_is_refused(tmp_path, record):
+    for name in build.RECORDS:
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        content = (ROOT / name).read_bytes()
+        place = content.rindex(b"1") if name == record else len(content)
+        (tmp_path / name).write_bytes(content[:place] + b"3" * (name == record) + content[place + 1 :])
+    (tmp_path / "build").mkdir()
+    with pytest.raises(build.BuildError, match=f"{record} is damaged .* make it again with python "):
+        build.collect(tmp_path / "build", tmp_path)
+
+
 def test_results_that_lack_a_model_are_refused(tmp_path):
     for name in build.RECORDS:
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
@@ -401,7 +413,7 @@ def home(tmp_path, monkeypatch) -> Path:
 
 def test_a_rerun_replaces_its_records(home):
     build.rerun()
-    assert json.loads((home / "agreement.json").read_text(encoding="utf-8")) == {"steps": 100}
+    assert unsealed((home / "agreement.json").read_bytes()) == {"steps": 100}
     for model, rounds in evaluation.load(home).models.items():
         assert [r.loss for r in rounds] == [r["loss"] for r in records("results.json")["models"][model]]
     assert sweep.load(home) == sweep.load(ROOT / "report")
