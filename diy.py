@@ -20,16 +20,20 @@ batch processing, 4-4 convolutions, 4-5 pooling, 5-1 cross-entropy, 5-2 stochast
 6-3 dropout, 6-4 batch normalization.
 """
 
+import contextlib
 import copy
+import dis
 import functools
+import inspect
 import itertools
 import math
 import numbers
 import operator
 import threading
 import traceback
+import types
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Set
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import torch
@@ -156,10 +160,11 @@ class Module(_Base):
         A parameter that is used several times, by several samples or in several batches, influences the loss along
         several paths, and the chain rule adds them all up. A `.grad` of None counts as zero. Handout 4-3.
         """
-        if not getattr(parameter, "frozen", False):
-            # A new tensor, because `gradient` and the sum so far may be in use elsewhere.
-            before = parameter.grad
-            parameter.grad = gradient if before is None else before + gradient
+        if not _frozen(parameter):
+            with _one_at_a_time:  # another thread may be adding to it as well
+                before = parameter.grad
+                # A new tensor, because `gradient` and the sum so far may be in use elsewhere.
+                parameter.grad = gradient if before is None else before + gradient
 
     def parameters(self, recurse: bool = True) -> Iterator[Tensor]:
         """Yield each parameter once."""
@@ -603,7 +608,7 @@ class Dropout(Module):
         """(F19) output = m · x, with m drawn from Bernoulli(1 − p) / (1 − p) for each component.
 
         The division keeps the expectation, E[output] = x, so evaluation needs no correction. The same seed draws the
-        same masks as in PyTorch. Handout 6-3, p. 7/12.
+        same masks as in PyTorch, as long as the images given to a network are contiguous. Handout 6-3, p. 7/12.
         """
         m = self.mask(X) if self.training else 1.0
         output = X * m
@@ -704,7 +709,7 @@ class CrossEntropyLoss(Loss):
         _check_floating("prediction", S)
         if not isinstance(t, Tensor) or t.dtype != torch.int64:
             raise TypeError(f"the target must be a tensor of class indices, int64, got {_kind(t)}")
-        if S.dim() != 2 + self.stacked or t.shape != S.shape[:-1]:
+        if S.dim() != 2 + self.stacked or t.shape != S.shape[:-1] or not S.shape[-1]:
             shapes = f"{tuple(S.shape)} and {tuple(t.shape)}"
             sizes, of_target = ("R, N", "(R, N)") if self.stacked else ("N", "(N,)")
             more = S.dim() > 2 and not self.stacked
@@ -783,7 +788,7 @@ class Adam(Optimizer):
         v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
         t = state.get("step", 0) + 1
         state.update(step=t, exp_avg=m, exp_avg_sq=v)
-        d: Tensor = m / (v / (1 - beta2**t)).sqrt_().add_(self.eps).mul_(1 - beta1**t)
+        d: Tensor = m / v.sqrt().div_(math.sqrt(1 - beta2**t)).add_(self.eps).mul_(1 - beta1**t)
         return d
 
 
@@ -1490,12 +1495,11 @@ class _Remembering:
     def __setattr__(self: Any, name: str, value: Any) -> None:
         run = _thread.run
         if run is not None and run.module is self and name not in getattr(self, "buffer_names", ()):
-            run.assigned = vars(self)["_assigned"] = run.assigned or next(_numbers)
             run.names |= {name}
         object.__setattr__(self, name, _adopted(value) if name in getattr(self, "parameter_names", ()) else value)
 
     def __getstate__(self: Any) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_memory", "_assigned")}
+        return {name: value for name, value in vars(self).items() if name != "_memory"}
 
 
 class _Switch(property):
@@ -1565,7 +1569,6 @@ class _Run:
         versions: of all values, in order; `noted` is the number of entries that they belong to.
         input, output: shape and dtype of both.
         number: tells the runs of a module apart.
-        assigned: not 0 if this run has set attributes of the module: the larger, the later.
         origin: which run of which module made the input.
         swapped: whether a loss got the output of a module as its target, and something else as the prediction.
         names: the attributes of the module that this run has assigned.
@@ -1575,7 +1578,7 @@ class _Run:
 
     input: tuple[torch.Size, torch.dtype]
     output: tuple[torch.Size, torch.dtype]
-    noted = number = assigned = 0
+    noted = number = 0
     origin: tuple[int, int] | None = None
     swapped = False
     names: frozenset[str] = frozenset()
@@ -1702,6 +1705,7 @@ def _guarded_forward(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
         run.input = inputs[0].shape, inputs[0].dtype
         if not run.trusted:
             run.attributes = _kept(run, before)
+            _check_inner(run)
         return run.keep(outer, output)
 
     return forward
@@ -1768,15 +1772,15 @@ def _find(self: Any, outer: _Run | None, gradient: tuple[Any, ...]) -> _Run:
     for G in gradient:
         if not isinstance(G, Tensor) or (G.shape, G.dtype) != run.output:
             _refuse_gradient(run, G)
-    if run.assigned and run.assigned != vars(self).get("_assigned"):
-        _refuse_overwritten(self)
     if run.swapped:
         _refuse_swapped(self)
+    if not gradient and len(run.output[0]) > self.stacked:
+        _refuse_loss(self, run.output[0])
     if run.attributes:
-        now = _state_of(self)
+        now = _state_of(self, run.names)
         for name, state in run.attributes.items():
             if now.get(name) != state:
-                _refuse_changed_attribute(self, name)
+                _refuse_changed_state(self, name)
     if outer is None:
         setattr(self._memory, "enabled" if run.recorded else "disabled", None)
     return run
@@ -1804,29 +1808,98 @@ def _versions(entries: list[Any]) -> list[int | None]:
         return [v._version if isinstance(v, Tensor) and not v.is_inference() else None for v in values]
 
 
-def _state_of(module: Any) -> dict[str, list[Any]]:
-    # All tensors that a learner's backward might read: in attributes, and in the lists, dictionaries and objects there.
-    left_out = {"_memory", *getattr(module, "buffer_names", ())}
-    return {name: state for name, value in vars(module).items() if name not in left_out and (state := _held(value))}
+class _Reads(NamedTuple):
+    """What a learner's backward, and what it calls in the same file, may read: the names in its code.
+
+    Attributes that only backward sets are left out. Of a variable outside the class, `variables` has the cell or the
+    dictionary that holds it.
+    """
+
+    attributes: set[str]
+    variables: dict[str, Any]
+
+
+@functools.cache
+def _reads(kind: Any) -> _Reads:
+    methods = {n: v for c in reversed(kind.__mro__) if c.__module__ != __name__ for n, v in vars(c).items()}
+    waiting, seen = [kind.backward], []
+    loaded, stored, variables = set(), set(), {}
+    for method in waiting:
+        function = inspect.unwrap(getattr(method, "__func__", getattr(method, "fget", method)))
+        space = getattr(function, "__globals__", globals())
+        if space is globals() or function in seen:
+            continue
+        seen.append(function)
+        cells = dict(zip(function.__code__.co_freevars, function.__closure__ or ()))
+        codes = [function.__code__]
+        for code in codes:
+            codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+            for step in dis.get_instructions(code):
+                name = step.argval
+                if not isinstance(name, str) or step.opname.endswith("_FAST"):
+                    continue
+                if step.opname.startswith(("STORE", "DELETE")):
+                    stored.add(name)
+                elif step.opname in ("LOAD_GLOBAL", "LOAD_NAME") or name in cells:
+                    variables[name] = cells.get(name, space)
+                    called = None if name in cells else space.get(name)
+                    waiting += [called] if getattr(called, "__globals__", None) is space else []
+                else:
+                    loaded.add(name)
+                    waiting += [methods[name]] if name in methods else []
+    loaded -= stored | {name for name in loaded if callable(getattr(kind, name, None))}
+    return _Reads(loaded, {name: place for name, place in variables.items() if name not in stored})
+
+
+def _state_of(module: Any, assigned: Iterable[str] = ()) -> dict[str, list[Any]]:
+    # By name, the state of what backward might read: parameters, attributes, and variables outside the class.
+    kind: Any = type(module)
+    own = vars(module)
+    reads = _reads(kind)
+    names = {*reads.attributes, *assigned, *getattr(module, "parameter_names", ())} - {"_memory"}
+    if "vars" in reads.variables or "__dict__" in names:
+        names |= own.keys() - {"_memory"}
+    state = {}
+    for name in names:
+        value = own[name] if name in own else getattr(module if name in assigned else kind, name, None)
+        state[f"{kind.__name__}.{name}"] = _held(value)
+    for name, place in reads.variables.items():
+        with contextlib.suppress(ValueError):  # a cell that is empty still
+            state[name] = _held(place.get(name) if isinstance(place, dict) else place.cell_contents)
+    return state
 
 
 def _kept(run: _Run, before: Mapping[str, Any]) -> dict[str, list[Any]]:
-    # What backward might read: parameters, what forward has assigned, and, where it has not called `remember`, what it
-    # has changed.
-    names = {*run.names, *getattr(run.module, "parameter_names", ())}
+    # What forward has changed without being read by backward, or beside calling `remember`, is a log or a counter.
+    kind: Any = type(run.module)
+    after = _state_of(run.module, run.names)
     remembers = any(owner is run.module for owner, _, _ in run.entries)
-    after = _state_of(run.module)
-    return {n: after[n] for n in after if n in names or (not remembers and after[n] != before.get(n))}
+    assigned = {f"{kind.__name__}.{name}" for name in run.names & _reads(kind).attributes}
+    return {n: after[n] for n in after if not remembers or n in assigned or after[n] == before.get(n)}
 
 
-def _held(value: Any, depth: int = 3) -> list[Any]:
-    if isinstance(value, Tensor):
-        return [(id(value), None if value.is_inference() else value._version, value)]
-    if not depth or isinstance(value, (Function, type)):
-        return []
-    inside = value if isinstance(value, (list, tuple, set, dict)) else getattr(value, "__dict__", {})
-    parts = list(inside.values() if isinstance(inside, Mapping) else inside)
-    return [tensor for part in parts for tensor in _held(part, depth - 1)]
+def _held(value: Any) -> list[Any]:
+    """Return all tensors and numbers in a value, and in the lists, dictionaries and objects there."""
+    found: list[Any] = []
+    waiting, seen = [value], set()
+    for part in waiting:
+        if isinstance(part, Tensor):
+            found.append((id(part), None if part.is_inference() else part._version, part))
+        elif isinstance(part, (numbers.Number, str, bytes, type(None))):
+            found.append(part)
+        elif (
+            isinstance(part, (Function, type, types.FunctionType, types.MethodType, types.ModuleType))
+            or id(part) in seen
+        ):
+            continue
+        else:
+            seen.add(id(part))
+            inside = (
+                part if isinstance(part, (Mapping, MutableSequence, Set, tuple)) else getattr(part, "__dict__", None)
+            )
+            found += [(id(part), part)] if inside is None else []
+            waiting += (inside.values() if isinstance(inside, Mapping) else inside) or ()
+    return found
 
 
 def _accumulate(parameter: Any, gradient: Any) -> None:
@@ -1873,8 +1946,8 @@ def _refuse_backward(self: Any, outer: _Run | None = None) -> NoReturn:
         )
     raise RuntimeError(
         f"{name}.backward was called before forward: call the module on an input first (each forward allows one "
-        "backward, by the same module, not by its layers; one under torch.no_grad() allows none outside it, and under "
-        "torch.inference_mode() nothing is kept)"
+        "backward, by the same module, not by its layers, in the same thread; one under torch.no_grad() allows none "
+        "outside it, and under torch.inference_mode() nothing is kept)"
     )
 
 
@@ -1906,25 +1979,22 @@ def _refuse_swapped(self: Any) -> NoReturn:
     )
 
 
-def _refuse_changed_attribute(self: Any, name: str) -> NoReturn:
-    kind = type(self).__name__
+def _refuse_loss(self: Any, shape: torch.Size) -> NoReturn:
+    name, wanted = type(self).__name__, "one number per network" if self.stacked else "one number"
+    raise ValueError(f"{name}.forward returned {tuple(shape)}: a loss is {wanted}, such as self.reduce(terms)")
+
+
+def _refuse_changed_state(self: Any, name: str) -> NoReturn:
     raise RuntimeError(
-        f"{kind}.{name} was changed between forward and backward, perhaps by a later forward: call forward again, or "
-        "change it after backward"
+        f"{name}, which {type(self).__name__}.backward may read, was changed between forward and backward, perhaps by "
+        "a later forward: keep what backward needs by self.remember(output, ...) in forward and "
+        "self.recall(gradient) in backward, or change it after backward"
     )
 
 
 def _refuse_inputs(self: Any, count: int) -> NoReturn:
     name = type(self).__name__
     raise TypeError(f"{name} takes one input, got {count}: a diy module has one input and one output")
-
-
-def _refuse_overwritten(self: Any) -> NoReturn:
-    raise RuntimeError(
-        f"{type(self).__name__} was called again after the forward that this backward belongs to, and the attributes "
-        "that forward sets now hold the later call's values: use self.remember(output, ...) in forward and "
-        "self.recall(gradient) in backward"
-    )
 
 
 def _refuse_changed(run: _Run) -> None:
@@ -2136,7 +2206,7 @@ def _named_tensors(module: Any, *kinds: str, prefix: str = "") -> Iterator[tuple
         if isinstance(names, str):
             raise TypeError(f'{owner}.{kind} is the string "{names}": write a tuple, with a comma, ("{names}",)')
         for name in names:
-            tensor = getattr(module, name, NotImplemented)
+            tensor = vars(module).get(name, NotImplemented)
             if isinstance(tensor, Tensor):
                 yield prefix + name, tensor
             elif tensor is not None:
@@ -2146,12 +2216,29 @@ def _named_tensors(module: Any, *kinds: str, prefix: str = "") -> Iterator[tuple
         yield from _named_tensors(child, *kinds, prefix=f"{prefix}{name}.")
 
 
+def _check_inner(run: _Run) -> None:
+    inner = [owner for owner, _, inside in run.entries if inside is not None]
+    if inner and isinstance(run.module, Module):
+        own, name = [*run.module.modules()], type(run.module).__name__
+        for module in inner:
+            if all(module is not one for one in own) and isinstance(module, Module) and [*module.parameters()]:
+                kind = type(module).__name__
+                raise RuntimeError(
+                    f"{name}.forward calls a {kind} that is not among the modules of {name}, so that it would never be "
+                    "trained: keep it as an attribute, set in __init__"
+                )
+
+
 def _refuse_hidden_modules(module: Module, name: str, value: Any) -> None:
     inside = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple, set)) else ()
     if any(isinstance(one, Module) for one in inside):
         raise TypeError(
             f"{type(module).__name__}.{name} holds modules in a {type(value).__name__}, where their parameters would "
             "never be trained: keep each as an attribute, or all in a Sequential"
+        )
+    if not isinstance(value, type) and hasattr(value, "named_parameters"):
+        raise TypeError(
+            f"{type(module).__name__}.{name} is a module of PyTorch, which would never be trained: use diy's own"
         )
     if type(value).__name__ == "Parameter" and name not in module.parameter_names:
         raise TypeError(f'{type(module).__name__}.{name} would never be trained: add "{name}" to parameter_names')
@@ -2167,7 +2254,7 @@ def _alike(one: Module, other: Module) -> bool:
         return [described, repr(network), [(name, type(module)) for name, module in network.named_modules()]]
 
     def attributes(module: Module) -> dict[str, Any]:
-        left_out = {"layers", "_memory", "_assigned", *module.parameter_names, *module.buffer_names}
+        left_out = {"layers", "_memory", *module.parameter_names, *module.buffer_names}
         return {n: v for n, v in vars(module).items() if n not in left_out and not isinstance(v, Module)}
 
     def equal(a: Any, b: Any) -> bool:
@@ -2189,8 +2276,10 @@ def _alike(one: Module, other: Module) -> bool:
     )
 
 
-def _frozen(tensor: Tensor) -> bool:
-    return getattr(tensor, "frozen", False)
+def _frozen(tensor: Any) -> bool:
+    if type(tensor) in (Parameter, Tensor):
+        return getattr(tensor, "frozen", False)
+    return getattr(tensor, "frozen", not tensor.requires_grad)  # PyTorch's own kind of parameter
 
 
 def _check_state(state_dict: Any) -> None:

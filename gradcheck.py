@@ -421,8 +421,10 @@ def _to_float64(tensors: Sequence[Tensor]) -> None:
     converted: dict[int, Tensor] = {}
     for tensor in tensors:
         tensor.grad = None
-        if getattr(tensor, "frozen", False):
-            tensor.frozen = False  # a gradient that is not computed cannot be checked
+        if isinstance(tensor, torch.nn.Parameter):
+            tensor.requires_grad_()  # a gradient that is not computed cannot be checked
+        elif getattr(tensor, "frozen", False):
+            tensor.frozen = False  # type: ignore[attr-defined]
         if tensor.is_floating_point() and tensor.layout == torch.strided and tensor.numel():
             key = tensor.untyped_storage().data_ptr()
             if key not in converted:

@@ -81,6 +81,17 @@ def test_infinite_gradients_are_pytorchs(name):
     torch.testing.assert_close(ours.backward(g), leaf.grad, rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("gradient", [300.0, 1e3])
+def test_adam_in_half_precision_does_not_overflow(gradient):
+    tensors = [torch.ones(2, dtype=torch.float16) for _ in range(2)]
+    ours, theirs = diy.Adam(tensors[:1], lr=0.1), torch.optim.Adam(tensors[1:], lr=0.1)
+    for _ in range(3):
+        for tensor, optimizer in zip(tensors, (ours, theirs)):
+            tensor.grad = torch.full_like(tensor, gradient)
+            optimizer.step()
+    torch.testing.assert_close(*tensors, rtol=2**-10, atol=0)  # the last bit of float16
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_batch_normalization_in_half_precision_does_not_overflow(dtype):
     x = (300 * torch.randn(4, 3, 5, 5)).to(dtype)
@@ -207,6 +218,16 @@ def test_a_frozen_parameter_is_not_trained(freeze):
         assert (network[0].weight.grad is not None) is learns
     assert net.requires_grad_(False) is net
     assert all(parameter.frozen for parameter in net.parameters())
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_a_parameter_that_is_shared_with_pytorch_is_trained_if_pytorch_trains_it(learned):
+    theirs, ours = torch.nn.Linear(3, 2), diy.Linear(3, 2)
+    ours.weight, ours.bias = theirs.weight, theirs.bias
+    theirs.requires_grad_(learned)
+    ours(torch.ones(4, 3))
+    ours.backward(torch.ones(4, 2))
+    assert [parameter.grad is not None for parameter in theirs.parameters()] == [learned, learned]
 
 
 def test_a_replaced_parameter_may_be_frozen_and_stays_the_same_tensor():

@@ -1,7 +1,9 @@
 """Whatever happens between forward and backward: the gradients are those of that forward, or there is an error."""
 
+import collections
 import copy
 import pickle
+import sys
 import threading
 import types
 
@@ -317,8 +319,10 @@ def test_a_move_forgets():
         ours.backward(G)
 
 
-def test_threads_that_share_a_network_get_the_gradients_of_their_own_forwards():
-    ours, theirs = pair()
+@pytest.mark.parametrize("bare", [False, True], ids=["", "of one layer"])
+def test_threads_that_share_a_network_get_the_gradients_of_their_own_forwards(bare):
+    ours, theirs = (diy.Linear(3, 2).double(), nn.Linear(3, 2).double()) if bare else pair()
+    theirs.load_state_dict(ours.state_dict())
     inputs = [numbers(5, 3, seed=seed) for seed in range(4)]
     expected = [expected_gradients(theirs, x, G) for x in inputs]
     rounds, wrong = 150, []
@@ -330,10 +334,15 @@ def test_threads_that_share_a_network_get_the_gradients_of_their_own_forwards():
                 wrong.append(x)
 
     threads = [threading.Thread(target=work, args=(x, e[0])) for x, e in zip(inputs, expected)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
     assert not wrong
     # No contribution is lost: each of the four adds its gradient 150 times.
     for index, parameter in enumerate(ours.parameters()):
@@ -425,7 +434,9 @@ def test_but_not_if_it_is_called_again_in_between(twice):
     net(X)
     if not twice:
         layer(OTHER)
-    with pytest.raises(RuntimeError, match=r"Attribute.* the attributes that forward sets.*self\.remember"):
+    with pytest.raises(
+        RuntimeError, match=r"Attribute\.x, which Attribute\.backward may read, was changed.*self\.remember"
+    ):
         net.backward(OTHER)
 
 
@@ -563,6 +574,31 @@ def test_modules_in_a_list_are_noticed(kind):
             use()
 
 
+class InAClassAttribute(Residual):
+    inner = diy.Linear(3, 3).double()
+
+    def __init__(self):
+        pass
+
+
+class InNestedLists(Residual):
+    def __init__(self):
+        self.parts = [[diy.Linear(3, 3).double()]]
+
+    inner = property(lambda self: self.parts[0][0])
+
+
+@pytest.mark.parametrize("kind", [InAClassAttribute, InNestedLists])
+def test_a_module_that_would_never_be_trained_is_noticed_when_it_is_called(kind):
+    with pytest.raises(RuntimeError, match=rf"{kind.__name__}\.forward calls a Linear that is not among the modules"):
+        diy.Sequential(kind())(X)
+
+
+def test_a_module_of_pytorch_inside_ones_own_is_noticed():
+    with pytest.raises(TypeError, match=r"Residual\.inner is a module of PyTorch, which would never be trained"):
+        list(Residual(nn.Linear(3, 3)).parameters())
+
+
 def test_a_class_in_the_place_of_an_object():
     with pytest.raises(TypeError, match=r"argument 1 of Sequential .* got the class ReLU; write ReLU\(\.\.\.\)"):
         diy.Sequential(diy.Linear(3, 2), diy.ReLU)
@@ -627,7 +663,7 @@ def test_what_a_learners_module_reads_must_not_change(change, inside):
         network.backward(torch.ones_like(X))
     network(X)
     change(module)
-    with pytest.raises(RuntimeError, match=r"Reading\.(factor|x) was changed between forward and backward"):
+    with pytest.raises(RuntimeError, match=r"Reading\.(factor|x), which .* was changed between forward and backward"):
         network.backward(torch.ones_like(X))
 
 
@@ -677,7 +713,81 @@ class InATensor(Caching):
         return self.place
 
 
-@pytest.mark.parametrize("kind", [InADictionary, InAList, InAnObject, InATensor])
+class InTheClass(Caching):
+    x = None
+
+    def forward(self, x):
+        type(self).x = x
+        return x * x
+
+    def kept(self):
+        return self.x
+
+
+class InABuffer(Caching):
+    buffer_names = ("x",)
+
+    def forward(self, x):
+        self.x = x
+        return x * x
+
+    def kept(self):
+        return self.x
+
+
+class InAnArray(Caching):
+    def forward(self, x):
+        self.cache["deep"] = {"down": collections.deque([[x.numpy().copy()]])}
+        return x * x
+
+    def kept(self):
+        return torch.from_numpy(self.cache["deep"]["down"][0][0])
+
+
+class InAGlobalVariable(diy.Module):
+    def forward(self, x):
+        global LAST
+        LAST = x
+        return x * x
+
+    def backward(self, g):
+        return sum(2 * g * last for last in (LAST,))
+
+
+def last_input():
+    return CACHE["x"]
+
+
+class InAGlobalDictionary(diy.Module):
+    def forward(self, x):
+        CACHE["x"] = x
+        return x * x
+
+    def backward(self, g):
+        return 2 * g * last_input()
+
+
+def in_a_closure():
+    kept = None
+
+    class InAClosure(diy.Module):
+        def forward(self, x):
+            nonlocal kept
+            kept = x
+            return x * x
+
+        def backward(self, g):
+            return 2 * g * kept
+
+    return InAClosure()
+
+
+LAST, CACHE = None, {}
+INSIDE = [InADictionary, InAList, InAnObject, InATensor, InABuffer, InAnArray]
+OUTSIDE = [InTheClass, InAGlobalVariable, InAGlobalDictionary, in_a_closure]
+
+
+@pytest.mark.parametrize("kind", INSIDE + OUTSIDE)
 @pytest.mark.parametrize("inside", [False, True])
 def test_what_a_learner_keeps_in_a_container_is_that_of_the_same_forward(kind, inside):
     module = kind()
@@ -688,8 +798,66 @@ def test_what_a_learner_keeps_in_a_container_is_that_of_the_same_forward(kind, i
     network(X)
     with torch.no_grad():
         network(OTHER)
-    with pytest.raises(RuntimeError, match=rf"{kind.__name__}\.\w+ was changed .* perhaps by a later forward"):
+    with pytest.raises(
+        RuntimeError, match=r"(\.\w+|LAST|CACHE|kept), which \w+\.backward may read, was changed .* later"
+    ):
         network.backward(torch.ones_like(X))
+
+
+@pytest.mark.parametrize("kind", OUTSIDE[:3])
+def test_two_modules_that_keep_their_inputs_in_one_place_are_noticed(kind):
+    network = diy.Sequential(kind(), kind())
+    network(X)
+    with pytest.raises(RuntimeError, match=r"(\.x|LAST|CACHE), which \w+\.backward may read, was changed"):
+        network.backward(torch.ones_like(X))
+
+
+class Leaky(diy.Module):
+    """A learner's module whose backward reads a number, a setting in a dictionary, and the mode."""
+
+    def __init__(self):
+        self.slope, self.options, self.calls, self.log = 0.1, {"scale": 1.0}, 0, []
+
+    def forward(self, x):
+        self.calls += 1
+        self.log.append(x.norm())
+        output = torch.where(x > 0, x, self.slope * x) * self.options["scale"]
+        self.remember(output, x)
+        return output
+
+    def backward(self, g):
+        g, x = self.recall(g)
+        self.norm = g.norm()
+        return g * torch.where(x > 0, 1.0, self.slope) * self.options["scale"] * (1 if self.training else 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda module: setattr(module, "slope", 0.5), "Leaky.slope"),
+        (lambda module: module.options.update(scale=2.0), "Leaky.options"),
+        (lambda module: module.eval(), "Leaky.training"),
+    ],
+    ids=["number", "dictionary", "mode"],
+)
+def test_a_setting_that_backward_reads_must_not_change(change, name):
+    module = Leaky()
+    network = diy.Sequential(module)
+    network(X)
+    change(module)
+    with pytest.raises(RuntimeError, match=f"{name}, which Leaky.backward may read, was changed"):
+        network.backward(OTHER)
+
+
+def test_what_backward_does_not_read_may_change():
+    module = Leaky()
+    network = diy.Sequential(module, module)
+    network(X)
+    with torch.no_grad():
+        network(OTHER)
+    module.verbose, module.calls = True, 0
+    slopes = torch.where(X > 0, 1.0, 0.1).double()
+    torch.testing.assert_close(network.backward(OTHER), OTHER * slopes * slopes, rtol=1e-7, atol=0)
 
 
 def test_a_list_that_backward_empties_serves_a_module_in_two_places():
@@ -764,6 +932,21 @@ def test_a_module_takes_one_input():
 
     with pytest.raises(TypeError, match="Product takes one input, got 2"):
         Product()(X, X)
+
+
+def test_a_loss_of_several_numbers_has_no_backward():
+    class Terms(diy.Loss):
+        def forward(self, p, t):
+            self.remember(terms := (p - t) ** 2, p - t)
+            return terms
+
+        def backward(self):
+            return 2 * self.recall()[0]
+
+    criterion = Terms()
+    criterion(X, OTHER)
+    with pytest.raises(ValueError, match=r"Terms\.forward returned \(5, 3\): a loss is one number"):
+        criterion.backward()
 
 
 def test_a_loss_that_does_not_call_the_constructor_is_a_mean():
