@@ -62,10 +62,7 @@ class Function(ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if cls.__module__ != __name__:
-            cls._guarded, cls._trusted = True, False
             _guard(cls)
-            if hasattr(cls, "accumulate") and "accumulate" not in vars(cls):
-                cls.accumulate = staticmethod(_accumulate)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         self = super().__new__(cls)
@@ -296,7 +293,7 @@ class Sequential(Module):
         TypeError: an argument is not a Module.
     """
 
-    stackable, _guarded = True, True
+    stackable = True
 
     def __init__(self, *modules: Module):
         self.layers: list[Module] = []
@@ -1673,6 +1670,9 @@ _PlainTensors = torch._C.DisableTorchFunctionSubclass  # inside, a Parameter cos
 def _guard(cls: Any) -> None:
     # The layers of this file go unguarded, for speed: they call no other module; `remember` and `recall` do the rest.
     cls.forward, cls.backward = _guarded_forward(cls.forward), _guarded_backward(cls.backward)
+    cls._guarded, cls._trusted = True, cls.__module__ == __name__
+    if not cls._trusted and hasattr(cls, "accumulate") and "accumulate" not in vars(cls):
+        cls.accumulate = staticmethod(_accumulate)
 
 
 def _guarded_forward(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -1924,7 +1924,6 @@ def _check_gradient_of(module: Any, parameter: Tensor, gradient: Any) -> None:
 
 for _class in Sequential, MSELoss, CrossEntropyLoss:
     _guard(_class)
-    _class._trusted = True
 
 for _owner, _methods in (Module, _Housekeeping), (Function, _Remembering):
     for _name in vars(_methods).keys() - {"__module__", "__dict__", "__weakref__", "__doc__"}:

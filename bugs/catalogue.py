@@ -383,7 +383,7 @@ CATALOGUE = [
         edits=(
             (
                 "Adam.direction",
-                "m / (v / (1 - beta2**t)).sqrt_().add_(self.eps).mul_(1 - beta1**t)",
+                "m / v.sqrt().div_(math.sqrt(1 - beta2**t)).add_(self.eps).mul_(1 - beta1**t)",
                 "m / v.sqrt().add_(self.eps)",
             ),
         ),
