@@ -528,7 +528,7 @@ class Optimizer(ABC):
                 torch._foreach_add_(parameters, steps, alpha=-lr)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return settings and state in PyTorch's format: with the parameters' values, all that resuming needs."""
+        """Return a copy of settings and state in PyTorch's format: with the parameters, all that resuming needs."""
         return _optimizer_state(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -1588,17 +1588,15 @@ class _Run:
         self.entries: list[tuple[Any, tuple[Any, ...], _Run | None]] = []
         self.versions: list[int | None] = []
         if outer is None and self.recorded is not None:
-            self.take_the_place_of_the_last(module._memory)
-
-    def take_the_place_of_the_last(self, memory: "_Memory") -> None:
-        """Forget the last run, even if this forward fails: the layers may have changed."""
-        last, memory.disabled = memory.enabled if self.recorded else memory.disabled, None
-        if self.recorded:
-            memory.enabled = None
-        if last is not None:
-            self.replaced = last.replaced
-            if last.origin is not None:
-                self.replaced = {**(last.replaced or {}), last.origin[0]: last.origin[1]}
+            # The last run is forgotten, even if this forward fails: the layers may have changed.
+            memory = module._memory
+            last, memory.disabled = memory.enabled if self.recorded else memory.disabled, None
+            if self.recorded:
+                memory.enabled = None
+            if last is not None:
+                self.replaced = (
+                    last.replaced if last.origin is None else {**(last.replaced or {}), **dict([last.origin])}
+                )
 
     def note_versions(self) -> None:
         """Note the state of what was remembered, before anything else can change it in place."""
@@ -1720,7 +1718,9 @@ def _guarded_backward(formula: Callable[..., Tensor | None]) -> Callable[..., Te
         run = None
         try:
             if len(gradient) != self._gradients:
-                _refuse_arguments(self, gradient)
+                takes = "one argument, ∂ℓ/∂(output)" if self._gradients else "no argument"
+                hint = "in a training step, write model.backward(criterion.backward())"
+                raise TypeError(f"{type(self).__name__}.backward takes {takes}, got {len(gradient)}: {hint}")
             run = _thread.run = _find(self, outer, gradient)
             run.check_versions()
             if outer is None:
@@ -1766,6 +1766,7 @@ def _recall(self: Any, run: _Run | None, gradient: tuple[Any, ...]) -> _Run:
 
 def _find(self: Any, outer: _Run | None, gradient: tuple[Any, ...]) -> _Run:
     """Take the run that a backward belongs to from where it was kept. A refused gradient leaves it there."""
+    name = type(self).__name__
     run = _waiting(self, gradient) if outer is None else outer.take(self, inner=True)[2]
     if run is None or torch.is_inference_mode_enabled():
         _refuse_backward(self, outer)
@@ -1773,30 +1774,43 @@ def _find(self: Any, outer: _Run | None, gradient: tuple[Any, ...]) -> _Run:
         if not isinstance(G, Tensor) or (G.shape, G.dtype) != run.output:
             _refuse_gradient(run, G)
     if run.swapped:
-        _refuse_swapped(self)
-    if not gradient and len(run.output[0]) > self.stacked:
-        _refuse_loss(self, run.output[0])
-    if run.attributes:
-        now = _state_of(self, run.names)
-        for name, state in run.attributes.items():
-            if now.get(name) != state:
-                _refuse_changed_state(self, name)
+        raise RuntimeError(
+            f"{name} got the output of a network as its target and something else as its prediction: write "
+            f"{name}(...)(prediction, target), in this order (if a network did make the target, pass target.clone())"
+        )
+    if not gradient and len(shape := run.output[0]) > self.stacked:
+        wanted = "one number per network" if self.stacked else "one number"
+        raise ValueError(f"{name}.forward returned {tuple(shape)}: a loss is {wanted}, such as self.reduce(terms)")
+    now = _state_of(self, run.names) if run.attributes else {}
+    if changed := [what for what, state in (run.attributes or {}).items() if now.get(what) != state]:
+        raise RuntimeError(
+            f"{changed[0]}, which {name}.backward may read, was changed between forward and backward, perhaps by a "
+            "later forward: keep what backward needs by self.remember(output, ...) in forward and "
+            "self.recall(gradient) in backward, or change it after backward"
+        )
     if outer is None:
         setattr(self._memory, "enabled" if run.recorded else "disabled", None)
     return run
 
 
 def _waiting(self: Any, gradient: tuple[Any, ...]) -> _Run | None:
-    memory = self._memory
+    memory, name, G = self._memory, type(self).__name__, gradient[0] if gradient else None
     runs = [*filter(None, (memory.enabled, None if torch.is_grad_enabled() else memory.disabled))]
-    origin = getattr(gradient[0], "_diy_origin", None) if gradient else None
-    if runs and origin is not None and origin[0] == id(self):
-        runs = [run for run in runs if run.number == origin[1]] or _refuse_other_forward(self)
-    elif runs and (replaced := getattr(gradient[0], "_diy_replaced", None) if gradient else None) is not None:
-        runs = [run for run in runs if run.number != replaced.get(id(self))] or _refuse_other_loss(self)
-    if len(runs) > 1:
-        _refuse_other_forward(self)
-    return runs[0] if runs else None
+    module, number = getattr(G, "_diy_origin", None) or (None, 0)
+    replaced = getattr(G, "_diy_replaced", {}).get(id(self))
+    if module == id(self):
+        fitting = [run for run in runs if run.number == number]
+    else:
+        fitting = [run for run in runs if run.number != replaced]
+    if len(fitting) > 1 or (runs and not fitting):
+        what = f"{name} was called again after the forward that this gradient belongs to"
+        if not fitting and module != id(self):
+            what = f"this gradient is not that of {name}'s output: the loss was called again"
+        raise RuntimeError(
+            f"{what}. Call the network, the loss and both backwards in this order, and make any call in between under "
+            "torch.no_grad()"
+        )
+    return fitting[0] if fitting else None
 
 
 def _versions(entries: list[Any]) -> list[int | None]:
@@ -1808,19 +1822,13 @@ def _versions(entries: list[Any]) -> list[int | None]:
         return [v._version if isinstance(v, Tensor) and not v.is_inference() else None for v in values]
 
 
-class _Reads(NamedTuple):
-    """What a learner's backward, and what it calls in the same file, may read: the names in its code.
-
-    Attributes that only backward sets are left out. Of a variable outside the class, `variables` has the cell or the
-    dictionary that holds it.
-    """
-
-    attributes: set[str]
-    variables: dict[str, Any]
-
-
 @functools.cache
-def _reads(kind: Any) -> _Reads:
+def _reads(kind: Any) -> tuple[set[str], dict[str, Any]]:
+    """Return what a learner's backward, and what it calls in the same file, may read, from the names in its code.
+
+    These are attributes, without those that only backward sets, and variables outside the class, each with the cell or
+    the dictionary that holds it.
+    """
     methods = {n: v for c in reversed(kind.__mro__) if c.__module__ != __name__ for n, v in vars(c).items()}
     waiting, seen = [kind.backward], []
     loaded, stored, variables = set(), set(), {}
@@ -1848,22 +1856,22 @@ def _reads(kind: Any) -> _Reads:
                     loaded.add(name)
                     waiting += [methods[name]] if name in methods else []
     loaded -= stored | {name for name in loaded if callable(getattr(kind, name, None))}
-    return _Reads(loaded, {name: place for name, place in variables.items() if name not in stored})
+    return loaded, {name: place for name, place in variables.items() if name not in stored}
 
 
 def _state_of(module: Any, assigned: Iterable[str] = ()) -> dict[str, list[Any]]:
     # By name, the state of what backward might read: parameters, attributes, and variables outside the class.
     kind: Any = type(module)
     own = vars(module)
-    reads = _reads(kind)
-    names = {*reads.attributes, *assigned, *getattr(module, "parameter_names", ())} - {"_memory"}
-    if "vars" in reads.variables or "__dict__" in names:
+    attributes, variables = _reads(kind)
+    names = {*attributes, *assigned, *getattr(module, "parameter_names", ())} - {"_memory"}
+    if "vars" in variables or "__dict__" in names:
         names |= own.keys() - {"_memory"}
     state = {}
     for name in names:
         value = own[name] if name in own else getattr(module if name in assigned else kind, name, None)
         state[f"{kind.__name__}.{name}"] = _held(value)
-    for name, place in reads.variables.items():
+    for name, place in variables.items():
         with contextlib.suppress(ValueError):  # a cell that is empty still
             state[name] = _held(place.get(name) if isinstance(place, dict) else place.cell_contents)
     return state
@@ -1874,7 +1882,7 @@ def _kept(run: _Run, before: Mapping[str, Any]) -> dict[str, list[Any]]:
     kind: Any = type(run.module)
     after = _state_of(run.module, run.names)
     remembers = any(owner is run.module for owner, _, _ in run.entries)
-    assigned = {f"{kind.__name__}.{name}" for name in run.names & _reads(kind).attributes}
+    assigned = {f"{kind.__name__}.{name}" for name in run.names & _reads(kind)[0]}
     return {n: after[n] for n in after if not remembers or n in assigned or after[n] == before.get(n)}
 
 
@@ -1904,22 +1912,17 @@ def _held(value: Any) -> list[Any]:
 
 def _accumulate(parameter: Any, gradient: Any) -> None:
     # What a learner's module adds is checked first.
-    if _thread.run is not None:
-        _check_gradient_of(_thread.run.module, parameter, gradient)
-    Module.accumulate(parameter, gradient if parameter.grad is not None else gradient.clone())  # it may go on elsewhere
-
-
-def _check_gradient_of(module: Any, parameter: Tensor, gradient: Any) -> None:
-    if all(own is not parameter for own in module.parameters()):
-        name, names = type(module).__name__, module.parameter_names
+    module = _thread.run.module if _thread.run is not None else None
+    if module is not None and all(own is not parameter for own in module.parameters()):
         raise RuntimeError(
-            f"{name} adds to the gradient of a tensor that is not among its parameters: add its name to "
-            f"parameter_names, now {names}, and keep the same tensor from forward to backward"
+            f"{type(module).__name__} adds to the gradient of a tensor that is not among its parameters: add its name "
+            f"to parameter_names, now {module.parameter_names}, and keep the same tensor from forward to backward"
         )
     if not isinstance(gradient, Tensor) or gradient.dtype != parameter.dtype:
         raise TypeError(f"the gradient of a parameter must be a tensor of {parameter.dtype}, got {_kind(gradient)}")
     if gradient.shape != parameter.shape:
         raise ValueError(f"the gradient of a parameter must have its shape, {_shapes(gradient, parameter.shape)}")
+    Module.accumulate(parameter, gradient if parameter.grad is not None else gradient.clone())  # it may go on elsewhere
 
 
 for _class in Sequential, MSELoss, CrossEntropyLoss:
@@ -1947,47 +1950,6 @@ def _refuse_backward(self: Any, outer: _Run | None = None) -> NoReturn:
         f"{name}.backward was called before forward: call the module on an input first (each forward allows one "
         "backward, by the same module, not by its layers, in the same thread; one under torch.no_grad() allows none "
         "outside it, and under torch.inference_mode() nothing is kept)"
-    )
-
-
-def _refuse_arguments(self: Any, gradient: tuple[Any, ...]) -> NoReturn:
-    takes = "one argument, ∂ℓ/∂(output)" if isinstance(self, Module) else "no argument"
-    hint = "in a training step, write model.backward(criterion.backward())"
-    raise TypeError(f"{type(self).__name__}.backward takes {takes}, got {len(gradient)}: {hint}")
-
-
-def _refuse_other_forward(self: Any) -> NoReturn:
-    raise RuntimeError(
-        f"{type(self).__name__} was called again after the forward that this gradient belongs to: call the network, "
-        "the loss and both backwards in this order, and make any call in between under torch.no_grad()"
-    )
-
-
-def _refuse_other_loss(self: Any) -> NoReturn:
-    raise RuntimeError(
-        f"this gradient is not that of {type(self).__name__}'s output: the loss was called again. Call the network, "
-        "the loss and both backwards in this order, and make any call in between under torch.no_grad()"
-    )
-
-
-def _refuse_swapped(self: Any) -> NoReturn:
-    name = type(self).__name__
-    raise RuntimeError(
-        f"{name} got the output of a network as its target and something else as its prediction: write "
-        f"{name}(...)(prediction, target), in this order (if a network did make the target, pass target.clone())"
-    )
-
-
-def _refuse_loss(self: Any, shape: torch.Size) -> NoReturn:
-    name, wanted = type(self).__name__, "one number per network" if self.stacked else "one number"
-    raise ValueError(f"{name}.forward returned {tuple(shape)}: a loss is {wanted}, such as self.reduce(terms)")
-
-
-def _refuse_changed_state(self: Any, name: str) -> NoReturn:
-    raise RuntimeError(
-        f"{name}, which {type(self).__name__}.backward may read, was changed between forward and backward, perhaps by "
-        "a later forward: keep what backward needs by self.remember(output, ...) in forward and "
-        "self.recall(gradient) in backward, or change it after backward"
     )
 
 
@@ -2108,19 +2070,18 @@ def _explained(error: Exception, layer: Module, letter: str, values: Mapping[str
 
 
 def _check_images(X: Tensor, channels: int | None, like: Tensor | None) -> None:
-    _check_floating("input", X)
-    if X.dim() != 4 or channels not in (None, X.shape[1]):
-        hint = ": make a single image a batch with image[None]" if X.dim() == 3 else ""
-        raise ValueError(f"expected an input of shape (N, {channels or 'C'}, H, W), got {tuple(X.shape)}{hint}")
-    if like is not None and X.dtype != like.dtype:
-        raise TypeError(f"the input is {X.dtype}, the weights are {like.dtype}: convert one with .to()")
+    fits = isinstance(X, Tensor) and X.dim() == 4 and channels in (None, X.shape[1])
+    if not fits or not X.is_floating_point() or (like is not None and X.dtype != like.dtype):
+        _refuse_input(X, like, f"(N, {channels or 'C'}, H, W)", fits)
 
 
-def _refuse_input(X: Any, weight: Tensor, shape: str, fits: bool) -> None:
+def _refuse_input(X: Any, weight: Tensor | None, shape: str, fits: bool) -> None:
     _check_floating("input", X)
     if not fits:
-        raise ValueError(f"expected an input of shape {shape}, got {tuple(X.shape)}")
-    raise TypeError(f"the input is {X.dtype}, the weights are {weight.dtype}: convert one with .to()")
+        hint = ": make a single image a batch with image[None]" if X.dim() == 3 and "H, W" in shape else ""
+        raise ValueError(f"expected an input of shape {shape}, got {tuple(X.shape)}{hint}")
+    if weight is not None:
+        raise TypeError(f"the input is {X.dtype}, the weights are {weight.dtype}: convert one with .to()")
 
 
 def _check_floating(name: str, tensor: Any) -> None:
@@ -2250,29 +2211,24 @@ def _alike(one: Module, other: Module) -> bool:
         tensors = list(_named_tensors(network, "parameter_names", "buffer_names"))
         first = {id(tensor): index for index, (_, tensor) in reversed([*enumerate(tensors)])}
         described = [(name, t.shape, t.dtype, t.device, first[id(t)], _frozen(t)) for name, t in tensors]
-        return [described, repr(network), [(name, type(module)) for name, module in network.named_modules()]]
+        modules = [
+            (name, type(module), module.training, attributes(module)) for name, module in network.named_modules()
+        ]
+        return [described, repr(network), modules]
 
     def attributes(module: Module) -> dict[str, Any]:
         left_out = {"layers", "_memory", *module.parameter_names, *module.buffer_names}
-        return {n: v for n, v in vars(module).items() if n not in left_out and not isinstance(v, Module)}
+        return {n: plain(v) for n, v in vars(module).items() if n not in left_out and not isinstance(v, Module)}
 
-    def equal(a: Any, b: Any) -> bool:
-        if isinstance(a, Tensor) or isinstance(b, Tensor):
-            return isinstance(a, Tensor) and isinstance(b, Tensor) and torch.equal(a, b)
-        if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-            return len(a) == len(b) and all(map(equal, a, b))
-        if isinstance(a, dict) and isinstance(b, dict):
-            return a.keys() == b.keys() and all(equal(a[name], b[name]) for name in a)
-        if a is b or getattr(a, "shape", None) != getattr(b, "shape", None):
-            return a is b
-        same = a == b
-        return bool(same.all() if hasattr(same, "all") else same)  # an array of NumPy's compares each number
+    def plain(value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return [plain(part) for part in value]
+        if isinstance(value, dict):
+            return {name: plain(part) for name, part in value.items()}
+        # A tensor, or an array of NumPy's, compares each number.
+        return (value.shape, value.dtype, value.tolist()) if hasattr(value, "tolist") else value
 
-    if description(one) != description(other):
-        return False
-    return all(
-        a.training == b.training and equal(attributes(a), attributes(b)) for a, b in zip(one.modules(), other.modules())
-    )
+    return description(one) == description(other)
 
 
 def _frozen(tensor: Any) -> bool:
@@ -2340,51 +2296,50 @@ def _check_setting(optimizer: Optimizer, name: str, value: Any) -> Any:
 
 def _optimizer_state(optimizer: Optimizer) -> dict[str, Any]:
     group = optimizer.param_groups[0]
-    state = {index: optimizer.state.get(parameter) for index, parameter in enumerate(group["params"])}
-    settings = {name: value for name, value in group.items() if name != "params"}
-    return {
-        "state": {index: dict(values) for index, values in state.items() if values},
-        "param_groups": [{**settings, "params": list(state)}],
-    }
+    kept = [optimizer.state.get(parameter) for parameter in group["params"]]
+    # A copy, because the next step changes it in place.
+    state = {index: copy.deepcopy(values) for index, values in enumerate(kept) if values}
+    return {"state": state, "param_groups": [{**group, "params": [*range(len(kept))]}]}
 
 
 def _load_optimizer_state(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
     own, name = optimizer.param_groups[0], type(optimizer).__name__
-    parameters = own["params"]
     _check_state(state_dict)
-    states: Any = state_dict.get("state")
-    groups: Any = state_dict.get("param_groups")
-    listed = isinstance(groups, list) and all(
-        isinstance(group, dict) and isinstance(group.get("params"), list) for group in groups
-    )
+    states: Any = copy.deepcopy(state_dict.get("state"))
+    groups: Any = copy.deepcopy(state_dict.get("param_groups"))
+    listed = isinstance(groups, list) and all(isinstance(g, dict) and isinstance(g.get("params"), list) for g in groups)
     if not isinstance(states, dict) or not listed:
         raise KeyError("this is not the state of an optimizer: expected state and param_groups, with params")
     if len(groups) != 1:
         raise ValueError(f"{name} has one group of parameters, the state has {len(groups)}")
-    (group,) = copy.deepcopy(groups)
+    group, parameters = groups[0], own["params"]
     indices = group.pop("params")
     if len(indices) != len(parameters):
         raise ValueError(f"{name} has {len(parameters)} parameters, the state has {len(indices)}")
-    if missing := [setting for setting in own if setting not in (*group, "params", "initial_lr")]:
-        raise KeyError(f"this is not the state of {name}: missing {missing}")
-    for setting in group.keys() - own.keys() - {"initial_lr"}:
-        if group[setting] not in (None, False):
-            raise ValueError(f"{name} does not support {setting}={group[setting]}, which the state has")
-    settings = {setting: group[setting] for setting in group if setting in own or setting == "initial_lr"}
-    for setting in settings.keys() - {"initial_lr"}:
-        settings[setting] = _check_setting(optimizer, setting, settings[setting])
-    state: dict[Tensor, dict[str, Any]] = {}
-    for index, parameter in zip(indices, parameters):
-        values = {key: copy.deepcopy(value) for key, value in states.get(index, {}).items()}
+    if missing := own.keys() - group.keys() - {"params", "initial_lr"}:
+        raise KeyError(f"this is not the state of {name}: missing {sorted(missing)}")
+    for setting in group.keys() - {"initial_lr"}:
+        if setting in own:
+            group[setting] = _check_setting(optimizer, setting, group[setting])
+        elif (value := group.pop(setting)) not in (None, False):
+            raise ValueError(f"{name} does not support {setting}={value}, which the state has")
+    needed = {"step", "exp_avg", "exp_avg_sq"} if isinstance(optimizer, Adam) else set()
+    for index, values in states.items():
+        if index not in indices or not isinstance(values, dict) or needed - values.keys():
+            raise KeyError(
+                f"this is not the state of {name}: its entry {index!r} is not that of one of the parameters {indices}"
+                + (f", with {sorted(needed)}" if needed else "")
+            )
         for key, value in values.items():
+            parameter, what = parameters[indices.index(index)], f"{key} of parameter {index}"
             if key == "step":
-                values[key] = int(value)
-            elif isinstance(value, Tensor):
-                if value.shape != parameter.shape:
-                    shapes = f"{tuple(parameter.shape)}, got {tuple(value.shape)}"
-                    raise ValueError(f"{key} of parameter {index} must have the parameter's shape, {shapes}")
+                values[key] = int(_check_number(what, value.item() if isinstance(value, Tensor) else value, least=0))
+            elif isinstance(value, Tensor) and value.shape == parameter.shape and value.is_floating_point():
                 values[key] = value.detach().to(parameter)
-        if values:
-            state[parameter] = values
-    own.update(settings)
-    optimizer.state = state
+            elif isinstance(value, Tensor) or key in needed:
+                got = f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else _kind(value)
+                raise ValueError(
+                    f"{what} must have floats of the parameter's shape, {tuple(parameter.shape)}, got {got}"
+                )
+    own.update(group)
+    optimizer.state = {parameters[indices.index(index)]: values for index, values in states.items() if values}

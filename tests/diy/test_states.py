@@ -1,6 +1,7 @@
 """Training that is saved and loaded goes on to the bit, even after a kill; states come from PyTorch and go there."""
 
 import copy
+import math
 import subprocess
 import sys
 import time
@@ -150,6 +151,38 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(change, error,
     assert all(
         torch.equal(before["state"][i]["momentum_buffer"], after["state"][i]["momentum_buffer"]) for i in range(4)
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        (lambda kept: kept[0].update(step=math.nan), ValueError, "step of parameter 0 must be a finite number"),
+        (lambda kept: kept[0].update(step="x"), TypeError, "step of parameter 0 must be a number"),
+        (lambda kept: kept[0].pop("step"), KeyError, "its entry 0 is not that of one of the parameters"),
+        (lambda kept: kept.update({7: kept[0]}), KeyError, "its entry 7 is not that of one of the parameters"),
+        (lambda kept: kept[0].update(exp_avg=[1.0]), ValueError, "exp_avg of parameter 0 must have floats .*got list"),
+        (lambda kept: kept[0].update(exp_avg=kept[0]["exp_avg"].long()), ValueError, "must have floats .*torch.int64"),
+    ],
+    ids=range(6),
+)
+def test_what_adam_has_kept_must_be_whole(change, error, words):
+    _, optimizer = trained(diy, "Adam")
+    state = optimizer.state_dict()
+    change(state["state"])
+    with pytest.raises(error, match=words):
+        optimizer.load_state_dict(state)
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Adam"])
+def test_a_state_is_that_of_the_moment_it_was_taken(kind):
+    _, optimizer = trained(diy, kind, **({"momentum": 0.9} if kind == "SGD" else {}))
+    taken = optimizer.state_dict()
+    before = copy.deepcopy(taken)
+    optimizer.step()
+    for index, values in before["state"].items():
+        assert all(
+            torch.equal(torch.as_tensor(taken["state"][index][name]), torch.as_tensor(v)) for name, v in values.items()
+        )
 
 
 def test_adams_state_is_not_sgds():
