@@ -1261,7 +1261,8 @@ def stack(networks: Iterable[Module]) -> Module:
 
     Args:
         networks: alike except for the values of parameters and buffers, which are copied. They may be built from
-            Linear, ReLU, Tanh, Sigmoid, Dropout, Sequential, and classes that set `stackable = True`.
+            Linear, ReLU, Tanh, Sigmoid, Dropout, Sequential, and classes that set `stackable = True`, whose formulas
+            have to be right for parameters (R, ...) and inputs (R, N, ...).
 
     Raises:
         ValueError: there is no network, two are not alike, or one holds a module that cannot be stacked.
@@ -1281,18 +1282,7 @@ def stack(networks: Iterable[Module]) -> Module:
             "stack needs at least one network, all with the same layers, shapes and dtypes, and alike in everything "
             f"but the values of their parameters; got {len(networks)}: {', '.join(map(repr, networks))}"
         )
-    together = copy.deepcopy(networks[0])
-    tensors: dict[int, Tensor] = {}
-    for part, *parts in zip(together.modules(), *(network.modules() for network in networks)):
-        for name in (*part.parameter_names, *part.buffer_names):
-            if getattr(part, name) is not None:  # a tensor in two places stays one
-                group = torch.stack([getattr(own, name).detach() for own in parts])
-                first = getattr(parts[0], name)
-                _put(part, name, tensors.setdefault(id(first), group), first)
-        part.stack_size = len(networks)
-        if type(part) is Linear:
-            part.__class__ = _StackedLinear
-    return together
+    return _converted(networks, torch.stack, len(networks))
 
 
 def unstack(network: Module) -> list[Module]:
@@ -1304,18 +1294,8 @@ def unstack(network: Module) -> list[Module]:
     sizes = {part.stack_size for part in network.modules()} if isinstance(network, Module) else set()
     if len(sizes) != 1 or None in sizes:
         raise ValueError("unstack expects a network made by stack")
-    alone = [copy.deepcopy(network) for _ in range(sizes.pop() or 0)]
-    for index, single in enumerate(alone):
-        tensors: dict[int, Tensor] = {}
-        for part, stacked in zip(single.modules(), network.modules()):
-            for name in (*part.parameter_names, *part.buffer_names):
-                if (together := getattr(stacked, name)) is not None:
-                    own = tensors.setdefault(id(together), together[index].detach().clone())
-                    _put(part, name, own, together)
-            part.stack_size = None
-            if type(part) is _StackedLinear:
-                part.__class__ = Linear  # type: ignore[assignment]
-    return alone
+    parts = [lambda tensors, k=k: tensors[0][k].clone() for k in range(sizes.pop() or 0)]
+    return [_converted([network], part, None) for part in parts]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -1895,12 +1875,7 @@ def _held(value: Any) -> list[Any]:
             found.append((id(part), None if part.is_inference() else part._version, part))
         elif isinstance(part, (numbers.Number, str, bytes, type(None))):
             found.append(part)
-        elif (
-            isinstance(part, (Function, type, types.FunctionType, types.MethodType, types.ModuleType))
-            or id(part) in seen
-        ):
-            continue
-        else:
+        elif not isinstance(part, (Function, type, types.FunctionType, types.ModuleType)) and id(part) not in seen:
             seen.add(id(part))
             inside = (
                 part if isinstance(part, (Mapping, MutableSequence, Set, tuple)) else getattr(part, "__dict__", None)
@@ -2042,30 +2017,24 @@ def _placed(error: Exception, run: _Run | None) -> Exception:
     if changed is not None:
         here, layer = changed
     else:
-        formulas = {Sequential.forward.__wrapped__.__code__: "X", Sequential.backward.__wrapped__.__code__: "G"}  # type: ignore[attr-defined]
-        frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code in formulas)
-        found = next((frame for frame in frames if frame.f_locals["self"] is run.module), None)
-        if found is None or (layer := found.f_locals.get("layer")) is None:
+        codes = [formula.__wrapped__.__code__ for formula in (Sequential.forward, Sequential.backward)]  # type: ignore[union-attr]
+        frames = (frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code in codes)
+        values = next((values for values in frames if values["self"] is run.module), {})
+        if (layer := values.get("layer")) is None:
             return error
-        if not hasattr(error, "_diy_place"):
-            error = _explained(error, layer, formulas[found.f_code], found.f_locals)
+        if hasattr(error, "_diy_place"):
+            pass
+        elif values.get("G", ...) is None:
+            error = TypeError("there is no gradient from above: needs_input_grad = False is for a first layer only")
+        elif "X" in values and not layer._guarded:
+            try:  # for speed, a layer of this file checks its input in a Sequential only after it has failed
+                layer._check(values["X"])
+            except Exception as better:
+                error = better
     name = names[here] if here < len(layers) and layers[here] is layer else names[layers.index(layer)]
     inside, message = getattr(error, "_diy_place", ("", f"{layer!r}: {error}"))
     place = f"{name}.{inside}" if inside else name
     error._diy_place, error.args = (place, message), (f"layer {place}, {message}",)  # type: ignore[attr-defined]
-    return error
-
-
-def _explained(error: Exception, layer: Module, letter: str, values: Mapping[str, Any]) -> Exception:
-    # For speed, a layer of this file checks its input in a Sequential only after it has failed.
-    value = values[letter]
-    if letter == "G" and value is None:
-        return TypeError("there is no gradient from above: needs_input_grad = False is for a first layer only")
-    if letter == "X" and not layer._guarded:
-        try:
-            layer._check(value)
-        except Exception as better:
-            return better
     return error
 
 
@@ -2166,11 +2135,15 @@ def _named_tensors(module: Any, *kinds: str, prefix: str = "") -> Iterator[tuple
         if isinstance(names, str):
             raise TypeError(f'{owner}.{kind} is the string "{names}": write a tuple, with a comma, ("{names}",)')
         for name in names:
-            tensor = vars(module).get(name, NotImplemented)
-            if isinstance(tensor, Tensor):
+            tensor = getattr(module, name, NotImplemented)
+            if isinstance(tensor, Tensor) and tensor is not getattr(type(module), name, None):
                 yield prefix + name, tensor
             elif tensor is not None:
-                got = "not set in __init__" if tensor is NotImplemented else f"a {_kind(tensor)}"
+                got = (
+                    "not set in __init__"
+                    if tensor is NotImplemented or isinstance(tensor, Tensor)
+                    else f"a {_kind(tensor)}"
+                )
                 raise TypeError(f"{owner}.{name}, named in {kind}, is {got}: each name must be that of a tensor")
     for name, child in module.named_children():
         yield from _named_tensors(child, *kinds, prefix=f"{prefix}{name}.")
@@ -2244,9 +2217,20 @@ def _check_state(state_dict: Any) -> None:
         )
 
 
-def _put(module: Module, name: str, tensor: Tensor, old: Tensor) -> None:
-    setattr(module, name, tensor)
-    tensor.frozen = _frozen(old)  # type: ignore[attr-defined]
+def _converted(networks: list[Module], convert: Callable[[list[Tensor]], Tensor], stack_size: int | None) -> Module:
+    """Return a copy of the first network, with new tensors made of those of all networks in the same place."""
+    twin = copy.deepcopy(networks[0])
+    made: dict[int, Tensor] = {}
+    for module, *parts in zip(twin.modules(), *(network.modules() for network in networks)):
+        for name in (*module.parameter_names, *module.buffer_names):
+            if (old := getattr(parts[0], name)) is not None:
+                tensor = made.setdefault(id(old), convert([getattr(part, name).detach() for part in parts]))
+                setattr(module, name, tensor)  # a tensor in two places stays one
+                tensor.frozen = _frozen(old)  # type: ignore[attr-defined]
+        module.stack_size = stack_size
+        if isinstance(module, Linear):
+            module.__class__ = _StackedLinear if stack_size else Linear
+    return twin
 
 
 # Settings and states of optimizers

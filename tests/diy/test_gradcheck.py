@@ -426,3 +426,26 @@ def test_a_module_without_numbers_and_a_forward_that_is_none():
     assert 'weight is on the device "meta"' in str(check_gradients(diy.Linear(3, 2, device="meta"), numbers(4, 3)))
     check = check_gradients(types.SimpleNamespace(forward=1, backward=2), numbers(3), verbose=False)
     assert "cannot be checked: its forward is not a method" in check["module"].reason
+
+
+def test_a_module_that_keeps_its_first_input_is_wrong():
+    class Stale(diy.Module):
+        first = None
+
+        def forward(self, x):
+            if self.first is None:
+                self.first = x
+            self.remember(output := x * x)
+            return output
+
+        def backward(self, g):
+            return 2 * self.recall(g)[0] * self.first
+
+    assert check_gradients(Stale(), torch.ones(3), verbose=False).wrong
+
+
+def test_a_parameter_that_pytorch_has_frozen_is_checked_nevertheless():
+    module = diy.Linear(3, 2)
+    module.weight = torch.nn.Parameter(module.weight.clone(), requires_grad=False)
+    assert check_gradients(module, torch.ones(4, 3), verbose=False)
+    assert not module.weight.requires_grad
