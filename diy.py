@@ -105,8 +105,8 @@ else:
 class Module(_Base):
     """A layer or a network.
 
-    To write one, define `forward` and `backward`, and name the parameters in `parameter_names`. Keep a module that it
-    uses as an attribute, and several in a Sequential: in a list they would not be found.
+    To write one, define `forward` and `backward`, name its parameters in `parameter_names`, and keep what backward
+    needs with `remember`. A module that it uses is an attribute, several are a Sequential: in a list they are not found.
 
     Attributes:
         parameter_names: the attributes that are learned: plain tensors (or None), each with its gradient in `.grad`.
@@ -1683,7 +1683,6 @@ def _guarded_forward(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
         run.input = inputs[0].shape, inputs[0].dtype
         if not run.trusted:
             run.attributes = _kept(run, before)
-            _check_inner(run)
         return run.keep(outer, output)
 
     return forward
@@ -1768,6 +1767,8 @@ def _find(self: Any, outer: _Run | None, gradient: tuple[Any, ...]) -> _Run:
             "later forward: keep what backward needs by self.remember(output, ...) in forward and "
             "self.recall(gradient) in backward, or change it after backward"
         )
+    if not run.trusted:
+        _check_inner(run)
     if outer is None:
         setattr(self._memory, "enabled" if run.recorded else "disabled", None)
     return run
@@ -1807,7 +1808,7 @@ def _reads(kind: Any) -> tuple[set[str], dict[str, Any]]:
     """Return what a learner's backward, and what it calls in the same file, may read, from the names in its code.
 
     These are attributes, without those that only backward sets, and variables outside the class, each with the cell or
-    the dictionary that holds it.
+    the dictionary that holds it. What functions of other files keep is not seen, nor an array that is changed in place.
     """
     methods = {n: v for c in reversed(kind.__mro__) if c.__module__ != __name__ for n, v in vars(c).items()}
     waiting, seen = [kind.backward], []
