@@ -106,7 +106,7 @@ class Module(_Base):
     """A layer or a network.
 
     To write one, define `forward` and `backward`, name its parameters in `parameter_names`, and keep what backward
-    needs with `remember`. A module that it uses is an attribute, several are a Sequential: in a list they are not found.
+    needs with `remember`. A module that it uses is an attribute, several are a Sequential: a list would hide them.
 
     Attributes:
         parameter_names: the attributes that are learned: plain tensors (or None), each with its gradient in `.grad`.
