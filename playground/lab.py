@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from itertools import pairwise
 from types import ModuleType
 from typing import NamedTuple
@@ -39,6 +40,11 @@ LARGEST, EPSILON = torch.finfo(torch.float32).max, torch.finfo(torch.float64).ep
 
 STEPS = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 """How far a weight in hand is moved to measure the slope."""
+
+SATURATED = 1e-3
+"""Below this mean derivative of the last Tanh, next to nothing is learned any more."""
+
+HEALTHY = "", ""
 
 RECORDS = 1000
 """How many records the history holds at most: then every other one is dropped, and only every second epoch kept."""
@@ -216,7 +222,7 @@ class Lab:
         _check_names(settings)
         self.train_size, self.test_size = train_size, test_size
         self.settings = Settings(**settings)
-        self.points: list[tuple[float, float, int]] = [_point(*point) for point in points]
+        self.points: list[tuple[float, float, int]] = [_point(point) for point in points]
         self.watchers: list[Callable[[str], None]] = []
         self.before: tuple[Settings, list[Record]] | None = None
         self.history: list[Record] = []
@@ -224,7 +230,8 @@ class Lab:
         self._wants_twin = bool(twin)
         self._draw()
         self.reset()
-        self._to_come = deque(tuple(change) for change in changes)
+        self._to_come = deque(self._checked(changes))
+        self.catch_up()
 
     def __repr__(self) -> str:
         s = self.settings
@@ -250,10 +257,7 @@ class Lab:
         if changed - LIVE:
             self.reset(old)
         elif changed:
-            for name in sorted(changed):
-                self._note(name, getattr(self.settings, name))
-            self._prepare_descent(changed)
-            self._tell("settings")
+            self._change_live(changed)
 
     def reset(self, old: Settings | None = None) -> None:
         """Go back to the initial weights and to epoch 0; data and added points stay.
@@ -264,7 +268,7 @@ class Lab:
         if self.history and self.epoch:
             self.before = old or self.settings, self.history
         self.epoch = self.steps = self._steps_before = 0
-        self.trouble: str | None = None
+        self._ill_with, self.trouble = HEALTHY, None
         self.changes: list[tuple[int, str, object]] = []
         self._to_come: deque[tuple[int, str, object]] = deque()
         self._order: deque[tuple[Tensor, Tensor]] = deque()
@@ -303,8 +307,7 @@ class Lab:
         if self.steps:
             self._compare(self.measure())
         else:
-            self.history.clear()
-            self._record()
+            self._record_anew()
         self._tell("run")
 
     def add_point(self, x: float, y: float, label: int) -> None:
@@ -321,7 +324,7 @@ class Lab:
         Raises:
             ValueError: one of them is refused, and nothing is changed.
         """
-        points = [_point(*point) for point in points]
+        points = [_point(point) for point in points]
         self._earlier = [*self._earlier[-99:], self.points]
         self._replace_points(points)
 
@@ -337,9 +340,7 @@ class Lab:
             ValueError: there is no such weight, or the value is not finite.
         """
         place = self._weight(self.model, layer, unit, source)
-        if not abs(value) <= LARGEST:
-            raise ValueError(f"a weight must be a finite number of float32, got {value}")
-        layer, unit, source, value = int(layer), int(unit), int(source), float(value)
+        layer, unit, source, value = int(layer), int(unit), int(source), _finite(value)
         place[0][place[1]] = value
         self._note("weight", (layer, unit, source, value))
         if self._twin is not None:
@@ -347,8 +348,8 @@ class Lab:
             with torch.no_grad():
                 tensor[index] = value
         if not self.steps:
-            self.history.clear()
-            self._record()
+            self._record_anew()
+        self._see_whether_it_recovered()
         self._tell("run")
 
     def step(self) -> None:
@@ -357,7 +358,6 @@ class Lab:
         Raises:
             RuntimeError: there is no point to learn from.
         """
-        self.catch_up()
         if not len(self.x):
             raise RuntimeError(NOTHING)
         if not self.steps:
@@ -371,8 +371,10 @@ class Lab:
             x, y = self._seen(self.x[rows]), self.y[target_rows]
             before = torch.get_rng_state()
 
-            self.model.train()
-            self.criterion(self.model(x), y)
+            if not self.model.training:
+                self.model.train()
+            output = self.model(x)
+            self.criterion(output, y)
             self.optimizer.zero_grad()
             self.model.backward(self.criterion.backward())
             self.optimizer.step()
@@ -387,7 +389,9 @@ class Lab:
             self.epoch += 1
             self._steps_before = self.steps
             self._record()
-            self.trouble = self._find_trouble()
+        if not self._order or self._looks_ill(output):
+            self._look_for_trouble()
+        self.catch_up()
 
     def catch_up(self) -> None:
         """Make the changes that are due: of those the lab was made with, those up to the present step."""
@@ -400,7 +404,8 @@ class Lab:
             elif what == "twin":
                 self.twin = value
             else:
-                self.change(**{what: value})
+                self.settings = replace(self.settings, **{what: value})
+                self._change_live({what})  # even to the same value: an optimizer that is chosen anew begins anew
 
     @property
     def planned(self) -> list[tuple[int, str, object]]:
@@ -612,9 +617,8 @@ class Lab:
         self._join_points()
         self._note("points", list(points))
         if not self.steps:
-            self.history.clear()
-            self._distance = math.nan
-            self._record()
+            self._record_anew()
+        self._see_whether_it_recovered()
         self._tell("points")
 
     def _note(self, what: str, value) -> None:
@@ -631,6 +635,42 @@ class Lab:
     def _tell(self, what: str) -> None:
         for watcher in self.watchers:
             watcher(what)
+
+    def _change_live(self, changed: set[str]) -> None:
+        for name in sorted(changed):
+            self._note(name, getattr(self.settings, name))
+        self._prepare_descent(changed)
+        self._tell("settings")
+
+    def _checked(self, changes: Iterable[tuple[int, str, object]]) -> Iterator[tuple[int, str, object]]:
+        before = 0
+        for change in changes:
+            try:
+                when, what, value = change
+                if isinstance(when, bool) or not isinstance(when, int) or when < before:
+                    raise ValueError(f"the number of steps must be an integer ≥ {before}, got {when!r}")
+                if what in LIVE:
+                    replace(self.settings, **{what: value})
+                elif what == "points":
+                    value = [_point(point) for point in value]
+                elif what == "weight":
+                    layer, unit, source, number = value
+                    self._weight(self.model, layer, unit, source)
+                    _finite(number)
+                elif what != "twin":
+                    kinds = ", ".join((*sorted(LIVE), "points", "twin", "weight"))
+                    raise ValueError(f"what can change during a run is {kinds}, not {what!r}")
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"changes must be (steps, what, value), in order: {change!r} is refused: {error}"
+                ) from None
+            before = when
+            yield when, what, value
+
+    def _record_anew(self) -> None:
+        self.history.clear()
+        self._distance = math.nan
+        self._record()
 
     def _record(self) -> None:
         now = self.measure()
@@ -653,19 +693,23 @@ class Lab:
         self._distance = max((d for d in (self._distance, *apart) if not math.isnan(d)), default=math.nan)
 
     def _seen(self, points: Tensor) -> Tensor:
+        if self.settings.features == ("x", "y"):
+            return points
         x, y = points.unbind(1)
         seen = {"x": x, "y": y, "x²": x**2, "y²": y**2, "xy": x * y}
         return torch.stack([seen[name] for name in self.settings.features], dim=1)
 
     def _predict(self, network, points: Tensor) -> Tensor:
-        network.eval()
+        if network.training:
+            network.eval()
         with torch.no_grad(), self._other_random():
             return network(self._seen(points))
 
     def _outputs(self, network, points: Tensor) -> Iterator[tuple[str, Tensor, object]]:
         """Yield each layer's name, its activations for the points, and its Linear."""
         found, values, linear = 0, self._seen(points), None
-        network.eval()
+        if network.training:
+            network.eval()
         with torch.no_grad(), self._other_random():
             for module in network:
                 values = module(values)
@@ -700,23 +744,40 @@ class Lab:
         output = self._predict(network, self.x)
         if not output.isfinite().all():
             return "no numbers", ""
-        if len(output) and (1 - output.square()).mean() < 1e-3:
+        if len(output) and (1 - output.square()).mean() < SATURATED:
             return "saturated", ""
         for name, values, _ in self._outputs(network, self.x):
             if name.endswith("ReLU") and len(values) and not values.any():
                 return "dead", name.split(",")[0]
         return "", ""
 
-    def _find_trouble(self) -> str | None:
-        illness, where = self._illness(self.model)
-        if not illness:
-            return None
+    def _looks_ill(self, output: Tensor) -> bool:
+        """Whether it is worth a thorough look in mid-epoch, by the weights after a step and the output before it."""
+        weights = self.optimizer.param_groups[0]["params"]
+        if not math.isfinite(sum(values.sum().item() for values in (*weights, output))):
+            return True
+        if self.settings.optimizer != "SGD" or self.settings.weight_decay:
+            return False  # what else moves the weights may bring back the gradient: see at the end of the epoch
+        one = len(output) > 1 and (output == output[0]).all()  # what a dead layer makes of all points
+        return bool(one or (1 - output.square()).mean() < SATURATED)
+
+    def _look_for_trouble(self) -> None:
+        illness = self._illness(self.model)
+        if illness != self._ill_with:
+            self._ill_with, self.trouble = illness, self._explain(*illness) if illness[0] else None
+
+    def _see_whether_it_recovered(self) -> None:
+        if self.trouble:
+            self._look_for_trouble()
+
+    def _explain(self, illness: str, where: str) -> str:
         s = self.settings
         bug = s.bug != NO_BUG and not self._illness(self._twin)[0]
+        epoch = self.epoch + bool(self.steps_in_epoch)
         by_hand, from_start = any(what == "weight" for _, what, _ in self.changes), self._illness_at_start == illness
-        head, cause = f"Diverged in epoch {self.epoch}: ", "the steps were so large that "
+        head, cause = f"Diverged in epoch {epoch}: ", "the steps were so large that "
         if illness == "dead":
-            head, cause = f"Stuck in epoch {self.epoch}: ", ""
+            head, cause = f"Stuck in epoch {epoch}: ", ""
         if bug:
             cause = "with this bug, but not without it, "
         elif by_hand:
@@ -792,14 +853,26 @@ def _check_names(settings: Iterable[str]) -> None:
         raise ValueError(f"unknown setting {unknown}: expected some of {known}")
 
 
-def _point(x: float, y: float, label: int) -> tuple[float, float, int]:
+def _point(point) -> tuple[float, float, int]:
+    try:
+        x, y, label = point
+        inside = abs(x) <= EDGE and abs(y) <= EDGE
+    except (TypeError, ValueError):
+        raise ValueError(f"a point must be three numbers (x, y, label), got {point!r}") from None
     if label not in (0, 1) or isinstance(label, bool):
         raise ValueError(f"the label of a point must be 0 or 1, got {label!r}")
-    if not (abs(x) <= EDGE and abs(y) <= EDGE):
+    if not inside:
         raise ValueError(f"the point must lie in [-{EDGE}, {EDGE}]², got ({x}, {y})")
     return round(float(x), 3), round(float(y), 3), int(label)
 
 
+def _finite(value: float) -> float:
+    if not abs(value) <= LARGEST:
+        raise ValueError(f"a weight must be a finite number of float32, got {value}")
+    return float(value)
+
+
+@cache
 def _grid(size: int) -> Tensor:
     axis = torch.linspace(-EDGE, EDGE, size, dtype=torch.float32)
     y, x = torch.meshgrid(-axis, axis, indexing="ij")

@@ -17,11 +17,12 @@ def write(of: "lab.Lab") -> str:
     steps = of.steps or 100 * of.steps_per_epoch
     whole = not changes and not of.steps_in_epoch
     bug = s.bug != lab.NO_BUG and not company.unshuffled(s.bug)
+    tested = s.data != lab.OWN and of.test_size > 0
     own = bool(points) or any(what == "points" for _, what, _ in changes)
 
-    lines = ["# Save this in the folder of diy.py, or run it in a cell of this notebook."]
+    lines = ["# Save this beside diy.py, or run it in a cell of this notebook."]
     if bug:
-        lines[0] = "# It trains with a planted bug: run it in the folder of this project, whose planted bugs it needs."
+        lines[0] = "# It trains with a planted bug, which it takes from this project: run it in the project's folder."
     lines += ["import math", ""] if s.data != lab.OWN and "math." in inspect.getsource(DATA_SETS[s.data]) else []
     lines += [
         "import torch",
@@ -41,7 +42,7 @@ def write(of: "lab.Lab") -> str:
     # What the bug has made of the loss is not what the screen shows.
     loss = "({0} - {1}).square().mean().item()" if bug else "diy.MSELoss()({0}, {1}).item()"
     lines += ["", "model.eval()", f"train_loss = {loss.format('model(see(x))', 'y')}"]
-    if s.data == lab.OWN:
+    if not tested:
         lines.append('print(f"train loss {train_loss:.4f}")')
     else:
         lines += [
@@ -74,7 +75,8 @@ def _data(of, s, own: bool) -> list[str]:
     noisy = f"{{}} += {s.noise} * torch.randn({{}}.shape, generator=generator)"
     names = ("drawn", "drawn_labels") if own else ("x", "labels")
     lines += [f"generator = torch.Generator().manual_seed({s.seed})"]
-    for (points, labels), size in ((names, of.train_size), (("x_test", "labels_test"), of.test_size)):
+    sets = [(names, of.train_size), *([(("x_test", "labels_test"), of.test_size)] if of.test_size else [])]
+    for (points, labels), size in sets:
         lines.append(f"{points}, {labels} = {s.data}({size}, generator)")
         lines += [noisy.format(points, points)] if s.noise else []
     return lines
@@ -87,7 +89,7 @@ def _start(of, s, points, own: bool) -> list[str]:
         "",
         "",
         "def with_own(points):",
-        '    """Return points and targets: those drawn, and these of your own."""',
+        '    """Return points and targets: those that were drawn, then these of your own."""',
         "    places = torch.tensor([point[:2] for point in points]).reshape(-1, 2)",
         "    labels = torch.tensor([point[2] for point in points], dtype=torch.long)",
         "    return torch.cat([drawn, places]), torch.eye(2)[torch.cat([drawn_labels, labels])]",
@@ -158,7 +160,7 @@ def _steps(s, changes, steps: int) -> list[str]:
             "batch_size": ["batch_size = {value}"],
             "reduction": [f'criterion = diy.MSELoss(reduction="{value}")'],
             "optimizer": [f"optimizer = {_optimizer(s)}"],
-            "points": [f"x, y = with_own({value})", "batches = []  # the epoch begins anew"],
+            "points": [f"x, y = with_own({value})", "batches = []  # the epoch starts over"],
             "weight": _set_weight(value) if what == "weight" else [],
         }[what]
         texts = [text.format(value=value) if "{value}" in text else text for text in texts]

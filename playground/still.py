@@ -4,6 +4,7 @@ import base64
 import io
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from matplotlib.colors import LinearSegmentedColormap
@@ -23,14 +24,30 @@ GRADIENT_RANGE = (-8.0, 2.0)
 
 STILL = "This is a still picture. To play, run the cells above and then this one (Shift+Enter)."
 
+INK, WARNING = "#1b1b1b", "#A84300"
+
 COLORS = {0: "#D55E00", 1: "#0072B2", "train": "#000000", "test": "#009E73", "twin": "#CC79A7"}
 """Okabe and Ito's palette, which remains distinct with a colour-vision deficiency."""
+
+
+class Dots(NamedTuple):
+    """The points that are drawn: places (N, 2), labels (N,), and which of them are the learner's own (N,)."""
+
+    places: Tensor
+    labels: Tensor
+    own: Tensor
 
 
 def shown(lab: Lab) -> Tensor:
     """Return the indices of the training points that are drawn, the learner's own last."""
     drawn = len(lab.x) - len(lab.points)
     return torch.cat([torch.arange(min(drawn, SHOWN)), torch.arange(drawn, len(lab.x))])
+
+
+def dots(lab: Lab) -> Dots:
+    """Return the training points that are drawn, as they are now."""
+    indices = shown(lab)
+    return Dots(lab.x[indices], lab.labels[indices], indices >= len(lab.x) - len(lab.points))
 
 
 def curve(history: list[Record]) -> Tensor:
@@ -99,11 +116,11 @@ def figure(lab: Lab, width: float = 9.0) -> Figure:
     """Draw plane, loss and histograms of the lab as it stands."""
     rows = histograms(lab)
     drawing = Figure(figsize=(width, 0.43 * width), layout="none")
-    _draw_plane(drawing.add_axes((0.05, 0.07, 0.39, 0.9)), lab, lab.surface(80))
-    _draw_loss(drawing.add_axes((0.53, 0.64, 0.45, 0.34)), lab)
+    _draw_plane(drawing.add_axes((0.06, 0.11, 0.37, 0.86)), lab.surface(80), dots(lab))
+    _draw_loss(drawing.add_axes((0.53, 0.64, 0.45, 0.34)), lab, lab.history, lab.epoch)
     for place, part, limits, color in (
-        ((0.53, 0.07, 0.22, 0.39), "activations", rows[0]["range"], "#3f8fc9"),
-        ((0.76, 0.07, 0.22, 0.39), "gradients", GRADIENT_RANGE, "#b45f8f"),
+        ((0.53, 0.11, 0.22, 0.35), "activations", rows[0]["range"], "#3f8fc9"),
+        ((0.76, 0.11, 0.22, 0.35), "gradients", GRADIENT_RANGE, "#b45f8f"),
     ):
         axes = drawing.add_axes(place)
         edges = [limits[0] + i * (limits[1] - limits[0]) / BINS for i in range(BINS + 1)]
@@ -115,7 +132,7 @@ def figure(lab: Lab, width: float = 9.0) -> Figure:
             if not row[part]:
                 axes.text(sum(limits) / 2, height + 0.3, "no step yet", ha="center", fontsize=8)
         axes.set(xlim=limits, ylim=(0, len(rows)), yticks=[])
-        axes.set_title({"activations": "activations", "gradients": "log₁₀ |∂ℓ/∂W|"}[part], fontsize=9, pad=3)
+        axes.set_xlabel({"activations": "activation", "gradients": "log₁₀ |∂ℓ/∂W|"}[part], fontsize=9, labelpad=2)
         axes.tick_params(labelsize=8)
         if part == "activations":
             names = [row["name"].replace(", ", "\n") for row in reversed(rows)]
@@ -128,16 +145,17 @@ def figure(lab: Lab, width: float = 9.0) -> Figure:
 
 def describe(lab: Lab) -> str:
     """Return in words what `figure(lab)` shows."""
-    now, steps = lab.measure(), f" and {lab.steps_in_epoch} steps" if lab.steps_in_epoch else ""
-    text = f"Decision surface, loss curves and histograms of each layer after {lab.epoch} epochs{steps} of {lab!r}: "
+    now, steps = lab.measure(), f" and {_count(lab.steps_in_epoch, 'step')}" if lab.steps_in_epoch else ""
+    after = f"after {_count(lab.epoch, 'epoch')}{steps}"
+    text = f"Decision surface, loss curves and histograms of each layer {after} of {lab!r}: "
     return text + f"train error {_number(100 * now.train_error, 0)} %, test error {_number(100 * now.test_error, 0)} %."
 
 
-def png(lab: Lab, title: str = "") -> str:
+def png(lab: Lab, title: str = "", color: str = INK) -> str:
     """Return `figure(lab)`, with a title above, as a PNG in base64: the same bytes for the same lab."""
     drawing = figure(lab)
     if title:
-        drawing.text(0.5, 1.02, title, ha="center", fontsize=11, weight="bold", color="#A84300")
+        drawing.text(0.5, 1.02, title, ha="center", fontsize=11, weight="bold", color=color)
     return base64.b64encode(encode(drawing, tight=bool(title))).decode()
 
 
@@ -156,12 +174,12 @@ def frames(lab: Lab, epochs: tuple[int, ...] = (0, 1, 2, 4, 8, 15, 30, 50, 75, 1
         now = lab.history[-1]
         loss, error = _number(now.test_loss, 3), _number(100 * now.test_error, 1)
         caption = f"Epoch {lab.epoch}: test loss {loss}, test error {error} %."
-        yield caption, _moment(lab, lab.epoch, lab.surface(80), caption, last=epochs[-1])
+        yield caption, _moment(lab, caption, lab.history, lab.epoch, lab.surface(80), dots(lab), last=epochs[-1])
 
 
-def moment(lab: Lab, epoch: int, surface: Tensor) -> Image.Image:
-    """Return one picture of the GIF: the surface as it was after an epoch, and the loss up to it."""
-    drawing = _moment(lab, epoch, surface, f"{lab.settings.data}, epoch {epoch}", last=max(1, lab.epoch))
+def moment(lab: Lab, caption: str, history: list[Record], epoch: int, surface: Tensor, points: Dots) -> Image.Image:
+    """Return one picture of the GIF: surface and points as they were after an epoch, and the loss up to it."""
+    drawing = _moment(lab, caption, history, epoch, surface, points, last=history[-1].epoch)
     image = Image.open(io.BytesIO(encode(drawing, dpi=75))).convert("RGB")
     return image.quantize(128)
 
@@ -174,50 +192,59 @@ def gif(pictures: list[Image.Image]) -> bytes:
     return buffer.getvalue()
 
 
-def _moment(lab: Lab, epoch: int, surface: Tensor, caption: str, last: int) -> Figure:
-    drawing = Figure(figsize=(7.2, 3.4), layout="none")
-    _draw_plane(drawing.add_axes((0.05, 0.08, 0.38, 0.8)), lab, surface)
-    axes = drawing.add_axes((0.53, 0.15, 0.45, 0.73))
-    _draw_loss(axes, lab, epoch)
+def _moment(
+    lab: Lab, caption: str, history: list[Record], epoch: int, surface: Tensor, points: Dots, last: int
+) -> Figure:
+    drawing = Figure(figsize=(7.2, 3.6), layout="none")
+    _draw_plane(drawing.add_axes((0.07, 0.13, 0.38, 0.76)), surface, points)
+    axes = drawing.add_axes((0.55, 0.13, 0.43, 0.76))
+    _draw_loss(axes, lab, history, epoch)
     axes.set(xlim=(0, max(1, last)))
     drawing.text(0.05, 0.93, caption, fontsize=10)
     return drawing
 
 
-def _draw_plane(axes, lab: Lab, surface: Tensor) -> None:
+def _draw_plane(axes, surface: Tensor, points: Dots) -> None:
     surface = surface.flipud().numpy()
     colors = LinearSegmentedColormap.from_list("classes", ["#f5b464", "#ffffff", "#73b2e4"])
     extent = (-EDGE, EDGE, -EDGE, EDGE)
     axes.imshow(surface, extent=extent, origin="lower", cmap=colors, vmin=-1, vmax=1, interpolation="bilinear")
     if surface.min() < 0 < surface.max():
         axes.contour(surface, levels=[0], extent=extent, colors="#1b1b1b", linewidths=1.5)
-    indices = shown(lab)
-    own = indices >= len(lab.x) - len(lab.points)
     for label, marker in ((0, "o"), (1, "s")):
-        for chosen, size, edge in ((~own, 11, "white"), (own, 44, "#1b1b1b")):
-            points = lab.x[indices[chosen & (lab.labels[indices] == label)]].numpy()
-            axes.scatter(*points.T, s=size, marker=marker, c=COLORS[label], edgecolors=edge, linewidths=size / 30)
+        for chosen, size, edge in ((~points.own, 11, "white"), (points.own, 44, "#1b1b1b")):
+            x, y = points.places[chosen & (points.labels == label)].numpy().T
+            axes.scatter(x, y, s=size, marker=marker, c=COLORS[label], edgecolors=edge, linewidths=size / 30)
     axes.set(xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE), xticks=(-1, 0, 1), yticks=(-1, 0, 1))
     axes.tick_params(labelsize=9)
+    axes.set_xlabel("x", fontsize=9, labelpad=1)
+    axes.set_ylabel("y", fontsize=9, labelpad=-2, rotation=0)
 
 
-def _draw_loss(axes, lab: Lab, until: int | None = None) -> None:
-    history = [r for r in lab.history if until is None or r.epoch <= until]
+def _draw_loss(axes, lab: Lab, whole: list[Record], until: int) -> None:
+    history = [r for r in whole if r.epoch <= until]
     epochs = [r.epoch for r in history]
     marker = "o" if len(epochs) == 1 else None  # a line of one point would not be seen
-    axes.plot(epochs, [r.test_loss for r in history], color=COLORS["test"], lw=4, marker=marker, label="test")
-    axes.plot(epochs, [r.train_loss for r in history], color=COLORS["train"], lw=1.2, label="train")
+    if len(lab.x_test):
+        axes.plot(epochs, [r.test_loss for r in history], color=COLORS["test"], lw=4, marker=marker, label="test")
+    axes.plot(epochs, [r.train_loss for r in history], color=COLORS["train"], lw=1.2, marker=marker, label="train")
     if lab.twin is not None:
-        name = "PyTorch test" if lab.settings.bug == "none" else "healthy twin's test"
-        axes.plot(epochs, [r.twin_test_loss for r in history], "--", color=COLORS["twin"], label=name)
+        name = "PyTorch" if lab.settings.bug == "none" else "healthy twin's"
+        which = "test" if len(lab.x_test) else "train"
+        losses = [getattr(r, f"twin_{which}_loss") for r in history]
+        axes.plot(epochs, losses, "--", color=COLORS["twin"], label=f"{name} {which}")
     axes.set_xlabel("epoch", fontsize=9)
     axes.set_ylabel("loss (mean)", fontsize=9)
     axes.tick_params(labelsize=9)
     axes.set(xlim=(0, max(10, epochs[-1])), yscale="log")
-    losses = [loss for r in lab.history for loss in (r.train_loss, r.test_loss) if 0 < loss < math.inf]
+    losses = [loss for r in whole for loss in r[1:3] + r[5:] if 0 < loss < math.inf]
     axes.set_ylim(0.7 * min([0.1, *losses]), 1.4 * max([1, *losses]))
     axes.minorticks_off()
     axes.legend(frameon=False, fontsize=8, loc="upper right")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _number(value: float, digits: int) -> str:

@@ -39,7 +39,7 @@ function written(value) {
 function render({ model, el }) {
   const id = `diy-lab-${Math.random().toString(36).slice(2)}`;
   const recorded = Boolean(model.get("recorded"));
-  let drawn = 0, scheduled = false, cursor = null, recent = [], token = 0, seen = 0;
+  let drawn = 0, scheduled = false, cursor = null, recent = [], token = 0, handled = 0, seen = 0;
   let visible = false, lost = false, asked = null, heard = performance.now(), drag = null, taken = null;
 
   const send = (action, ...args) => {
@@ -53,10 +53,9 @@ function render({ model, el }) {
     root.dataset.waiting = "true";
   };
 
-  const set = (name, value) => {
-    token = Math.max(Date.now(), token + 1);
-    send("set", name, value, token);
-  };
+  // By its token the answer to the newest change is known.
+  const next = (last) => Math.max(Date.now(), last + 1);
+  const set = (name, value) => send("set", name, value, token = next(token));
 
   // The parts
 
@@ -78,13 +77,14 @@ function render({ model, el }) {
   const plane = part("plane", recorded ? {} : {
     tabindex: 0, role: "application",
     onpointerdown: takeHold, onpointermove: pull, onpointerup: letGo, onkeydown: keyOnPlane,
-    onblur: () => { cursor = taken = null; draw(); },
+    onpointercancel: () => { drag = null; draw(); },
+    onfocus: () => draw(), onblur: putBack,
   });
   const where = element("p", { class: "hint where", role: "status", "aria-live": "polite" });
   const legend = element("p", { class: "hint" });
   const loss = part("loss"), layers = part("layers");
-  const undo = button("undo", "Undo", "take back the last change of your points");
-  const clear = button("clear", "Remove mine", "remove all points you added");
+  const undo = button("undo", "Undo", "take back the last change to your points");
+  const clear = button("clear", "Remove mine", "remove all the points you added");
   const classes = [0, 1].map((label) =>
     element("label", { class: `class${label}` },
       element("input", { type: "radio", name: `${id}-class`, value: label, checked: label === 1 }),
@@ -111,7 +111,7 @@ function render({ model, el }) {
         panel.hidden = !panel.hidden;
         toggle.textContent = panel.hidden ? closed : opened;
         toggle.setAttribute("aria-expanded", String(!panel.hidden));
-        send("unfold", name, !panel.hidden);
+        send("unfold", name, !panel.hidden, id);
       },
     }, closed);
     return [toggle, panel];
@@ -121,7 +121,7 @@ function render({ model, el }) {
     const node = element("button", { "data-action": `copy-${what}`, onclick: async () => {
       try {
         await navigator.clipboard.writeText(source.textContent);
-        said.textContent = recorded ? "Copied." : `Copied, as of epoch ${model.get("frame").epoch}.`;
+        said.textContent = playing() && !recorded ? "Copied, while the run goes on." : "Copied.";
       } catch {
         getSelection().selectAllChildren(source);
         said.textContent = "Selected: press Ctrl+C.";
@@ -135,14 +135,14 @@ function render({ model, el }) {
     element("div", { class: "row" }, element("strong", {}, "The program of this run"), ...copier(code, "code")), code);
   const line = element("code", { tabindex: 0, "aria-label": "the line that restores what is on screen" });
   const network = part("network", { onclick: takeWeight });
-  const [byGradient, byGradientLabel] = box("by-gradient", " show gradients of the last step in the place of weights", () => draw());
-  const place = ["layer", "unit", "input"].map((name, i) => element("input", {
-    type: "number", min: i === 2 ? -1 : 0, value: 0, "data-hand": name, "aria-label": name,
-    onchange: () => send("hold", ...place.map((input) => Math.round(+input.value))),
+  const [byGradient, byGradientLabel] = box("by-gradient", " show the last step's gradients instead of the weights", () => draw());
+  const place = ["layer", "unit", "input"].map((name, i) => element(i ? "input" : "select", {
+    ...(i ? { type: "number", min: i === 2 ? -1 : 0, value: 0 } : {}), "data-hand": name, "aria-label": name,
+    onchange: hold, onblur: () => draw(),
   }));
   const turn = element("input", {
     type: "range", min: -3, max: 3, step: 0.01, "data-hand": "value", "aria-label": "the weight in hand",
-    oninput: () => send("turn", +turn.value),
+    oninput: () => send("turn", +turn.value, handled = next(handled)),
   });
   const handText = element("p", { class: "hint", "data-number": "hand", role: "status" });
   const slope = part("slope");
@@ -150,14 +150,14 @@ function render({ model, el }) {
     element("div", { class: "row" }, byGradientLabel),
     network,
     element("div", { class: "row" }, "Take a weight in hand: ",
-      ...place.map((input, i) => element("label", {}, ["layer ", "unit ", "input (−1: bias) "][i], input)), turn),
+      ...place.map((part, i) => element("label", {}, ["leading to ", "unit ", "from input (−1: bias) "][i], part)), turn),
     handText, slope);
   const storyLook = element("p", {});
   const storyText = element("details", {}, element("summary", {}, "What is wrong? (Guess first.)"), element("p", {}));
   const answers = element("ul", { "data-part": "answers", role: "status" });
   const story = element("div", { class: "panel", "data-part": "story", hidden: true },
     element("strong", {}, "A bug for company"), storyLook, storyText,
-    button("ask_checks", "Which check would see it?", "ask each kind of check, by running it"), answers);
+    button("ask_checks", "Which check would see it?", "run each kind of check on it"), answers);
 
   const root = element("div", { class: "diy-lab", role: "group", "aria-label": "Playground" },
     element("div", { class: "row bar" },
@@ -278,7 +278,7 @@ function render({ model, el }) {
     drag = null;
     if (!point) { if (!out) add(at); } else if (out) send("remove", point);
     else if (moved) send("move", point, ...at);
-    else say(`Your point of class ${point[2]}: drag it, or drag it out of the plane to remove it.`);
+    else say(`Your point of class ${point[2]}: drag it to move it, or out of the plane to remove it.`);
     draw();
   }
 
@@ -290,11 +290,10 @@ function render({ model, el }) {
       cursor ??= [0, 0];
       if (taken) { send("move", taken, ...cursor); taken = null; } else add(cursor);
     } else if (event.key === "Delete" || event.key === "Backspace") {
-      if (!cursor || !ownAt(cursor)) say("There is no point of yours at the cross.");
+      if (!cursor || !ownAt(cursor)) say("None of your points is at the cross.");
       else send("remove", ownAt(cursor));
     } else if (event.key === "Escape" && taken) {
-      taken = null;
-      say("The point stays where it was.");
+      putBack();
     } else if (event.key.toLowerCase() === "m" && cursor && ownAt(cursor)) {
       taken = ownAt(cursor);
     } else if (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey)) {
@@ -306,6 +305,11 @@ function render({ model, el }) {
       say(`Cross at (${cursor.map((value) => value.toFixed(2)).join(", ")})`
         + (taken ? ": Enter puts the point down." : own ? `, on your point of class ${own[2]}` : ""));
     }
+    draw();
+  }
+  function putBack() {
+    if (taken) say("The point stays where it was.");
+    taken = null;
     draw();
   }
   function say(text) { where.textContent = text; }
@@ -340,7 +344,7 @@ function render({ model, el }) {
       Object.assign(context, { strokeStyle: theme.ink, lineWidth: 1 }, style);
       context.setLineDash(style.dash || []);
       context.beginPath();
-      for (const [x, y] of points) context.lineTo(x, y);
+      points.forEach((point, i) => point && context[points[i - 1] ? "lineTo" : "moveTo"](...point));  // null is a gap
       context.stroke();
       context.setLineDash([]);
     };
@@ -481,18 +485,20 @@ function render({ model, el }) {
     write("epoch", width - right, height - 5, "right");
 
     const twinName = model.get("settings").twin;
-    const lines = [["test", curve, 2, TEST, 5], ["train", curve, 1, theme.ink, 1.5]];
+    const lines = [["train", curve, 1, theme.ink, 1.5]], known = (values, column) => values.some((value, i) => i % 5 === column && Number.isFinite(value));
+    if (known(curve, 2)) lines.unshift(["test", curve, 2, TEST, 5]);
     if (twinName) lines.push([twinName, curve, 3, TWIN, 2, [3, 3]], ["", curve, 4, TWIN, 2, [6, 5]]);
-    if (before.curve) lines.unshift([`before${before.name ? `: ${before.name}` : ""}`, old, 2, theme.grey, 1.5, [1, 3]]);
+    if (before.curve) lines.unshift([`before${before.name ? `: ${before.name}` : ""}`, old, known(old, 2) ? 2 : 1, theme.grey, 1.5, [1, 3]]);
     for (const [, values, column, color, thickness, dash] of lines) {
       const path = [];
-      for (let i = 0; i < values.length; i += 5) {
-        if (Number.isFinite(values[i + column]) && values[i] <= last) path.push([px(values[i]), py(values[i + column])]);
+      for (let i = 0; i < values.length && values[i] <= last; i += 5) {
+        path.push(Number.isFinite(values[i + column]) ? [px(values[i]), py(values[i + column])] : null);
       }
       stroke(path, { strokeStyle: color, lineWidth: thickness, dash });
-      if (values === curve && path.length) {
+      const newest = path.findLast((point) => point);
+      if (values === curve && newest) {
         context.fillStyle = color;
-        context.fillRect(path.at(-1)[0] - 2, path.at(-1)[1] - 2, 4, 4);
+        context.fillRect(newest[0] - 2, newest[1] - 2, 4, 4);
       }
     }
     context.fillStyle = theme.ink;
@@ -571,6 +577,8 @@ function render({ model, el }) {
     const { context, width, write, stroke } = pen(network);
     const x = (c) => c * (width - tile) / (columns.length - 1), y = (c, u) => 20 + (u + (tallest - columns[c].shown) / 2) * row;
     segments = [];
+    context.fillStyle = theme.ink;
+    if (byGradient.checked && !columns[1].gradients.byteLength) write("no step yet", tile + 8, 36);
     columns.forEach((column, c) => {
       const values = floats((byGradient.checked ? column.gradients : column.weights) ?? new DataView(new ArrayBuffer(0)));
       const most = values.reduce((a, b) => Math.max(a, Math.abs(b)), 1e-12), before = columns[c - 1]?.shown;
@@ -604,23 +612,36 @@ function render({ model, el }) {
       const distance = share < 0 || share > 1 ? Infinity : Math.abs(y0 + share * (y1 - y0) - py);
       if (distance < least) [best, least] = [segment, distance];
     }
-    if (best) send("hold", ...best.place);
+    if (best) send("hold", ...best.place, handled = next(handled));
+  }
+
+  function hold() {
+    const { columns } = model.get("inside"), [layer, unit, input] = place.map((part) => Math.round(+part.value));
+    const within = (value, least, most) => Math.max(least, Math.min(value, most));
+    const chosen = [layer, within(unit, 0, columns[layer + 1].total - 1), within(input, -1, columns[layer].total - 1)];
+    place.forEach((part, i) => { part.value = chosen[i]; });
+    send("hold", ...chosen, handled = next(handled));
   }
 
   function showHand() {
-    const { place: at, value, loss: here, slope: measured, gradient, words, curve } = model.get("hand");
+    const { place: at, value, loss: here, slope: measured, gradient, words, curve, token: answered } = model.get("hand");
+    const layers = (model.get("inside").columns ?? []).slice(1).map((column) => column.name.split(",")[0]);
+    if (place[0].options.length !== layers.length) {
+      place[0].replaceChildren(...layers.map((name, i) => element("option", { value: i }, name)));
+    }
     turn.disabled = !at || value === null;
     slope.hidden = !at || here === null || measured === null || gradient === null || curve.length < 2;
-    if (!at) handText.textContent = "No weight in hand yet: choose one, or click on a line.";
+    if (!at) handText.textContent = "No weight in hand yet: choose one, or click a line.";
     if (!at || !theme || insidePanel.hidden) return;
-    at.forEach((index, i) => { place[i].value = index; });
-    if (document.activeElement !== turn || turn.dataset.place !== String(at)) {
+    if (answered >= handled) at.forEach((index, i) => { if (document.activeElement !== place[i]) place[i].value = index; });
+    if ((answered >= handled && !turn.matches(":active")) || turn.dataset.place !== String(at)) {
       turn.max = Math.max(3, Math.ceil(Math.abs(value)));
       turn.min = -turn.max;
       turn.value = value;
     }
     turn.dataset.place = at;
     turn.setAttribute("aria-valuetext", short(value));
+    handText.setAttribute("aria-live", playing() ? "off" : "polite");  // else it would be read aloud all the time
     handText.textContent = `Weight ${short(value)}: measured slope ${short(measured)}, gradient of backward ${short(gradient)}. ${words}`;
     if (slope.hidden) return;
     const { context, width, height, write, stroke } = pen(slope);
@@ -681,7 +702,7 @@ function render({ model, el }) {
     const since = Math.min(asked ?? Infinity, playing() && visible && !document.hidden ? heard : Infinity);
     if (lost || recorded || performance.now() - since < 1500 || model.get("status").kind === "busy" || root.dataset.blocked === "true") return;
     root.dataset.blocked = "true";
-    status.textContent = "The kernel does not answer: it is busy, most likely with another cell. What you do here waits.";
+    status.textContent = "The kernel does not answer: it is busy, most likely with another cell. What you do here has to wait.";
     status.className = "status busy";
   }, 250);
 
@@ -693,6 +714,7 @@ function render({ model, el }) {
 
   function showSettings() {
     const settings = model.get("settings");
+    showLegend();
     if (settings.token < token) return;  // an answer to an older change: the control has moved on
     for (const [name, control] of Object.entries(controls)) control.show(settings[name]);
     if (controls.noise) controls.noise.node.disabled = settings.data === "own points";
@@ -705,23 +727,30 @@ function render({ model, el }) {
   }
 
   function showPoints() {
-    const { own, drawn: total, labels, test_labels: test } = model.get("points");
-    plane.setAttribute("aria-label", recorded ? "The plane with the training points and what the network makes of it."
-      : "The plane with the training points and what the network makes of it. Arrow keys move a cross, Enter adds a point, "
-        + "Delete removes one of yours, M takes it along to another place, Ctrl+Z undoes.");
-    for (const node of [clear]) node.setAttribute("aria-disabled", String(!own.length));
-    const shown = labels.byteLength - own.length;
-    const kinds = [total && `${shown} of ${total} training points`, test.byteLength && `${test.byteLength} test points (hollow)`,
-      own.length && `${own.length} of your own`].filter(Boolean);
-    legend.textContent = `${kinds.join(", ") || "No points yet"}. Background: the prediction, stronger where surer; line: undecided; `
-      + "dashed: the twin's." + (recorded ? "" : " Click to add a point, drag to move it, drag it out to remove it.");
+    const what = "The plane with the training points and what the network makes of it.";
+    plane.setAttribute("aria-label", recorded ? what
+      : `${what} Arrow keys move a cross, Enter adds a point, Delete removes one of yours, M picks it up to move it, Ctrl+Z undoes.`);
+    clear.setAttribute("aria-disabled", String(!model.get("points").own.length));
+    showLegend();
     draw();
+  }
+
+  function showLegend() {
+    const { own, drawn: total, test, labels, test_labels } = model.get("points"), settings = model.get("settings");
+    const shown = labels.byteLength - own.length;
+    const kinds = [total && `${shown} of ${total} training points`, own.length && `${own.length} of your own`,
+      test_labels.byteLength && `${test_labels.byteLength} of ${test} test points (hollow)`].filter(Boolean);
+    const twins = { PyTorch: "; dashed: PyTorch's", "healthy twin": "; dashed: the healthy twin's" }[settings.twin] ?? "";
+    legend.textContent = `${kinds.join(", ") || "No points yet"}. Background: the prediction${settings.discretize ? "" : ", stronger where surer"}`
+      + `; line: undecided${twins}.` + (recorded ? "" : " Click to add a point, drag it to move it, or out of the plane to remove it.");
   }
 
   function showStory() {
     const now = model.get("story");
     story.hidden = !now.name;
     if (!now.name) return;
+    if (story.dataset.bug !== now.name) storyText.open = false;
+    story.dataset.bug = now.name;
     storyLook.textContent = now.look;
     storyText.querySelector("p").textContent = `${now.title}. ${now.story} Symptom: ${now.symptom}`;
     answers.replaceChildren(...now.answers.map(({ check, sees, words }) =>
@@ -757,10 +786,12 @@ function render({ model, el }) {
     }
     draw();
   };
+  const leave = () => send("sight", id, null);
   let onScreen = false;
   const sight = new IntersectionObserver((entries) => { onScreen = entries.at(-1).isIntersecting; look(); });
   sight.observe(root);
   document.addEventListener("visibilitychange", look);
+  if (!recorded) addEventListener("pagehide", leave);
   const resized = new ResizeObserver(() => requestAnimationFrame(draw));
   resized.observe(root);
   const themed = new MutationObserver(() => { theme = null; draw(); });
@@ -769,12 +800,13 @@ function render({ model, el }) {
   return () => {
     for (const observer of [sight, resized, themed]) observer.disconnect();
     document.removeEventListener("visibilitychange", look);
+    removeEventListener("pagehide", leave);
     clearInterval(watch);
     for (const [event, listener] of Object.entries(listeners)) model.off(event, listener);
     model.off("change:progress", showWhere);
     model.off("msg:custom", saveFile);
     model.off("comm_live_update", showLost);
-    send("sight", id, null);
+    leave();
   };
 }
 

@@ -6,6 +6,7 @@ and no second thread ever touches the lab or PyTorch's random numbers. What take
 """
 
 import asyncio
+import base64
 import math
 import signal
 import time
@@ -86,10 +87,12 @@ _playing: "weakref.WeakSet[Playground]" = weakref.WeakSet()
 
 
 class _Goal(NamedTuple):
-    """Up to where a run is trained, and what is said when it is there."""
+    """Up to where a run is trained, whatever trouble it may meet or not; what is said till then, and there."""
 
     reached: Callable[[], bool]
     then: Callable[[], str]
+    text: str
+    whatever: bool
     run: object
 
 
@@ -142,6 +145,8 @@ class Playground(anywidget.AnyWidget):
         discretize: bool = False,
         **arguments,
     ):
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+            raise ValueError(f"steps must be an integer ≥ 0, got {steps!r}")
         if not isinstance(lab, Lab | None):
             raise TypeError(f"the first argument must be a Lab, got {lab!r}: give settings by name, as in data='moons'")
         if lab is not None and arguments:
@@ -158,10 +163,11 @@ class Playground(anywidget.AnyWidget):
         self._sent = self._seen = self._token = 0
         self._refreshed = 0.0
         self._acting, self._stale = False, set()
-        self._open: set[str] = set()
+        self._open: set[tuple[str, str]] = set()
         self._held: tuple[int, int, int] | None = None
-        self._answers: list[dict] = []
-        self._film: list[tuple[int, torch.Tensor]] = []
+        self._hand_token = 0
+        self._answers: tuple[str, list[dict]] = NO_BUG, []
+        self._film: list[tuple[int, torch.Tensor, still.Dots]] = []
         self._stride = 1
         try:
             self._loop = asyncio.get_running_loop()
@@ -179,12 +185,11 @@ class Playground(anywidget.AnyWidget):
                 lambda: (
                     "The run is restored."
                     if self.lab.changes == planned
-                    else f"{steps} steps are repeated, with what you have changed meanwhile."
+                    else f"{steps} steps were repeated, with what you have changed meanwhile."
                 ),
                 f"Repeating {steps} steps.",
+                whatever=True,
             )
-        elif steps == 0:
-            self.lab.catch_up()
 
     def __repr__(self) -> str:
         return f"Playground({self.lab!r})"
@@ -195,7 +200,7 @@ class Playground(anywidget.AnyWidget):
         data, metadata = super()._repr_mimebundle_()
         display(data | {"text/plain": repr(self)}, metadata=metadata, raw=True)
         # For pages without a kernel, or whose kernel is gone. The style sheet hides it beside the living.
-        words, png = still.describe(self.lab), still.png(self.lab, still.STILL)
+        words, png = still.describe(self.lab), still.png(self.lab, still.STILL, still.WARNING)
         image = f'<img alt="{escape(words)}" style="max-width: 100%" src="data:image/png;base64,{png}">'
         html = f'<div class="diy-still"><p>{still.STILL}</p>\n{image}</div>'
         display({"text/html": html, "text/plain": words}, raw=True)
@@ -225,9 +230,9 @@ class Playground(anywidget.AnyWidget):
 
     def step(self) -> None:
         """Pause and take one step."""
-        self._leave_trouble()
+        anew = "A new run has begun: one" if self._leave_trouble() else "One"
         self.lab.step()
-        self.pause(self.lab.trouble or "One step on one mini-batch.")
+        self.pause(self.lab.trouble or f"{anew} step on one mini-batch.")
         self._show()
 
     def epoch(self) -> None:
@@ -324,38 +329,46 @@ class Playground(anywidget.AnyWidget):
         async def ask():
             from bugs import ORACLES
 
-            name, self._answers = self.lab.settings.bug, []
+            name, answers = asked = self.lab.settings.bug, []
+            self._answers = asked
             for kind in ORACLES:
                 self._say(f"Asking: {kind} …", kind="busy")
                 await self._breathe()
-                self._answers.append(company.answer(kind, name))
+                if self._answers is not asked or self.lab.settings.bug != name:
+                    return  # another bug has been chosen, or all have been asked anew
+                answers.append(company.answer(kind, name))
                 self._show_story()
-            seen = sum(answer["sees"] for answer in self._answers)
-            self._say(f"{seen} of {len(self._answers)} checks see it. Below they say what they found.")
+            seen = sum(answer["sees"] for answer in answers)
+            self._say(f"{seen} of {len(answers)} checks see it. Below they say what they found.")
 
         if self.lab.settings.bug == NO_BUG:
             raise ValueError("there is no bug to ask about: choose one first")
         self._work("Asking all checks …", ask())
 
-    def unfold(self, part: str, wanted: bool) -> None:
-        """Note that "code" or "inside" was opened or closed: what nobody looks at is not sent."""
-        (self._open.add if wanted else self._open.discard)(part)
+    def unfold(self, part: str, wanted: bool, view: str = "") -> None:
+        """Note that "code" or "inside" was opened or closed in a view: what nobody looks at is not sent."""
+        (self._open.add if wanted else self._open.discard)((part, view))
         self._refresh()
         self._show_inside()
 
-    def hold(self, layer: int, unit: int, source: int) -> None:
-        """Take a weight in hand; source -1 is the bias."""
+    def _is_open(self, part: str) -> bool:
+        return any(opened == part for opened, _ in self._open)
+
+    def hold(self, layer: int, unit: int, source: int, token: int = 0) -> None:
+        """Take a weight in hand; source -1 is the bias. About the token see `set`."""
+        self._hand_token = token
         self.lab.weigh(layer, unit, source)  # refuses a place that does not exist
         self._held = (layer, unit, source)
         self._show_hand()
 
-    def turn(self, value: float) -> None:
-        """Set the weight in hand."""
+    def turn(self, value: float, token: int = 0) -> None:
+        """Set the weight in hand; about the token see `set`."""
         if self._held is None:
             raise ValueError("there is no weight in hand: choose one first")
+        self._hand_token = token
         self.lab.set_weight(*self._held, value)
         self._show_hand()
-        self._say(f"The weight in hand is {value:.4g}. The run goes on from here.")
+        self._say(f"The weight in hand is {value:.4g}.{'' if self.lab.trouble else ' The run goes on from here.'}")
 
     def save(self, kind: str) -> None:
         """Send the picture ("png") or the run ("gif") to the browser as a file."""
@@ -373,13 +386,14 @@ class Playground(anywidget.AnyWidget):
         self._views[view] = bool(visible)
         if visible is None:
             del self._views[view]
+            self._open = {opened for opened in self._open if opened[1] != view}
         if not self._views and self.playing:
             self.pause("Paused, because the output was closed.")
         elif self.playing and not self._in_sight():
             self.playing, self._suspended = False, True
             self._say("Waiting until it is in view again.")
         elif self._suspended and self._in_sight():
-            self._go("Playing.")
+            self._go(self._goal.text if self._goal else "Playing.")
 
     ACTIONS = frozenset(
         ("play", "pause", "step", "epoch", "reset", "set", "add", "move", "remove", "undo", "clear", "twin")
@@ -415,13 +429,17 @@ class Playground(anywidget.AnyWidget):
             _check_speed(value)
         self.look[name] = value
         self._stale.add("points")
-        self._say(f"{name}={value!r}.")
+        text = f"{name}={value!r}."
+        if name == "show_test":
+            text = "The test points are shown, hollow." if value else "The test points are hidden."
+            text = text if len(self.lab.x_test) else "There are no test points to show."
+        if name == "discretize":
+            text = f"The plane shows {'only what is decided' if value else 'how sure the network is'}."
+        self._say(text)
 
     def _set_bug(self, name: str) -> None:
         old, story = self.lab.settings, company.STORIES.get(name)
-        Settings(**{"bug": name})
-        self._answers = []
-        self.lab.change(bug=name, **(company.settings(name) or company.undo(old, Settings())))
+        self.lab.change(bug=name, **company.undo(old, Settings()) | company.settings(name))
         self._say(f"bug={name!r}. {story.look}" if story else "No bug: diy as it is.")
 
     def _set(self, name: str, value) -> None:
@@ -434,7 +452,7 @@ class Playground(anywidget.AnyWidget):
             batch = min(self.lab.settings.batch_size, max(1, len(self.lab.x)))
             text += f" The gradient of the sum is {2 * batch} times that of the mean: {batch} points "
             text += "per batch, 2 outputs each."
-            text += " (Adam divides by its size.)" if self.lab.settings.optimizer == "Adam" else ""
+            text += " (Adam divides it by its size.)" if self.lab.settings.optimizer == "Adam" else ""
         if name == "noise" and self.lab.settings.data == OWN:
             text += " Your own points stay where you set them: noise is added to points that are drawn."
         if steps and not self.lab.steps:
@@ -450,9 +468,10 @@ class Playground(anywidget.AnyWidget):
             text += f" {NOTHING}"
         self._say(text)
 
-    def _leave_trouble(self) -> None:
-        if self.lab.trouble:
+    def _leave_trouble(self) -> bool:
+        if lost := bool(self.lab.trouble):
             self.lab.reset()
+        return lost
 
     # The loop
 
@@ -463,8 +482,10 @@ class Playground(anywidget.AnyWidget):
         if self.playing and (self._task is None or self._task.done()):
             self._task = self._loop.create_task(self._play())
 
-    def _train_until(self, reached: Callable[[], bool], then: Callable[[], str], text: str) -> None:
-        self._goal = _Goal(reached, then, self.lab.model)
+    def _train_until(
+        self, reached: Callable[[], bool], then: Callable[[], str], text: str, whatever: bool = False
+    ) -> None:
+        self._goal = _Goal(reached, then, text, whatever, self.lab.model)
         if self._loop is None:
             while self._goal:
                 self._take_step()
@@ -499,9 +520,9 @@ class Playground(anywidget.AnyWidget):
         while self.playing and lab.model is run:
             self._take_step()
             now = time.perf_counter()
-            if (self._goal and now - start > 0.1) or (
-                not self._goal and (lab.steps >= last_step if steps else lab.epoch >= last_epoch)
-            ):
+            if not self.playing:
+                return  # at once, so that what stopped it is also seen
+            if now - start > 0.1 if self._goal else lab.steps >= last_step if steps else lab.epoch >= last_epoch:
                 return
             if now - slice_start > SLICE:
                 self.progress = self._where()
@@ -510,9 +531,8 @@ class Playground(anywidget.AnyWidget):
 
     def _take_step(self) -> None:
         self.lab.step()
-        if reached := self._goal and self._goal.reached():
-            self.lab.catch_up()
-        if self.lab.trouble:
+        reached = self._goal and self._goal.reached()
+        if self.lab.trouble and (reached or not (self._goal and self._goal.whatever)):
             self.pause(self.lab.trouble)
         elif reached:
             self.pause(self._goal.then())
@@ -552,22 +572,29 @@ class Playground(anywidget.AnyWidget):
         await asyncio.sleep(0.05 if self._loop else 0)
 
     async def _png(self) -> None:
-        self._send_file("png", still.encode(still.figure(self.lab)))
+        self._send_file("png", base64.b64decode(still.png(self.lab, repr(self.lab), still.INK)))
 
     async def _gif(self) -> None:
-        pictures, run, points = [], self.lab.model, self.lab.x
-        film = [*self._film, (self.lab.epoch, self.lab.surface(50))]
-        for number, (epoch, surface) in enumerate(film, start=1):
-            if self.lab.model is not run or self.lab.x is not points:
-                return self._say("The film was abandoned, because the run or the points changed. Save it again.")
+        lab, pictures = self.lab, []
+        run, history = lab.model, [*lab.history]  # it may play on meanwhile
+        batch = f" + {lab.steps_in_epoch}/{lab.steps_per_epoch}" if lab.steps_in_epoch else ""
+        film = [(f"{moment[0]}", *moment) for moment in self._film if moment[0] < lab.epoch or batch]
+        film.append((f"{lab.epoch}{batch}", lab.epoch, lab.surface(50), still.dots(lab)))
+        for number, (when, *moment) in enumerate(film, start=1):
+            if lab.model is not run:
+                return self._say("The film was abandoned, because a new run has begun.")
             self._say(f"Drawing the film: picture {number} of {len(film)}.", kind="busy")
-            pictures.append(still.moment(self.lab, epoch, surface))
+            pictures.append(still.moment(lab, f"{lab.settings.data}, epoch {when}", history, *moment))
             await self._breathe()
         self._send_file("gif", still.gif(pictures))
 
     def _send_file(self, kind: str, content: bytes) -> None:
         self.send(
-            {"file": f"{self.lab.settings.data}-{self.lab.epoch}-epochs.{kind}", "type": f"image/{kind}"}, [content]
+            {
+                "file": f"{self.lab.settings.data.replace(' ', '-')}-epoch-{self.lab.epoch}.{kind}",
+                "type": f"image/{kind}",
+            },
+            [content],
         )
         self._say(f"The browser has been sent the {kind.upper()}, {len(content) / 1000:.0f} kB.")
 
@@ -587,20 +614,14 @@ class Playground(anywidget.AnyWidget):
         stale, self._stale = self._stale, set()
         if "points" in stale:
             self._show_points()
-        if "run" in stale:
-            if not self.lab.steps:
-                self._film, self._stride = [], 1
-            if self._goal and self._goal.run is not self.lab.model:
-                self._goal, self.playing, self._suspended = None, False, False
-                self.status = self.status | {"playing": False}
-            before = self.lab.before
-            self.before = (
-                before and {"name": _difference(before[0], self.lab.settings), "curve": _curve(before[1])}
-            ) or {}
-            self._show_story()
-        if "settings" in stale or "run" in stale:
+        if stale & {"run", "points"} and not self.lab.steps:
+            self._film, self._stride = [], 1
+        if "run" in stale and self._goal and self._goal.run is not self.lab.model:
+            self._goal, self.playing, self._suspended = None, False, False
+            self.status = self.status | {"playing": False}
+        if stale & {"settings", "run"}:
             self._show_settings()
-        if "settings" in stale:
+            self._show_before()
             self._show_story()
         if stale & {"run", "points"}:
             self._show()
@@ -610,7 +631,7 @@ class Playground(anywidget.AnyWidget):
     def _refresh(self) -> None:
         self._refreshed = time.perf_counter()
         self.line = self._restoring_line()
-        if "code" in self._open:
+        if self._is_open("code"):
             self.code = self.lab.snippet()
         self._show_hand()
 
@@ -623,6 +644,12 @@ class Playground(anywidget.AnyWidget):
         twin = "" if self.lab.twin is None else "healthy twin" if now["bug"] != NO_BUG else "PyTorch"
         self.settings = now | self.look | {"twin": twin, "token": self._token}
 
+    def _show_before(self) -> None:
+        if self.lab.before is None:
+            return
+        settings, history = self.lab.before
+        self.before = {"name": _difference(settings, self.lab.settings), "curve": _curve(history)}
+
     def _show_points(self) -> None:
         lab, shown = self.lab, still.shown(self.lab)
         test = slice(still.SHOWN if self.look["show_test"] else 0)
@@ -633,6 +660,7 @@ class Playground(anywidget.AnyWidget):
             "test_labels": lab.labels_test[test].to(torch.uint8).numpy().tobytes(),
             "own": [list(point) for point in lab.points],
             "drawn": len(lab.x) - len(lab.points),
+            "test": len(lab.x_test),
             "edge": EDGE,
         }
 
@@ -641,11 +669,12 @@ class Playground(anywidget.AnyWidget):
         if now.bug == NO_BUG:
             self.story = {}
             return
-        story = company.tell(now.bug) | {"answers": list(self._answers)}
+        asked, answers = self._answers
+        story = company.tell(now.bug) | {"answers": list(answers) if asked == now.bug else []}
         # What is said to be seen, is seen with the settings with which the bug opens.
         opening = Settings(bug=now.bug, seed=now.seed, **company.settings(now.bug))
         if others := _difference(opening, now):
-            story["look"] = f"Opened as it is, with {others}: {story['look']}"
+            story["look"] = f"With its own settings, {others}: {story['look']}"
         self.story = story
 
     def _where(self) -> dict:
@@ -655,8 +684,8 @@ class Playground(anywidget.AnyWidget):
         lab = self.lab
         self._sent += 1
         now, distance, surface = lab.measure(), lab.twin_distance(), lab.surface(50)
-        if lab.epoch % self._stride == 0 and not (self._film and self._film[-1][0] == lab.epoch):
-            self._film.append((lab.epoch, surface))
+        if not (lab.steps_in_epoch or lab.epoch % self._stride or (self._film and self._film[-1][0] == lab.epoch)):
+            self._film.append((lab.epoch, surface, still.dots(lab)))
             if len(self._film) > FILM:
                 self._stride *= 2
                 self._film = [moment for moment in self._film if moment[0] % self._stride == 0]
@@ -684,10 +713,12 @@ class Playground(anywidget.AnyWidget):
         if distance == 0:
             return "So far, its curves and diy's are the same to the last bit."
         why = "they round differently, and training amplifies it"
+        if distance > 0.01:
+            return f"Its curves and diy's were up to {distance:.2g} apart ({why})."
         return f"So far, its curves and diy's agree within {distance:.0e} ({why})."
 
     def _show_inside(self) -> None:
-        if "inside" not in self._open:
+        if not self._is_open("inside"):
             return
         self.inside = {
             "size": 20,
@@ -724,7 +755,7 @@ class Playground(anywidget.AnyWidget):
         elif weight.at_kink:
             words = "The loss has a kink here: the gradient lies between the slopes to the left and to the right."
         curve = [pair for pair in zip(weight.values, weight.losses) if all(map(math.isfinite, pair))]
-        self.hand = {"place": list(self._held), **numbers, "words": words, "curve": curve}
+        self.hand = {"place": list(self._held), **numbers, "words": words, "curve": curve, "token": self._hand_token}
 
     def _restoring_line(self) -> str:
         lab, (settings, points, twin) = self.lab, self.lab.start

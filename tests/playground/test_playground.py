@@ -19,6 +19,7 @@ from course import museum
 from course.museum import EXHIBITS
 from PIL import Image
 
+import bugs
 import diy
 from experiments.circle import disk_data
 from playground import company, still, view
@@ -452,6 +453,53 @@ def test_the_cause_of_trouble_is_the_true_one(settings, words, wrong):
     assert words in lab.trouble and wrong not in lab.trouble, lab.trouble
 
 
+def test_trouble_is_told_in_mid_epoch():
+    lab = small(lr=1e4, batch_size=1)
+    while not lab.trouble:
+        lab.step()
+    assert "close to -1 or 1" in lab.trouble and "in epoch 1" in lab.trouble and lab.steps <= 10
+    told = lab.trouble
+    assert run(lab, 2).trouble == told  # what was found first stays said
+
+
+@pytest.mark.parametrize(
+    "settings, told", [({}, 1), ({"optimizer": "SGD with momentum"}, 3), ({"weight_decay": 0.1}, 3)], ids=str
+)
+def test_a_layer_that_may_come_back_to_life_has_the_whole_epoch_for_it(settings, told):
+    lab = small(**settings)
+    lab.model[2].bias.fill_(-1000.0)
+    while not lab.trouble:
+        lab.step()
+    assert lab.steps == told and lab.trouble.startswith("Stuck in epoch 1")
+
+
+def test_a_number_that_is_lost_is_told_after_the_very_step():
+    lab = small(lr=1e38)
+    lab.step()
+    assert lab.steps_in_epoch == 1 and lab.trouble.startswith("Diverged in epoch 1")
+
+
+def test_a_run_recovers_when_what_broke_it_is_set_right():
+    lab = small()
+    for unit in range(6):
+        lab.set_weight(1, unit, -1, -1000.0)
+    lab.run_epoch()
+    assert lab.trouble.startswith("Stuck")
+    playground = view.Playground(lab)
+    act(playground, "hold", 1, 0, -1)
+    status = act(playground, "turn", -900.0)
+    assert lab.trouble and "The run goes on" not in status["text"] and view.LOST in status["text"]
+    assert act(playground, "turn", 1.0) == {
+        "text": "The weight in hand is 1. The run goes on from here.",
+        "kind": "fine",
+        "playing": False,
+    }
+    act(playground, "step")
+    assert lab.steps == 4
+    again = eval(playground.line, {"Playground": view.Playground})  # past the trouble that was met on the way
+    assert again.lab.steps == 4 and again.line == playground.line and same(weights(again.lab.model), weights(lab.model))
+
+
 def test_trouble_after_a_weight_was_set_by_hand_is_not_laid_to_the_steps():
     lab = small(lr=1e-6)
     for unit, value in enumerate((9, -9)):
@@ -482,6 +530,34 @@ def test_added_points_are_learned_and_survive_a_reset():
     assert len(lab.x) == 60 and run(lab, 1).history == run(small(), 1).history
 
 
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ([5], "5 is refused"),
+        ([(-1, "lr", 0.1)], "integer ≥ 0, got -1"),
+        ([(9, "lr", 0.1), (5, "lr", 0.2)], "integer ≥ 9, got 5"),
+        ([(5, "depth", 2)], "what can change during a run is batch_size, lr,"),
+        ([(5, "lr", -1)], "lr must be a finite number"),
+        ([(5, "points", [(0, 0)])], "a point must be three numbers"),
+        ([(5, "weight", (9, 0, 0, 0.5))], "layer must be in"),
+        ([(5, "weight", (0, 0, 0, math.inf))], "finite number of float32"),
+    ],
+    ids=str,
+)
+def test_changes_that_cannot_be_are_refused_at_once(changes, words):
+    with pytest.raises(ValueError, match=r"changes must be \(steps, what, value\)") as refusal:
+        small(changes=changes)
+    assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize("point", [(0, 0), 3, ("0", 0, 1), None])
+def test_what_is_no_point_is_refused_in_a_sentence(point):
+    lab = small()
+    with pytest.raises(ValueError, match="a point must be three numbers"):
+        lab.set_points([point])
+    assert not lab.points
+
+
 @pytest.mark.parametrize("x, y, label", [(2.0, 0.0, 1), (0.0, math.nan, 1), (0.0, 0.0, 2), (0.0, 0.0, True)])
 def test_a_wrong_point_is_refused(x, y, label):
     lab = small()
@@ -509,7 +585,7 @@ SNIPPETS = [
     {"data": "moons", "noise": 0.1, "reduction": "mean", "lr": 0.2, "seed": 3},
     {"data": "xor", "activation": "Tanh", "dropout": 0.2, "batch_size": 33},
     {"data": "spiral", "optimizer": "SGD with momentum", "init_scale": 0.5, "width": 8},
-    {"depth": 0, "lr": 1e-05},
+    {"depth": 0, "lr": 1e-05, "test_size": 0},
     *[{"activation": name} for name in ACTIVATIONS],
     *[{"optimizer": name} for name in OPTIMIZERS],
     {"bug": "no-mean-at-all"},
@@ -526,10 +602,13 @@ def execute(program):
 
 @pytest.mark.parametrize("settings", SNIPPETS, ids=str)
 def test_the_program_of_a_run_gives_its_losses(settings):
-    lab = run(Lab(train_size=200, test_size=100, **settings), 4)
+    lab = run(Lab(**{"train_size": 200, "test_size": 100} | settings), 4)
     found, printed = execute(lab.snippet())
     # The same operations in the same order, so there is nothing to tolerate.
     assert found["train_loss"] == lab.history[-1].train_loss
+    if not lab.test_size:
+        assert "test" not in printed
+        return
     assert found["test_loss"] == lab.history[-1].test_loss
     assert found["test_error"] == lab.history[-1].test_error
     assert f"test loss {lab.history[-1].test_loss:.4f}" in printed
@@ -605,6 +684,18 @@ def test_one_line_restores_what_is_on_screen(settings):
     assert eval(fresh.line, {"Playground": view.Playground}).line == fresh.line
 
 
+@pytest.mark.parametrize("twin", [False, True])
+def test_an_optimizer_that_is_chosen_anew_begins_anew_when_it_is_restored_too(twin):
+    shown = view.Playground(small(optimizer="SGD with momentum", twin=twin))
+    act(shown, "epoch")
+    for name in ("Adam", "SGD with momentum"):
+        act(shown, "set", "optimizer", name)
+    act(shown, "epoch")
+    again = eval(shown.line, {"Playground": view.Playground})
+    assert again.line == shown.line and again.lab.measure() == shown.lab.measure()
+    assert execute(shown.lab.snippet())[0]["train_loss"] == shown.lab.measure().train_loss
+
+
 def test_a_line_names_numpys_numbers_as_python_does():
     shown = view.Playground(small(lr=np.float64(0.01), points=[(np.float32(0.5), 0, np.int64(1))]))
     act(shown, "step")
@@ -667,13 +758,37 @@ def test_a_bug_can_be_chosen_while_it_learns_and_brings_its_settings():
     assert "there is no bug" in act(playground, "ask_checks")["text"]
 
 
+def test_a_bug_after_another_leaves_the_settings_of_the_first():
+    playground = view.Playground(small(bug="tanh-at-the-input", activation="Tanh"))
+    act(playground, "set", "bug", "dropout-in-eval")
+    assert (playground.lab.settings.activation, playground.lab.settings.dropout) == ("ReLU", 0.2)
+
+
+def test_what_checks_say_is_shown_with_the_bug_they_were_asked_about(monkeypatch):
+    async def story(playground):
+        act(playground, "ask_checks")
+        act(playground, "ask_checks")
+        await until(lambda: len(playground.story["answers"]) == 2)
+        act(playground, "set", "bug", "missing-two")
+        await until(lambda: not playground._jobs)
+        assert playground.story["answers"] == [] and "checks see it" not in playground.status["text"]
+        act(playground, "ask_checks")
+        await until(lambda: "checks see it" in playground.status["text"])
+        assert len(playground.story["answers"]) == len(bugs.ORACLES)
+        playground.lab.change(bug="uphill")  # by a cell
+        assert playground.story["answers"] == []
+
+    monkeypatch.setattr(company, "answer", lambda kind, name: {"check": kind, "sees": True, "words": name})
+    in_a_notebook(story, bug="uphill")
+
+
 def test_what_is_to_be_seen_of_a_bug_is_said_of_its_own_settings():
     playground = view.Playground(bug="dropout-in-eval", train_size=100, seed=3)
     look = company.STORIES["dropout-in-eval"].look
     assert playground.story["look"] == look
     act(playground, "set", "dropout", 0.0)
     act(playground, "set", "lr", 0.01)
-    assert playground.story["look"] == f"Opened as it is, with dropout=0.2, lr=0.001: {look}"
+    assert playground.story["look"] == f"With its own settings, dropout=0.2, lr=0.001: {look}"
 
 
 # Looking inside
@@ -801,14 +916,30 @@ def test_one_change_is_sent_once():
 
 
 def test_files_of_the_run():
-    playground, files = view.Playground(run(small(), 3)), []
+    playground, files = view.Playground(run(small(data=OWN, points=[(0, 0, 1), (0.5, 0, 0)]), 3)), []
     playground.send = lambda content, buffers: files.append((content, buffers[0]))
     act(playground, "epoch")
     act(playground, "save", "png")
     act(playground, "save", "gif")
+    assert [content["file"] for content, _ in files] == ["own-points-epoch-4.png", "own-points-epoch-4.gif"]
     assert files[0][0]["type"] == "image/png" and files[0][1].startswith(b"\x89PNG")
     film = Image.open(io.BytesIO(files[1][1]))
     assert film.format == "GIF" and film.n_frames >= 2 and len(files[1][1]) < 1_000_000
+
+
+def test_a_film_shows_each_moment_as_it_was(monkeypatch):
+    shown = []
+    monkeypatch.setattr(still, "moment", lambda lab, *what: shown.append(what) or Image.new("RGB", (4, 4)))
+    playground = view.Playground(small())
+    playground.send = lambda *_: None
+    for action in (("add", 0, 0, 1), ("epoch",), ("epoch",), ("step",)):
+        act(playground, *action)
+    surface = playground.lab.surface(50)
+    act(playground, "save", "gif")
+    assert [caption for caption, *_ in shown] == [f"circle, epoch {when}" for when in ("0", "1", "2", "2 + 1/4")]
+    assert torch.equal(shown[-1][3], surface) and not torch.equal(shown[-2][3], surface)
+    assert [len(points.places) for *_, points in shown] == [61, 61, 61, 61]
+    assert all(history is not playground.lab.history for _, history, *_ in shown)  # it may play on meanwhile
 
 
 def test_the_logic_knows_no_widget():
@@ -825,7 +956,8 @@ def test_the_defaults_are_the_reports():
 
 
 def test_the_curve_is_thinned_out_and_keeps_its_ends():
-    history = [record._replace(epoch=epoch) for epoch in range(1000) for record in small().history[:1]]
+    first = small().history[0]
+    history = [first._replace(epoch=epoch) for epoch in range(1000)]
     epochs = still.curve(history)[:, 0].tolist()
     assert len(epochs) <= still.CURVE_POINTS + 1 and epochs[0] == 0 and epochs[-1] == 999
     assert epochs == sorted(set(epochs))
@@ -863,6 +995,19 @@ def test_a_film_of_own_points_has_no_test_error(epochs):
         lab.add_point(0, 0, 1)
     captions = [caption for caption, _ in still.frames(lab, epochs)]
     assert captions == [f"Epoch {epoch}: test loss –, test error – %." for epoch in epochs]
+
+
+@pytest.mark.parametrize("settings", [{}, {"twin": True}, {"data": OWN, "points": [(0, 0, 1)]}], ids=str)
+def test_a_picture_names_its_axes_and_only_the_curves_it_has(settings):
+    lab = small(**settings)
+    moment = next(still.frames(lab, (0,)))[1]
+    for plane, loss, *histograms in (still.figure(lab).axes, moment.axes):
+        assert (plane.get_xlabel(), plane.get_ylabel()) == ("x", "y")
+        assert (loss.get_xlabel(), loss.get_ylabel()) == ("epoch", "loss (mean)")
+        assert all(axes.get_xlabel() for axes in histograms)
+        names = [text.get_text() for text in loss.get_legend().get_texts()]
+        expected = ["train"] if "data" in settings else ["test", "train"]
+        assert names == expected + ["PyTorch test"] * ("twin" in settings)
 
 
 def test_a_picture_shows_some_of_the_points_and_all_of_the_learners():
@@ -920,6 +1065,33 @@ def test_what_a_cell_changes_is_shown():
     assert playground.frame["epoch"] == 0
 
 
+def test_the_curve_before_names_what_is_different_now():
+    playground = view.Playground(small())
+    act(playground, "epoch")
+    act(playground, "set", "depth", 1)
+    act(playground, "step")
+    act(playground, "set", "lr", 0.01)
+    assert playground.before["name"] == "depth=2, lr=0.001"
+
+
+def test_what_one_of_two_views_folds_stays_open_in_the_other():
+    playground = view.Playground(small())
+    for action in (("sight", "b", True), ("unfold", "code", True, "a"), ("unfold", "code", True, "b")):
+        act(playground, *action)
+    act(playground, "unfold", "code", False, "a")
+    act(playground, "epoch")
+    assert "range(1)" in playground.code
+    act(playground, "sight", "b", None)
+    act(playground, "epoch")
+    assert "range(1)" in playground.code
+
+
+@pytest.mark.parametrize("steps", [-1, 2.5, "7", True])
+def test_a_number_of_steps_that_cannot_be_is_refused(steps):
+    with pytest.raises(ValueError, match="steps must be an integer ≥ 0"):
+        view.Playground(steps=steps)
+
+
 def test_a_lab_and_arguments_of_another_are_refused():
     with pytest.raises(TypeError, match=r"not both: got a lab and \['lr'\]"):
         view.Playground(small(), lr=1)
@@ -955,7 +1127,7 @@ def test_a_change_says_what_it_did():
     text = act(playground, "set", "reduction", "mean")["text"]
     assert text.startswith("Loss: reduction='mean'. The gradient of the sum is 200 times that of the mean")
     act(playground, "set", "optimizer", "Adam")
-    assert "Adam divides by its size" in act(playground, "set", "reduction", "sum")["text"]
+    assert "Adam divides it by its size" in act(playground, "set", "reduction", "sum")["text"]
     act(playground, "epoch")
     assert act(playground, "set", "lr", 1e-05)["text"] == "Learning rate: lr=1e-05. The run goes on with it."
     text = act(playground, "set", "depth", 2)["text"]
@@ -1185,6 +1357,8 @@ def test_what_is_refused_stops_nothing_but_without_points_it_stops():
 
 def test_a_film_is_of_one_run():
     async def story(playground):
+        act(playground, "epoch")
+        await until(lambda: not playground.playing)
         act(playground, "save", "gif")
         await until(lambda: playground.status["text"].startswith("Drawing the film"))
         act(playground, "set", "data", "moons")
@@ -1200,7 +1374,7 @@ def test_trouble_stops_it_and_play_starts_anew():
         assert playground.status["kind"] == "trouble" and playground.status["text"].startswith("Diverged")
         status = act(playground, "set", "lr", 0.001)
         assert status["text"] == f"Learning rate: lr=0.001. {view.LOST}" and status["kind"] == "trouble"
-        assert playground.frame["epoch"] == playground.lab.epoch > 0
+        assert playground.frame["batch"] == playground.lab.steps_in_epoch > 0
         act(playground, "play")
         assert playground.lab.epoch == 0 and playground.playing
         await until(lambda: playground.frame["epoch"] >= 5)
