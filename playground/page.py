@@ -10,6 +10,7 @@ import base64
 import gzip
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
@@ -24,7 +25,7 @@ import bugs
 from experiments.results import write_atomically
 from playground import company
 from playground.data import DATA_SETS
-from playground.lab import NO_BUG, Lab
+from playground.lab import NO_BUG, Lab, Settings
 from playground.view import CHOICES, LABELS, Playground
 
 PROG = "python -m playground.page"
@@ -38,12 +39,12 @@ OFFERED = {"data": list(DATA_SETS), "depth": [3, 1, 0], "reduction": ["sum", "me
 0.2 the mean takes the steps that the sum takes at 0.001."""
 
 
-def labs() -> Iterator[Lab]:
-    """Yield the labs that are recorded: all combinations of OFFERED, and each planted bug with its story's settings."""
+def wanted() -> Iterator[Settings]:
+    """Yield the runs that are recorded: all combinations of OFFERED, and each planted bug with its story's settings."""
     for values in product(*OFFERED.values()):
-        yield Lab(**dict(zip(OFFERED, values)))
+        yield Settings(**dict(zip(OFFERED, values)))
     for name, story in company.STORIES.items():
-        yield Lab(bug=name, **story.settings)
+        yield Settings(bug=name, **story.settings)
 
 
 def record(lab: Lab, epochs: tuple[int, ...] = EPOCHS) -> dict:
@@ -87,7 +88,7 @@ def html(runs: list[dict]) -> str:
 
 
 def _moment(frame: dict) -> dict:
-    names = ("epoch", "now", "twin_words", "layers", "size")
+    names = ("epoch", "batch", "batches", "now", "twin_words", "layers", "size")
     surfaces = {name: _differences(frame[name]) for name in ("surface", "twin_surface")}
     return {name: frame[name] for name in names} | surfaces
 
@@ -114,7 +115,8 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         parser.error(f"--out must be a folder that can be written to: {error}")
     runs = []
-    for lab in labs():
+    for settings in wanted():
+        lab = Lab(**asdict(settings))
         print(lab, flush=True)
         runs.append(record(lab))
     path = folder / "playground.html"

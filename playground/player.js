@@ -17,22 +17,24 @@ function player({ runs, choices, labels }) {
     state[name] = value;
     for (const listener of listeners[`change:${name}`] ?? []) listener();
   };
+  const at = ({ epoch, batch, batches }) => epoch + batch / batches;
+  const epochs = () => `${run.moments[moment].epoch} epoch${run.moments[moment].epoch === 1 ? "" : "s"}`;
   const say = (text, kind = "fine") => set("status", { text, kind, playing: timer !== null });
 
   function show() {
-    const { epoch, ...frame } = run.moments[moment], rows = floats(run.curve);
+    const frame = run.moments[moment], { epoch } = frame, rows = floats(run.curve);
     let end = 0;
     while (end < rows.length && rows[end] <= epoch) end += 5;
-    set("frame", { ...frame, epoch, batch: 0, number: moment, moment, moments: run.moments.length,
+    set("frame", { ...frame, number: moment, moment, moments: run.moments.length,
       curve: rows.slice(0, end), surface: surface(frame.surface), twin_surface: surface(frame.twin_surface) });
   }
 
   function load(next, token = 0) {
     const different = Object.keys(choices).filter((name) => run.settings[name] !== next.settings[name]);
-    const epoch = run.moments[moment].epoch;
+    const now = at(run.moments[moment]);
     if (next !== run) set("before", { name: different.map((name) => `${name}=${run.settings[name]}`).join(", "), curve: run.curve });
     run = next;
-    moment = run.moments.findLastIndex((candidate) => candidate.epoch <= epoch);
+    moment = run.moments.findLastIndex((candidate) => at(candidate) <= now);
     set("settings", { ...run.settings, ...look, token });
     set("points", run.points);
     set("story", run.story);
@@ -47,7 +49,7 @@ function player({ runs, choices, labels }) {
 
   function end() {
     if (run.trouble) say(run.trouble, "trouble");
-    else say(`The recording ends here, after ${run.moments[moment].epoch} epochs.`);
+    else say(`The recording ends here, after ${epochs()}.`);
   }
 
   const last = () => moment === run.moments.length - 1;
@@ -73,9 +75,9 @@ function player({ runs, choices, labels }) {
       stop();
       moment = to;
       show();
-      if (last()) end(); else say(`The recording after ${run.moments[moment].epoch} epochs.`);
+      if (last()) end(); else say(`The recording after ${epochs()}.`);
     },
-    // Not every combination was recorded: the run is shown that agrees with the choice, and with most of what was chosen before.
+    // Not every combination was recorded. Shown is the run that agrees with the choice, and with most of what was chosen before.
     set(name, value, token) {
       if (name in look) {
         look = { ...look, [name]: value };
