@@ -52,11 +52,12 @@ def record(lab: Lab, epochs: tuple[int, ...] = EPOCHS) -> dict:
     playground, moments = Playground(lab), []
     line = playground.line
     while True:
-        if lab.epoch in epochs or lab.trouble:
-            moments.append(_moment(playground.frame))
+        moments.append(_moment(playground.frame))
         if lab.trouble or lab.epoch >= epochs[-1]:
             break
-        playground.epoch()
+        playground.train_until(
+            lambda: lab.epoch in epochs and not lab.steps_in_epoch
+        )  # what lies between two moments is not drawn
     bug = lab.settings.bug
     answers = [] if bug == NO_BUG else [company.answer(kind, bug) for kind in bugs.ORACLES]
     return {

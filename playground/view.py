@@ -180,7 +180,7 @@ class Playground(anywidget.AnyWidget):
         self._say("Ready. Press Play and watch the picture." if len(self.lab.x) else NOTHING)
         if steps > self.lab.steps:
             planned = self.lab.planned
-            self._train_until(
+            self.train_until(
                 lambda: self.lab.steps >= steps,
                 lambda: (
                     "The run is restored."
@@ -240,7 +240,7 @@ class Playground(anywidget.AnyWidget):
         self._leave_trouble()
         if not len(self.lab.x):
             raise RuntimeError(NOTHING)
-        self._train_until(
+        self.train_until(
             lambda: not self.lab.steps_in_epoch,
             lambda: "The epoch is finished: every training point was used once.",
             "To the end of the epoch.",
@@ -482,9 +482,14 @@ class Playground(anywidget.AnyWidget):
         if self.playing and (self._task is None or self._task.done()):
             self._task = self._loop.create_task(self._play())
 
-    def _train_until(
-        self, reached: Callable[[], bool], then: Callable[[], str], text: str, whatever: bool = False
+    def train_until(
+        self,
+        reached: Callable[[], bool],
+        then: Callable[[], str] = lambda: "Paused.",
+        text: str = "Playing.",
+        whatever: bool = False,
     ) -> None:
+        """Train until `reached()`, or trouble unless `whatever` comes; say `text` till then, and `then()` after it."""
         self._goal = _Goal(reached, then, text, whatever, self.lab.model)
         if self._loop is None:
             while self._goal:
