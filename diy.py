@@ -1760,14 +1760,15 @@ def _find(self: Any, outer: _Run | None, gradient: tuple[Any, ...]) -> _Run:
     if not gradient and len(shape := run.output[0]) > self.stacked:
         wanted = "one number per network" if self.stacked else "one number"
         raise ValueError(f"{name}.forward returned {tuple(shape)}: a loss is {wanted}, such as self.reduce(terms)")
-    now = _state_of(self, run.names) if run.attributes else {}
-    if changed := [what for what, state in (run.attributes or {}).items() if now.get(what) != state]:
-        raise RuntimeError(
-            f"{changed[0]}, which {name}.backward may read, was changed between forward and backward, perhaps by a "
-            "later forward: keep what backward needs by self.remember(output, ...) in forward and "
-            "self.recall(gradient) in backward, or change it after backward"
-        )
     if not run.trusted:
+        then = run.attributes or {}
+        now = _state_of(self, run.names) if then else {}
+        if changed := [what for what in then if now.get(what) != then[what]]:
+            raise RuntimeError(
+                f"{changed[0]}, which {name}.backward may read, was changed between forward and backward, perhaps by a "
+                "later forward: keep what backward needs by self.remember(output, ...) in forward and "
+                "self.recall(gradient) in backward, or change it after backward"
+            )
         _check_inner(run)
     if outer is None:
         setattr(self._memory, "enabled" if run.recorded else "disabled", None)
@@ -1775,22 +1776,18 @@ def _find(self: Any, outer: _Run | None, gradient: tuple[Any, ...]) -> _Run:
 
 
 def _waiting(self: Any, gradient: tuple[Any, ...]) -> _Run | None:
-    memory, name, G = self._memory, type(self).__name__, gradient[0] if gradient else None
+    memory, name = self._memory, type(self).__name__
     runs = [*filter(None, (memory.enabled, None if torch.is_grad_enabled() else memory.disabled))]
-    module, number = getattr(G, "_diy_origin", None) or (None, 0)
-    replaced = getattr(G, "_diy_replaced", {}).get(id(self))
-    if module == id(self):
-        fitting = [run for run in runs if run.number == number]
-    else:
-        fitting = [run for run in runs if run.number != replaced]
+    fitting, origin = runs, getattr(gradient[0], "_diy_origin", None) if gradient else None
+    what = f"{name} was called again after the forward that this gradient belongs to"
+    if runs and origin is not None and origin[0] == id(self):
+        fitting = [run for run in runs if run.number == origin[1]]
+    elif runs and gradient and (replaced := getattr(gradient[0], "_diy_replaced", None)) is not None:
+        fitting = [run for run in runs if run.number != replaced.get(id(self))]
+        what = what if fitting else f"this gradient is not that of {name}'s output: the loss was called again"
     if len(fitting) > 1 or (runs and not fitting):
-        what = f"{name} was called again after the forward that this gradient belongs to"
-        if not fitting and module != id(self):
-            what = f"this gradient is not that of {name}'s output: the loss was called again"
-        raise RuntimeError(
-            f"{what}. Call the network, the loss and both backwards in this order, and make any call in between under "
-            "torch.no_grad()"
-        )
+        hint = "Call the network, the loss and both backwards in this order, and make any call in between under"
+        raise RuntimeError(f"{what}. {hint} torch.no_grad()")
     return fitting[0] if fitting else None
 
 
@@ -2206,9 +2203,10 @@ def _alike(one: Module, other: Module) -> bool:
 
 
 def _frozen(tensor: Any) -> bool:
-    if type(tensor) in (Parameter, Tensor):
-        return getattr(tensor, "frozen", False)
-    return getattr(tensor, "frozen", not tensor.requires_grad)  # PyTorch's own kind of parameter
+    if type(tensor) is Parameter:
+        return tensor.frozen
+    # Of PyTorch's own kind of parameter, PyTorch knows whether it is trained.
+    return getattr(tensor, "frozen", type(tensor) is not Tensor and not tensor.requires_grad)
 
 
 def _check_state(state_dict: Any) -> None:
