@@ -255,36 +255,6 @@ def side_by_side(
     return table
 
 
-def goals(table: list[dict], times: dict[str, list[float]], large: list[dict], many: list[dict]) -> list[dict]:
-    """Return what was aimed at and what was measured; a goal whose rows were skipped is left out."""
-    rows = {entry["row"]: entry for entry in table}
-    found = []
-
-    def add(what: str, goal: float, measured: float) -> None:
-        found.append({"what": what, "goal": goal, "measured": measured, "reached": measured <= goal})
-
-    for own, other, goal in (
-        ("diy-sgd", "torch-sgd", 0.30),
-        ("diy-dropout", "torch-dropout", 0.40),
-        ("diy-sgd", "numpy", 1.25),
-        ("diy-sgd", "jax-scan", 2.0),
-    ):
-        if own in times and other in times:
-            add(f"{rows[own]['title']} over {rows[other]['title']}", goal, ratio(times, own, other)["median"])
-    if "run_seconds" in rows.get("jax-scan", {}):
-        share = rows["diy-sgd"]["run_seconds"] / rows["jax-scan"]["run_seconds"]
-        add("the same with compiling counted, a whole run in a new process", 0.15, share)
-    for entry in large:
-        time_goal, memory_goal = (1.5, 3.0) if entry["name"] in CONVOLUTIONAL else (1.05, 1.0)
-        add(f"{entry['name']}, {entry['threads']} threads: time over PyTorch's", time_goal, entry["ratio"]["median"])
-        if entry.get("torch_peak_memory_mb", 0) >= VISIBLE:
-            share = entry["diy_peak_memory_mb"] / entry["torch_peak_memory_mb"]
-            add(f"{entry['name']}: peak memory over PyTorch's", memory_goal, share)
-    for entry in many:
-        add(f"inference of {entry['name']}: time over PyTorch's", 1.0, entry["ratio"]["median"])
-    return found
-
-
 # What is shown
 
 
@@ -327,11 +297,6 @@ def show(report: dict) -> str:
                 own, other = entry["diy_peak_memory_mb"], entry["torch_peak_memory_mb"]
                 memory = f"{own / other:.2f} | {other:.1f}" if other >= VISIBLE else f" | {other:.1f}"
             lines.append(f"| {entry['name']} | {entry['threads']} | {worded(entry['ratio'], 2)} | {memory} |")
-    if "goals" in report:
-        lines += table("goal", "at most", "measured", "")
-        for goal in report["goals"]:
-            verdict = "reached" if goal["reached"] else "not reached"
-            lines.append(f"| {goal['what']} | {goal['goal']:.2f} | {goal['measured']:.2f} | {verdict} |")
     return "\n".join(lines)
 
 
@@ -412,7 +377,7 @@ def measure(quick: bool = False, device: str = "cpu", say: Callable = print) -> 
     """Run the standard benchmark; return the report that goes to speed.json."""
     report = {"environment": machine(device), "rounds": 10 if quick else 60}
     rows = [row for row in CONTENDERS if "lenet" not in row and not (quick and row == "torch-compile")]
-    report["training"], times = training(rows, report["rounds"], 0 if quick else 3, task=Task(device=device), say=say)
+    report["training"], _ = training(rows, report["rounds"], 0 if quick else 3, task=Task(device=device), say=say)
     rows = [row for row in CONTENDERS if "lenet" in row]
     convolutional, _ = training(rows, report["rounds"] // 5, 0 if quick else 1, 3, Task(device=device), say)
     report["training"] += convolutional
@@ -424,7 +389,6 @@ def measure(quick: bool = False, device: str = "cpu", say: Callable = print) -> 
     report["large"] += side_by_side(lenet, 300, seconds, threads, memory=memory, say=say, kind="lenet")
     many = {f"{MANY_POINTS.samples:,} points": replace(MANY_POINTS, device=device)}
     report["inference"] = side_by_side(many, 300, seconds, 1, INFERENCE, 0, say)
-    report["goals"] = goals(report["training"], times, report["large"], report["inference"])
     return report
 
 

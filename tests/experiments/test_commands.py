@@ -65,11 +65,13 @@ def test_other_commands_refuse_as_well_and_change_nothing(launcher, tmp_path, ar
     assert [path.name for path in tmp_path.iterdir()] == ["speed.json"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="shell and streams of POSIX")
 def test_a_closed_output_is_said(tmp_path):
     done = run(tmp_path, SMALL, ">&-")
     assert done.returncode == 1 and done.stderr.startswith("test.py: standard output is closed")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="shell and streams of POSIX")
 def test_neither_a_strange_environment_nor_a_closed_stderr_matters(tmp_path):
     done = run(tmp_path, DRAWN, "2>&-", MPLBACKEND="nonsense", TQDM_MININTERVAL="x", SOURCE_DATE_EPOCH="x")
     assert done.returncode == 0 and "diy-sgd" in done.stdout and (tmp_path / "results.json").exists()
@@ -90,6 +92,7 @@ def test_ranks_in_the_environment_do_not_matter_or_are_told(launcher, tmp_path, 
     assert done.stderr.startswith("test.py: the processes of this run cannot join") == bool(code)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, names of files are text")
 def test_a_path_that_the_locale_cannot_print_does_not_matter_and_no_figure_loads_no_plotting(tmp_path):
     name = os.fsdecode(b"\xc3\xa9 \xe9")  # an accent, and no text at all
     environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
