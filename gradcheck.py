@@ -717,7 +717,7 @@ def _factor(factor: float, sizes: Mapping[str, int]) -> str:
 def _differ(got: Tensor, expected: Tensor, tolerance: float, eps: float = 2.0**-52) -> Tensor:
     # Which components are wrong; rounding is that of the largest.
     floor = 64 * eps * float(expected.abs().nan_to_num().max()) if expected.numel() else 0.0
-    limit = tolerance * torch.maximum(got.abs(), expected.abs()) + floor
+    limit = tolerance * torch.maximum(got.abs(), expected.abs()).nan_to_num() + floor  # finite, so that ∞ is wrong
     return ~((got - expected).abs() <= limit) & ~expected.isnan()
 
 

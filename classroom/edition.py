@@ -44,6 +44,7 @@ def student_source(source: str, stages: Collection[int], solved: Collection[int]
     lines, tree, found = source.splitlines(keepends=True), ast.parse(source), owners(source)
     classes = {node.name: node for node in tree.body if isinstance(node, DEFINITION)}
     kept = {name.split(".")[0] for name, (_, formulas) in found.items() if {*map(stage_of, formulas)} & wanted}
+    kept.add("Module")
     for name in list(kept):  # and what these derive from
         kept |= {base.id for base in getattr(classes[name], "bases", ()) if isinstance(base, ast.Name)}
     left_out = ({name.split(".")[0] for name in found} - kept) | ALSO_LEFT_OUT
@@ -64,10 +65,10 @@ def student_source(source: str, stages: Collection[int], solved: Collection[int]
     for first, last, new in sorted(edits, reverse=True):
         lines[first - 1 : last] = new
     text = _without_unused("".join(lines))
-    for name in left_out:  # in lists of names, and in loops over classes
-        text = re.sub(rf'(?:, "{name}"|"{name}", )', "", text)
-        text = re.sub(rf"(?:, {name}\b(?=[,:)\]])|\b{name}, )", "", text)
-    text = re.sub(r"^(for \w+ in )([A-Z]\w*):", r"\1[\2]:", text, flags=re.MULTILINE)  # only one of several is left
+    for name in left_out:
+        text = re.sub(rf'(?:, "{name}"|"{name}", )', "", text)  # in __all__
+    loops = re.compile(r"^(for \w+ in )(\w+(?:, \w+)*):$", flags=re.MULTILINE)
+    text = loops.sub(lambda m: f"{m[1]}[{', '.join(n for n in m[2].split(', ') if n not in left_out)}]:", text)
     for name in gaps:  # formulas that are also stated elsewhere, such as at the top
         for stated in re.findall(r"\(F\d+\) (\S+ = [^,.;:\n]+)[,.]", ast.get_docstring(found[name][0]) or ""):
             text = text.replace(stated, stated.split(" = ")[0])
@@ -159,6 +160,7 @@ def write(
     Raises:
         FileExistsError: `out` is not empty: a handout is never written over a student's work.
     """
+    _refuse_if_taken(out)
     source = (ROOT / "diy.py").read_text(encoding="utf-8")
     return _write(
         out,
@@ -173,6 +175,7 @@ def write(
 
 def write_nbgrader(out: Path, stages: Collection[int], solved: Collection[int] = ()) -> list[Path]:
     """Write what belongs into the folder source/NAME of an nbgrader course; see `write`."""
+    _refuse_if_taken(out)
     source = (ROOT / "diy.py").read_text(encoding="utf-8")
     edition, words = student_source(source, stages, solved), statement(stages, solved)
     words = words[: words.index("    pip install torch")] + "Run the cells from top to bottom.\n"
@@ -183,12 +186,16 @@ def write_nbgrader(out: Path, stages: Collection[int], solved: Collection[int] =
 
 def write_free(out: Path) -> list[Path]:
     """Write the handout for frameworks of the students' own; see `write`."""
+    _refuse_if_taken(out)
     return _write(out, {"adapters.py": free.ADAPTERS, "README.md": free.statement()}, {"free": True})
 
 
-def _write(out: Path, files: dict[str, str], settings: dict[str, Any]) -> list[Path]:
+def _refuse_if_taken(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is not an empty folder: choose a new folder")
+
+
+def _write(out: Path, files: dict[str, str], settings: dict[str, Any]) -> list[Path]:
     files["grade.py"] = (
         '"""Check what you have written, stage by stage: python grade.py"""\n\n'
         "from selfcheck.selfcheck import main\n\n"

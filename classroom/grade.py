@@ -34,7 +34,7 @@ from tqdm import tqdm
 from classroom.free import FREE
 from classroom.items import ITEMS, Item, fresh_items
 from classroom.judge import IMAGE, Grade, Outcome, Worker, judge, kind_of
-from classroom.selfcheck import own_files, report
+from classroom.selfcheck import own_files, read
 from classroom.stages import parse_stages, title
 from experiments.results import write_atomically
 
@@ -43,30 +43,73 @@ SANDBOXES = ("bwrap", "docker", "user", "none")
 WARNING = "Without a sandbox, students' code runs as you, on your files and your network: only for code that you trust."
 
 
-def submissions(folder: Path, free: bool = False) -> dict[str, Path]:
-    """Return the file of each submission by its name.
+@dataclasses.dataclass
+class Found:
+    """What is in a folder of submissions.
+
+    Attributes:
+        files: of each submission, by its name.
+        problems: why nothing is graded, by name.
+        remarks: what the teacher should know of a submission, by its name.
+        others: the names of what is no submission.
+    """
+
+    files: dict[str, Path] = dataclasses.field(default_factory=dict)
+    problems: dict[str, str] = dataclasses.field(default_factory=dict)
+    remarks: dict[str, str] = dataclasses.field(default_factory=dict)
+    others: list[str] = dataclasses.field(default_factory=list)
+
+
+def submissions(folder: Path, free: bool = False, out: Path | None = None) -> Found:
+    """Find the file of each submission. A link is none: it could lead to another student's work, or to the solution.
 
     Raises:
-        ValueError: there is none, or a folder has several diy.py or adapters.py.
+        ValueError: there is none, or two have one name.
     """
-    wanted = "adapters.py" if free else "diy.py"
-    found = {} if free else {path.stem: path for path in sorted(folder.glob("*.py"))}
-    for directory in sorted(path for path in folder.iterdir() if path.is_dir()):
-        files = [path for path in sorted(directory.rglob(wanted)) if "selfcheck" not in path.parts]
-        if len(files) > 1:
-            raise ValueError(f"{directory} has {len(files)} files named {wanted}: keep only the one that counts")
-        if files:
-            found[directory.name] = files[0]
-    if not found:
+    wanted, found = "adapters.py" if free else "diy.py", Found()
+    for place in sorted(folder.iterdir()):
+        name = place.name if place.is_dir() else place.stem
+        name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+        if place.name[0] == "." or place.name == "__MACOSX" or (out and place.resolve() == out.resolve()):
+            continue
+        if not place.is_dir() and (free or place.suffix != ".py"):
+            found.others.append(place.name)
+            continue
+        if name in {**found.files, **found.problems}:
+            raise ValueError(f"two submissions are called {name}: rename one of them")
+        if place.is_symlink():
+            found.problems[name] = "it is a link, not a file or a folder"
+        elif place.is_dir():
+            _look_inside(place, wanted, name, found)
+        else:
+            found.files[name] = place
+    if not {**found.files, **found.problems}:
         what = "a folder NAME with an adapters.py" if free else "a file NAME.py, or a folder NAME with a diy.py"
         raise ValueError(f"{folder} has no submissions: each is {what} in it")
     return found
 
 
+def _look_inside(place: Path, wanted: str, name: str, found: Found) -> None:
+    """Of several files, the one that counts is nearest to the top."""
+    inside = [path for path in sorted(place.rglob("*")) if path.is_file() and not path.is_symlink()]
+    inside = [path for path in inside if not {"selfcheck", "__MACOSX"} & {*path.relative_to(place).parts}]
+    paths = sorted((path for path in inside if path.name == wanted), key=lambda path: len(path.parts))
+    if not paths:
+        there = ", ".join(path.relative_to(place).as_posix() for path in inside[:5]) or "no file at all"
+        found.problems[name] = f"there is no {wanted} in the folder, but {there}"
+    elif len(paths) > 1 and len(paths[0].parts) == len(paths[1].parts):
+        found.problems[name] = f"there are {len(paths)} files {wanted} in the folder: keep the one that counts"
+    else:
+        found.files[name] = paths[0]
+        if len(paths) > 1:
+            which = paths[0].relative_to(place).as_posix()
+            found.remarks[name] = f"of {len(paths)} files {wanted}, {which} was graded"
+
+
 def grade_all(
-    files: dict[str, Path], items: Sequence[Item], out: Path, sandbox: str, jobs: int, quiet: bool = False
+    found: Found, items: Sequence[Item], out: Path, sandbox: str, jobs: int, quiet: bool = False
 ) -> list[Grade]:
-    """Grade every submission, each kept as soon as it is done; return the grades in the order of `files`."""
+    """Grade every submission, each kept as soon as it is done; return the grades in the order of their names."""
     reference = (ROOT / "diy.py").read_text(encoding="utf-8")
     kept = out / "kept"
     kept.mkdir(parents=True, exist_ok=True)
@@ -79,12 +122,15 @@ def grade_all(
     for _ in range(jobs):
         workers.put(Worker(sandbox))
 
+    def nothing(name: str, reason: str) -> Grade:
+        outcomes = [Outcome(item.stage, item.what, item.points, 0, "wrong", reason) for item in items]
+        return Grade(name, outcomes, [f"nothing was graded: {reason}"])
+
     def one(name: str, path: Path) -> Grade:
         try:
-            source = own_files(path) if path.name == "adapters.py" else path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = f"the file cannot be read: {error}"
-            return Grade(name, [Outcome(i.stage, i.what, i.points, 0, "wrong", reason) for i in items])
+            source = own_files(path) if path.name == "adapters.py" else read(path)
+        except (OSError, ValueError) as error:
+            return nothing(name, f"the file cannot be read: {error}")
         place = kept / f"{hashlib.sha256(f'{key}{name}{source}'.encode()).hexdigest()[:24]}.json"
         if place.exists():
             content = json.loads(place.read_text(encoding="utf-8"))
@@ -92,15 +138,19 @@ def grade_all(
         worker = workers.get()
         try:
             grade = judge(worker, name, source, items, reference)
+        except Exception as error:  # not the student's mistake, and no reason to stop the others
+            worker.stop()
+            return nothing(name, f"the grader itself failed, {type(error).__name__}: {error}; grade it by hand")
         finally:
             workers.put(worker)
+        grade.flags += [found.remarks[name]] if name in found.remarks else []
         write_atomically(place, json.dumps(dataclasses.asdict(grade)).encode())
         return grade
 
-    grades: dict[str, Grade] = {}
+    grades = {name: nothing(name, reason) for name, reason in found.problems.items()}
     try:
         with ThreadPoolExecutor(jobs) as pool:
-            running = [pool.submit(one, name, path) for name, path in files.items()]
+            running = [pool.submit(one, name, path) for name, path in found.files.items()]
             try:
                 silent = quiet or not sys.stderr.isatty()
                 for done in tqdm(as_completed(running), total=len(running), unit=" submissions", disable=silent):
@@ -113,7 +163,7 @@ def grade_all(
     finally:
         while not workers.empty():
             workers.get().stop()
-    return [grades[name] for name in files]
+    return [grades[name] for name in sorted(grades)]
 
 
 # What is written
@@ -126,9 +176,14 @@ def page(grade: Grade) -> str:
         part = [outcome for outcome in grade.outcomes if outcome.stage == number]
         lines.append(f"## {title(number)} ({sum(o.got for o in part)} of {sum(o.points for o in part)})\n")
         for o in part:
-            lines.append(f"- **{o.got} of {o.points}** {o.what}" + (f". {o.reason}" if o.reason else ""))
+            lines.append(f"- **{o.got} of {o.points}** {o.what}" + (f". {_plain(o.reason)}" if o.reason else ""))
         lines.append("")
     return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """Return text in which Markdown sees no tags, links or pictures: messages of errors are what students chose."""
+    return text.replace("<", "&lt;").replace("](", "] (")
 
 
 def as_html(grade: Grade) -> str:
@@ -144,7 +199,7 @@ def as_html(grade: Grade) -> str:
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>'
         "<style>body{font:16px/1.5 system-ui;max-width:50em;margin:2em auto;padding:0 1em}td{vertical-align:top;"
-        "padding:.2em .6em;border-top:1px solid #ccc}</style>"
+        "padding:.2em .6em;border-top:1px solid #ccc}b{white-space:nowrap}</style>"
         f"<h1>{name}: {grade.points} of {grade.possible} points</h1>"
         f"<table><tr><th>stage<th>points<th>what</tr>{''.join(rows)}</table></html>"
     )
@@ -166,7 +221,7 @@ def one_for_gradescope(folder: Path, out: Path, items: Sequence[Item], sandbox: 
         paths = [path for path in sorted(folder.rglob(wanted)) if "selfcheck" not in path.parts]
         if len(paths) != 1:
             raise ValueError(f"hand in exactly one file named {wanted}, got {len(paths)}")
-        source = own_files(paths[0]) if free else paths[0].read_text(encoding="utf-8")
+        source = own_files(paths[0]) if free else read(paths[0])
         worker = Worker(sandbox)
         try:
             grade = judge(worker, "you", source, items, None if free else (ROOT / "diy.py").read_text(encoding="utf-8"))
@@ -184,11 +239,14 @@ def mistakes(grades: Iterable[Grade]) -> Counter:
     """Return how often each mistake was made, as pairs (item, reason without numbers)."""
     found = Counter()
     for grade in grades:
-        found.update({(o.what, kind_of(o.reason)) for o in grade.outcomes if o.state in ("wrong", "stopped")})
+        wrong = {(o.what, kind_of(o.reason)) for o in grade.outcomes if o.state in ("wrong", "stopped")}
+        reasons = {reason for _, reason in wrong}
+        whole = len(wrong) == len(grade.outcomes) > len(reasons) == 1  # a file that cannot be read, or is not there
+        found.update({("the whole submission", *reasons)} if whole else wrong)
     return found
 
 
-def write(grades: Sequence[Grade], out: Path) -> list[Path]:
+def write(grades: Sequence[Grade], out: Path, others: Sequence[str] = ()) -> list[Path]:
     """Write grades.csv, the pages, the summary with its picture, and Gradescope's files; return the paths."""
     stages = list(dict.fromkeys(o.stage for o in grades[0].outcomes))
     files: dict[Path, bytes] = {}
@@ -206,7 +264,7 @@ def write(grades: Sequence[Grade], out: Path) -> list[Path]:
     with table.open("w", encoding="utf-8", newline="") as file:
         # Students choose the names, and a spreadsheet computes whatever begins like a formula.
         csv.writer(file).writerows(
-            [[f"'{c}" if str(c).startswith(("=", "+", "-", "@")) else c for c in row] for row in rows]
+            [[f"'{c}" if str(c).startswith(("=", "+", "-", "@", "\t", "\r")) else c for c in row] for row in rows]
         )
     common = mistakes(grades).most_common(12)
     points = [grade.points for grade in grades]
@@ -215,10 +273,12 @@ def write(grades: Sequence[Grade], out: Path) -> list[Path]:
         f"Median {statistics.median(points):g} of {grades[0].possible} points, from {min(points)} to {max(points)}.\n"
     )
     lines.append("## The commonest mistakes\n")
-    lines += [f"- {count} of {len(grades)}: {what}: {reason}" for (what, reason), count in common] or ["- none"]
+    lines += [f"- {count} of {len(grades)}: {what}: {_plain(reason)}" for (what, reason), count in common] or ["- none"]
     flagged = [grade for grade in grades if grade.flags]
     lines.append("\n## Worth a look\n")
-    lines += [f"- {grade.name}: {'; '.join(grade.flags)}" for grade in flagged] or ["- nothing"]
+    lines += [f"- {grade.name}: {_plain('; '.join(grade.flags))}" for grade in flagged] or ["- nothing"]
+    if others:
+        lines.append(f"\nIn the folder, but no submissions: {', '.join(others)}.")
     if common:
         lines.append("\n![How many submissions made each of the commonest mistakes](mistakes.png)")
         files[out / "mistakes.png"] = picture(common, len(grades))
@@ -312,9 +372,12 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(f"{options.submissions} is not a folder")
         if options.gradescope:
             return one_for_gradescope(options.submissions, options.out, items, options.sandbox, options.free)
-        files = submissions(options.submissions, options.free)
-        grades = grade_all(files, items, options.out, options.sandbox, options.jobs)
-        written = write(grades, options.out)
+        found = submissions(options.submissions, options.free, options.out)
+        if found.others:
+            print(f"no submissions, and left out: {', '.join(found.others)}", file=sys.stderr)
+        jobs = 1 if options.sandbox == "user" else options.jobs  # as one user, they could reach each other
+        grades = grade_all(found, items, options.out, options.sandbox, jobs)
+        written = write(grades, options.out, found.others)
     except KeyError as error:
         parser.error(f"argument --modules: there is no {error}; classroom/fresh.py has the names")
     except (ValueError, OSError) as error:
@@ -331,4 +394,4 @@ def main(arguments: list[str] | None = None) -> int:
 if __name__ == "__main__":
     run_command("python -m classroom.grade", main, "finished grades are kept, and the same command resumes")
 
-__all__ = ["grade_all", "main", "page", "report", "submissions", "write"]
+__all__ = ["grade_all", "main", "page", "submissions", "write"]

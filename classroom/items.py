@@ -1,13 +1,15 @@
 """The items of the assignment: what is asked, for how many points, and the test. PyTorch, in float64, is the oracle.
 
 A test gets `ask`, which has the submission compute something, and a generator for its numbers. It raises a WrongError
-whose message says what is wrong, or returns. No test knows how the framework works inside.
+whose message says what is wrong, or returns, perhaps with a remark for the teacher. No test knows how the framework
+works inside.
 """
 
 import contextlib
 import copy
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from classroom import fresh
-from classroom.judge import TOLERANCE, WrongError, same, unchanged
+from classroom.judge import TOLERANCE, TodoError, WrongError, same, unchanged
 from gradcheck import compare
 
 Ask = Callable[..., dict[str, Any]]
+
+PRECISE = 2e-14
+"""Relative to the largest component: what a formula in float64 reaches; differences and float32 do not."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Item:
     formulas: tuple[str, ...]
     what: str
     owners: tuple[str, ...] | None
-    test: Callable[[Ask, torch.Generator], None]
+    test: Callable[[Ask, torch.Generator], str | None]
 
     @property
     def name(self) -> str:
@@ -86,15 +91,29 @@ def twin(spec: dict[str, Any]) -> nn.Module:
     return made
 
 
-def forward(ask: Ask, spec: dict[str, Any], x: Tensor, **more: Any) -> None:
-    """Compare the output with PyTorch's."""
-    reply = ask("layer", {**spec, "input": x, **more})
-    network = twin(spec)
-    network = network.eval() if more.get("eval") else network
-    with torch.no_grad():
-        expected = network(x)
-        same("the output", reply["output"], expected, alternatives=lambda: other_outputs(spec, network, x))
-    unchanged("forward", "its input", reply["input_after"], x)
+def second(x: Tensor) -> Tensor:
+    """Return another batch for the same module: what forward keeps for backward must be kept anew."""
+    return -0.7 * x.flip(0)
+
+
+def forward(ask: Ask, spec: dict[str, Any], x: Tensor, oracle: nn.Module | None = None) -> None:
+    """Compare the outputs for two batches with PyTorch's."""
+    network, batches = oracle or twin(spec), (x, second(x))
+    reply = ask("layer", {**spec, "passes": [{"input": batch} for batch in batches]})
+    untouched(network, "forward", reply)
+    for batch, done in zip(batches, reply["passes"]):
+        with torch.no_grad():
+            expected = network(batch)
+            others = functools.partial(other_outputs, spec, network, batch)
+            same("the output", done["output"], expected, alternatives=others)
+        unchanged("forward", "its input", done["input_after"], batch)
+
+
+def untouched(network: nn.Module, who: str, reply: dict[str, Any]) -> None:
+    """Compare the parameters with those that were given: only a step may change them."""
+    for name, value in network.named_parameters():
+        if isinstance(after := reply["parameters"].get(name), Tensor) and not torch.equal(after, value):
+            raise WrongError(f"{who} changes the parameter {name}: only an optimizer's step may do that")
 
 
 @torch.no_grad()
@@ -121,49 +140,73 @@ def other_outputs(spec: dict[str, Any], network: nn.Module, x: Tensor) -> dict[s
     return found
 
 
-def backward(ask: Ask, spec: dict[str, Any], x: Tensor, generator: torch.Generator, only: str, times: int = 1) -> None:
-    """Compare one gradient with autograd's; `only` is "input" or the name of a parameter."""
-    network = twin(spec)
-
-    def gradient(above: Tensor) -> Tensor:
-        own = x.clone().requires_grad_()
-        wanted = own if only == "input" else dict(network.named_parameters())[only]
-        return torch.autograd.grad(network(own), wanted, above)[0]
-
-    output = network(x).detach()
-    above = randn(generator, *output.shape)
-    reply = ask("layer", {**spec, "input": x, "gradient": above, "times": times})
-    sizes = {"samples": len(x), "components": output.numel()}
-    got = reply["input_gradient"] if only == "input" else reply["gradients"].get(only)
-    count = 1 if only == "input" else times
-    words = "∂ℓ/∂(input)" if only == "input" else f"the gradient of {only}"
+def backward(
+    ask: Ask, spec: dict[str, Any], x: Tensor, generator: torch.Generator, only: str, oracle: nn.Module | None = None
+) -> str | None:
+    """Compare the gradient of two batches with autograd's; `only` is "input" or the name of a parameter."""
+    network, batches = oracle or twin(spec), (x, second(x))
+    above = [randn(generator, *network(batch).shape) for batch in batches]
+    passes = [{"input": batch, "gradient": g} for batch, g in zip(batches, above)]
+    reply = ask("layer", {**spec, "passes": passes})
     if reply["forward_calls"]:
         raise WrongError("backward calls forward: write out the formula instead of taking differences")
 
-    def others() -> dict[str, Tensor]:
-        first, last = torch.zeros_like(above), torch.zeros_like(above)
-        first[0], last[-1] = above[0], above[-1]
-        found = {"it is the gradient from above, unchanged": above}
-        found["the gradient from above is not used"] = count * gradient(torch.ones_like(above))
-        found["only the first sample counts: the sum over the batch is missing"] = count * gradient(first)
-        found["only the last sample counts: the sum over the batch is missing"] = count * gradient(last)
-        if times > 1:
-            found["only the last backward counts, but gradients should add up"] = gradient(above)
-        if "args" not in spec and "layers" not in spec and output.shape == x.shape:
-            found |= slopes(spec["class"], x, above)
-        if isinstance(network, nn.Linear) and only == "input" and network.in_features == network.out_features:
-            network.weight.data = network.weight.data.T.contiguous()
-            found["the weights are transposed"] = gradient(above)
-        elif isinstance(network, nn.Linear) and only == "weight":
-            turned = count * gradient(above)
-            found["it is the transpose, reshaped to the right shape"] = turned.T.reshape(turned.shape)
-        if isinstance(network, nn.Sequential) and only == "input":
-            found |= other_ways(network, x, above)
-        return found
+    def gradient(k: int, change: Callable[[Tensor], Tensor] = Tensor.clone, at: Tensor | None = None) -> Tensor:
+        own = (batches[k] if at is None else at).clone().requires_grad_()
+        wanted = own if only == "input" else dict(network.named_parameters())[only]
+        return torch.autograd.grad(network(own), wanted, change(above[k]))[0]
 
-    same(words, got, count * gradient(above), sizes, alternatives=others)
-    unchanged("backward", "the gradient from above", reply["gradient_after"], above)
-    unchanged("backward", "the input", reply["input_at_the_end"], reply["input_after"])
+    words = "∂ℓ/∂(input)" if only == "input" else f"the gradient of {only}"
+    asked = [([0], reply["passes"][0]["input_gradient"]), ([1], reply["passes"][1]["input_gradient"])]
+    coarse = []
+    for ks, got in asked if only == "input" else [([0, 1], reply["gradients"].get(only))]:
+
+        def total(*arguments: Any, ks: list[int] = ks) -> Tensor:
+            return sum(gradient(k, *arguments) for k in ks)
+
+        def others(ks: list[int] = ks, total: Callable[..., Tensor] = total) -> dict[str, Tensor]:
+            found = {"what forward kept is not that of its last call": total(Tensor.clone, batches[0])}
+            if only != "input":
+                found["only the last backward counts, but gradients should add up"] = gradient(1)
+            return found | mistakes(spec, network, batches[ks[-1]], above[ks[-1]], only, total)
+
+        sizes = {"samples": len(x), "components": above[0].numel()}
+        coarse.append(same(words, got, total(), sizes, alternatives=others))
+    for batch, g, done in zip(batches, above, reply["passes"]):
+        unchanged("backward", "the gradient from above", done["gradient_after"], g)
+        unchanged("forward", "its input", done["input_after"], batch)
+        unchanged("backward", "the input", done["input_at_the_end"], batch)
+    untouched(network, "backward", reply)
+    return f"{words} is right to {max(coarse):.0e} only: float32, or differences?" if max(coarse) > PRECISE else None
+
+
+def mistakes(
+    spec: dict[str, Any], network: nn.Module, x: Tensor, g: Tensor, only: str, total: Callable[..., Tensor]
+) -> dict[str, Tensor]:
+    """What a gradient becomes by a mistake; `total` computes it from gradients from above that are changed."""
+
+    def only_one(g: Tensor, k: int) -> Tensor:
+        kept = torch.zeros_like(g)
+        kept[k] = g[k]
+        return kept
+
+    found = {"it is the gradient from above, unchanged": g}
+    found["the gradient from above is not used"] = total(torch.ones_like)
+    for k, which in ((0, "first"), (-1, "last")):
+        words = f"only the {which} sample counts: the sum over the batch is missing"
+        found[words] = total(functools.partial(only_one, k=k))
+    if "args" not in spec and "layers" not in spec and g.shape == x.shape:
+        found |= slopes(spec["class"], network, x, g)
+    if isinstance(network, nn.Linear) and only == "input" and network.in_features == network.out_features:
+        network.weight.data = network.weight.data.T.contiguous()
+        found["the weights are transposed"] = total()
+        network.weight.data = network.weight.data.T.contiguous()
+    elif isinstance(network, nn.Linear) and only == "weight":
+        turned = total()
+        found["it is the transpose, reshaped to the right shape"] = turned.T.reshape(turned.shape)
+    if isinstance(network, nn.Sequential) and only == "input":
+        found |= other_ways(network, x, g)
+    return found
 
 
 def other_ways(network: nn.Sequential, x: Tensor, above: Tensor) -> dict[str, Tensor]:
@@ -188,9 +231,8 @@ def other_ways(network: nn.Sequential, x: Tensor, above: Tensor) -> dict[str, Te
     return found
 
 
-def slopes(name: str, s: Tensor, above: Tensor) -> dict[str, Tensor]:
+def slopes(name: str, oracle: Callable, s: Tensor, above: Tensor) -> dict[str, Tensor]:
     """What comes back through an activation whose slope is confused with something else."""
-    oracle = getattr(nn, name)()
 
     def slope(at: Tensor) -> Tensor:
         own = at.clone().requires_grad_()
@@ -229,6 +271,8 @@ def linear_forward(ask, generator):
 @item(1, 1, "F2", "Linear without bias", "Linear")
 def linear_without_bias(ask, generator):
     forward(ask, linear(generator, 4, 2, bias=False), randn(generator, 6, 4))
+    with contextlib.suppress(TodoError):  # the first weights, which are asked for below
+        ask("initial", {"class": "Linear", "args": [4, 2], "kwargs": {"bias": False}, "seed": 1})
 
 
 @item(1, 3, "F6", "Linear's first weights: Xavier, every bias 0.01", "Linear")
@@ -244,6 +288,8 @@ def xavier(ask, generator):
         if not 0.03 < (w.abs() > 2 * expected).double().mean() < 0.06:
             raise WrongError("the weights are not normally distributed, as they should be")
         same("the bias", reply["bias"], torch.full((100,), 0.01, dtype=torch.float64))
+        if torch.equal(w[0], w[1]) or torch.equal(w[:, 0], w[:, 1]):
+            raise WrongError("all outputs, or all inputs, start with the same weights")
     if torch.equal(weights[0]["weight"], weights[1]["weight"]):
         raise WrongError("two layers start with the same weights, which should be random")
 
@@ -298,26 +344,25 @@ def spread(w: Tensor, expected: float, n_in: int, n_out: int) -> None:
 # Stage 2
 
 
-def loss(
-    ask: Ask, kind: str, reduction: str, target: Tensor, prediction: Tensor, back: bool, oracle: Any = None
-) -> None:
-    own = prediction.clone().requires_grad_()
-    value = (oracle or getattr(nn, kind))(reduction=reduction)(own, target)
-    value.backward()
-    spec = {"class": kind, "kwargs": {"reduction": reduction}, "prediction": prediction, "target": target}
-    reply = ask("loss", {**spec, "backward": back})
-    sizes = {"samples": len(prediction), "components": prediction.numel()}
-    if back:
-        same("∂ℓ/∂(prediction)", reply["gradient"], own.grad, sizes)
-        unchanged("the loss", "the prediction", reply["prediction_after"], prediction)
-    else:
-        same(
-            "the loss",
-            reply["value"],
-            value.detach(),
-            sizes,
-            alternatives=lambda: losses(prediction, target, value.detach()),
-        )
+def loss(ask: Ask, kind: str, reduction: str, pairs: Sequence[tuple[Tensor, Tensor]], back: bool, oracle: Any = None):
+    """Compare the values of a loss, or its gradients, for several pairs of prediction and target."""
+    spec = {"class": kind, "kwargs": {"reduction": reduction}, "backward": back}
+    reply = ask("loss", {**spec, "passes": [{"prediction": p, "target": t} for p, t in pairs]})
+    made, first = (oracle or getattr(nn, kind))(reduction=reduction), None
+    for (prediction, target), done in zip(pairs, reply["passes"]):
+        own = prediction.clone().requires_grad_()
+        value = made(own, target)
+        value.backward()
+        sizes = {"samples": len(prediction), "components": prediction.numel()}
+        if back:
+            known = {"what forward kept is not that of its last call": first if first is not None else own.grad}
+            same("∂ℓ/∂(prediction)", done["gradient"], own.grad, sizes, alternatives=lambda known=known: known)
+            first = own.grad if first is None else first
+        else:
+            others = functools.partial(losses, prediction, target, value.detach())
+            same("the loss", done["value"], value.detach(), sizes, alternatives=others)
+        unchanged("the loss", "the prediction", done["prediction_after"], prediction)
+        unchanged("the loss", "the target", done["target_after"], target)
 
 
 def losses(prediction: Tensor, target: Tensor, value: Tensor) -> dict[str, Tensor]:
@@ -333,7 +378,8 @@ def losses(prediction: Tensor, target: Tensor, value: Tensor) -> dict[str, Tenso
 def mse(reduction: str, back: bool):
     def test(ask, generator):
         for shape in ((5, 3), (1, 4)):
-            loss(ask, "MSELoss", reduction, randn(generator, *shape), randn(generator, *shape), back)
+            pairs = [(randn(generator, *shape), randn(generator, *shape)) for _ in range(2)]
+            loss(ask, "MSELoss", reduction, pairs, back)
 
     return test
 
@@ -362,10 +408,8 @@ def accumulates(ask, generator):
 
 def linear_backward(only: str):
     def test(ask, generator):
-        backward(ask, linear(generator, 4, 3), randn(generator, 5, 4), generator, only)
-        backward(ask, linear(generator, 3, 3), randn(generator, 3, 3), generator, only)
-        if only != "input":
-            backward(ask, linear(generator, 3, 2), randn(generator, 4, 3), generator, only, times=2)
+        remark = backward(ask, linear(generator, 4, 3), randn(generator, 5, 4), generator, only)
+        return backward(ask, linear(generator, 3, 3), randn(generator, 3, 3), generator, only) or remark
 
     return test
 
@@ -377,14 +421,14 @@ item(3, 6, "F5", "Linear backward: the gradient of the input", "Linear")(linear_
 
 @item(3, 4, "F8", "ReLU backward", "ReLU")
 def relu_backward(ask, generator):
-    backward(ask, {"class": "ReLU"}, away_from_zero(generator, 5, 4), generator, "input")
-    backward(ask, {"class": "ReLU"}, 3 + away_from_zero(generator, 2, 3), generator, "input")
+    remark = backward(ask, {"class": "ReLU"}, away_from_zero(generator, 5, 4), generator, "input")
+    return backward(ask, {"class": "ReLU"}, 3 + away_from_zero(generator, 2, 3), generator, "input") or remark
 
 
 @item(3, 4, "F10", "Tanh backward", "Tanh")
 def tanh_backward(ask, generator):
-    backward(ask, {"class": "Tanh"}, randn(generator, 5, 4), generator, "input")
-    backward(ask, {"class": "Tanh"}, 2 * randn(generator, 2, 3, 4), generator, "input")
+    remark = backward(ask, {"class": "Tanh"}, randn(generator, 5, 4), generator, "input")
+    return backward(ask, {"class": "Tanh"}, 2 * randn(generator, 2, 3, 4), generator, "input") or remark
 
 
 @item(3, 5, "F12", "Sequential backward: from the last module to the first", "Sequential")
@@ -437,6 +481,7 @@ def other_settings(kind: str, settings: dict[str, Any]) -> dict[str, dict[str, A
             found["Nesterov's step is taken where it is not asked for"] = {"nesterov": True}
         else:
             found["dampening is not used"] = {"dampening": 0.0}
+            found["the first gradient is dampened too, but should count whole"] = {"lr": settings["lr"] * (1 - tau)}
         found["the gradient is multiplied by 1 − momentum"] = {**plain, "dampening": momentum}
     if kind == "Adam":
         one, two = settings["betas"]
@@ -449,6 +494,8 @@ def other_settings(kind: str, settings: dict[str, Any]) -> dict[str, dict[str, A
 def steps(ask: Ask, generator: torch.Generator, kind: str, schedule: dict, settings: dict[str, Any]) -> None:
     parameters = [randn(generator, 3, 2), randn(generator, 4)]
     gradients = [[randn(generator, *p.shape) for p in parameters] for _ in range(5)]
+    for step in gradients:
+        step[0][0, 0] = 0.0  # the gradient of a unit that is never active
     spec = {"class": kind, "kwargs": settings, "parameters": parameters, "steps": gradients}
     reply = ask("optimizer", {**spec, "schedule": schedule})
     for number, (expected, rate) in enumerate(path(kind, parameters, gradients, schedule, settings)):
@@ -477,7 +524,22 @@ def optimizer(kind: str, schedule: dict | None = None, **settings: Any):
 
 
 item(4, 5, "F17 F18", "SGD: a step against the gradient, in place", "Optimizer SGD")(optimizer("SGD", lr=0.1))
-item(4, 2, "F17", "SGD with weight decay", "Optimizer SGD")(optimizer("SGD", lr=0.1, weight_decay=0.3))
+
+
+@item(4, 2, "F17", "SGD with weight decay", "Optimizer SGD")
+def weight_decay(ask, generator):
+    steps(ask, generator, "SGD", {}, {"lr": 0.1, "weight_decay": 0.3})
+    with contextlib.suppress(WrongError):  # of momentum, which is asked for below
+        steps(ask, generator, "SGD", {}, {"lr": 0.1, "momentum": 0.9})
+        decayed = True
+        try:
+            steps(ask, generator, "SGD", {}, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.3})
+        except WrongError:
+            decayed = False
+    if not decayed:
+        raise WrongError("with momentum, weight decay must enter the velocity")
+
+
 item(4, 5, "F25", "SGD with momentum", "momentum_direction SGD")(optimizer("SGD", lr=0.1, momentum=0.9))
 item(4, 1, "F25", "SGD with momentum and dampening", "momentum_direction SGD")(
     optimizer("SGD", lr=0.1, momentum=0.9, dampening=0.4)
@@ -493,9 +555,9 @@ item(4, 2, "F26", "SGD with Nesterov's momentum", "momentum_direction SGD")(
 @item(5, 4, "F19", "Dropout forward: which components are zeroed, and what the others become", "Dropout")
 def dropout_forward(ask, generator):
     x = 1 + randn(generator, 100, 200).abs()
+    spec = {"class": "Dropout", "args": [0.3], "mask_seed": 1, "passes": [{"input": x}, {"input": x}]}
     masks = []
-    for seed in (1, 2):
-        output = ask("layer", {"class": "Dropout", "args": [0.3], "input": x, "mask_seed": seed})["output"]
+    for output in (done["output"] for done in ask("layer", spec)["passes"]):
         if output.shape != x.shape:
             raise WrongError(f"the output has the shape {tuple(output.shape)}, expected the input's, {tuple(x.shape)}")
         zero = output == 0
@@ -526,38 +588,40 @@ def dropout_forward(ask, generator):
 @item(5, 2, "F19", "Dropout in evaluation mode: nothing happens", "Dropout")
 def dropout_evaluation(ask, generator):
     x = randn(generator, 20, 10)
-    reply = ask("layer", {"class": "Dropout", "args": [0.5], "input": x, "eval": True, "gradient": x})
-    if (reply["output"] == 0).any():
+    passes = [{"input": x, "gradient": x}, {"input": x, "gradient": x, "eval": True}]
+    done = ask("layer", {"class": "Dropout", "args": [0.5], "passes": passes})["passes"][1]
+    if (done["output"] == 0).any():
         raise WrongError("components are zeroed in evaluation mode, where nothing should happen")
-    same("the output", reply["output"], x)
-    same("∂ℓ/∂(input)", reply["input_gradient"], x)
+    same("the output", done["output"], x)
+    same("∂ℓ/∂(input)", done["input_gradient"], x)
 
 
 @item(5, 4, "F20", "Dropout backward: the mask of the forward pass", "Dropout")
 def dropout_backward(ask, generator):
     x, above = 1 + randn(generator, 50, 40).abs(), 1 + randn(generator, 50, 40).abs()
-    reply = ask("layer", {"class": "Dropout", "args": [0.4], "input": x, "gradient": above, "mask_seed": 3})
-    zero = reply["output"] == 0
-    if not torch.equal(zero, reply["input_gradient"] == 0):
-        raise WrongError("backward drops other components than forward did")
-    same("∂ℓ/∂(input)", reply["input_gradient"], torch.where(zero, 0.0, above / 0.6))
+    spec = {"class": "Dropout", "args": [0.4], "mask_seed": 3, "passes": 2 * [{"input": x, "gradient": above}]}
+    for done in ask("layer", spec)["passes"]:
+        zero = done["output"] == 0
+        if not torch.equal(zero, done["input_gradient"] == 0):
+            raise WrongError("backward drops other components than forward did")
+        same("∂ℓ/∂(input)", done["input_gradient"], torch.where(zero, 0.0, above / 0.6))
 
 
 @item(5, 5, "F1 F2 F12 F16 F17", "a network that learns the circle: all of it together", None)
 def learns(ask, generator):
-    x = 2 * torch.rand(1000, 2, generator=generator, dtype=torch.float64) - 1
+    x = 2 * torch.rand(500, 2, generator=generator, dtype=torch.float64) - 1
     test = 2 * torch.rand(500, 2, generator=generator, dtype=torch.float64) - 1
     inside, truth = ((points.square().sum(1) < 2 / math.pi).long() for points in (x, test))
-    spec = {"seed": 1, "sizes": [2, 25, 25, 2], "lr": 0.001, "batch_size": 100, "epochs": 40, "momentum": 0.5}
+    spec = {"seed": 1, "sizes": [2, 25, 25, 2], "lr": 0.002, "batch_size": 25, "epochs": 20, "momentum": 0.9}
     reply = ask(
         "train", {**spec, "input": x, "target": torch.eye(2, dtype=torch.float64)[inside], "test": test, "dropout": 0.1}
     )
     error = (reply["output"].argmax(1) != truth).double().mean().item()
     first, last = reply["losses"][0], reply["losses"][-1]
-    # Over 20 seeds, the reference errs on 1 to 5 %.
+    # Over 40 seeds, the reference errs on 2 to 8 %.
     if not error < 0.15:
         raise WrongError(
-            f"after 40 epochs it labels {error:.0%} of the test points wrongly, expected less than 15%; the loss was "
+            f"after 20 epochs it labels {error:.0%} of the test points wrongly, expected less than 15%; the loss was "
             f"{first:.3f} in the first epoch and {last:.3f} in the last"
         )
 
@@ -573,14 +637,15 @@ def sigmoid_forward(ask, generator):
 
 @item(6, 2, "F22", "Sigmoid backward", "Sigmoid")
 def sigmoid_backward(ask, generator):
-    backward(ask, {"class": "Sigmoid"}, randn(generator, 5, 4), generator, "input")
+    return backward(ask, {"class": "Sigmoid"}, randn(generator, 5, 4), generator, "input")
 
 
 def cross_entropy(back: bool):
     def test(ask, generator):
         for reduction, scale in (("mean", 1), ("sum", 1), ("mean", 1000)):
-            target = torch.randint(0, 4, (6,), generator=generator)
-            loss(ask, "CrossEntropyLoss", reduction, target, scale * randn(generator, 6, 4), back)
+            targets = torch.randint(0, 4, (2, 6), generator=generator)
+            pairs = [(scale * randn(generator, 6, 4), target) for target in targets]
+            loss(ask, "CrossEntropyLoss", reduction, pairs, back)
 
     return test
 
@@ -624,23 +689,28 @@ item(7, 4, "F32", "Conv2d backward: the gradient of the images", "Conv2d")(image
 
 @item(7, 2, "F33", "kaiming_normal_: He's first weights", "kaiming_normal_")
 def he(ask, generator):
-    reply = ask("initial", {"function": "kaiming_normal_", "shape": [100, 200], "seed": 1})
-    expected = math.sqrt(2 / 200)
-    if not torch.equal(reply["weight"], reply["filled"]):
-        raise WrongError("it must fill the tensor in place, and return it")
-    spread(reply["weight"], expected, 200, 100)
+    for shape, n_in in (([100, 200], 200), ([100, 20, 3, 3], 180)):  # of a kernel, each pixel is an input
+        reply = ask("initial", {"function": "kaiming_normal_", "shape": shape, "seed": 1})
+        if not torch.equal(reply["weight"], reply["filled"]):
+            raise WrongError("it must fill the tensor in place, and return it")
+        spread(reply["weight"], math.sqrt(2 / n_in), n_in, 100)
 
 
-def pool(generator: torch.Generator) -> dict[str, Any]:
-    return {"class": "MaxPool2d", "args": [2]}
+POOLS = [{"class": "MaxPool2d", "args": [2]}, {"class": "MaxPool2d", "args": [3, 2, 1]}]
+"""The windows of the second overlap, and reach beyond the border."""
 
 
 @item(7, 3, "F34", "MaxPool2d forward", "MaxPool2d")
 def pool_forward(ask, generator):
-    forward(ask, pool(generator), images(generator))
+    for spec in POOLS:
+        forward(ask, spec, images(generator))
+    forward(ask, POOLS[1], -1 - images(generator).abs())
 
 
-item(7, 3, "F35", "MaxPool2d backward", "MaxPool2d")(image_backward(pool, "input"))
+@item(7, 3, "F35", "MaxPool2d backward", "MaxPool2d")
+def pool_backward(ask, generator):
+    for spec in POOLS:
+        backward(ask, spec, images(generator), generator, "input")
 
 
 @item(7, 4, "F36", "BatchNorm2d forward in training", "BatchNorm2d")
@@ -650,18 +720,37 @@ def norm_forward(ask, generator):
 
 @item(7, 3, "F37", "BatchNorm2d: the running statistics", "BatchNorm2d")
 def norm_statistics(ask, generator):
-    spec, x = batch_norm(generator), 3 + 2 * images(generator)
-    state, module = ask("layer", {**spec, "input": x})["state"], twin(spec)
-    module(x)
+    spec = batch_norm(generator)
+    module, batches = twin(spec), [3 + 2 * images(generator) for _ in range(3)]
+    passes = [{"input": batches[0]}, {"input": batches[1]}, {"input": batches[2], "eval": True}]
+    reply = ask("layer", {**spec, "passes": passes})
+    for batch in batches[:2]:
+        module(batch)
     for name in ("running_mean", "running_var"):
-        same(name, state.get(name), getattr(module, name))
+        same(name, reply["state"].get(name), getattr(module, name))
+    with torch.no_grad():
+        expected, of_batch = module.eval()(batches[2]), module.train()(batches[2])
+    others = {"the statistics are those of the batch, not the running ones": of_batch}
+    same("the output in evaluation mode", reply["passes"][2]["output"], expected, alternatives=lambda: others)
 
 
 item(7, 2, "F38", "BatchNorm2d backward: the gradient of γ", "BatchNorm2d")(image_backward(batch_norm, "weight"))
 item(7, 2, "F39", "BatchNorm2d backward: the gradient of β", "BatchNorm2d")(image_backward(batch_norm, "bias"))
-item(7, 4, "F40", "BatchNorm2d backward: the gradient of the images", "BatchNorm2d")(
-    image_backward(batch_norm, "input")
-)
+
+
+@item(7, 4, "F40", "BatchNorm2d backward: the gradient of the images", "BatchNorm2d")
+def norm_backward(ask, generator):
+    spec = batch_norm(generator)
+    remark = backward(ask, spec, 3 + 2 * images(generator), generator, "input")
+    x, above = images(generator), images(generator)
+    passes = [{"input": x, "gradient": above}, {"input": x, "gradient": above, "eval": True}]
+    reply, module, own = ask("layer", {**spec, "passes": passes}), twin(spec), x.clone().requires_grad_()
+    module(x)
+    module.eval()(own).backward(above)
+    same(
+        "∂ℓ/∂(input) in evaluation mode, where statistics are constants", reply["passes"][1]["input_gradient"], own.grad
+    )
+    return remark
 
 
 @item(7, 1, "F41", "Flatten forward", "Flatten")
@@ -682,35 +771,27 @@ def fresh_items(names) -> list[Item]:
     made = []
     for module in (fresh.MODULES[name] for name in names):
         oracle = eval(module.oracle, {"nn": nn})
-        if module.loss:
-            for what, back in (("forward", False), ("backward", True)):
-
-                def test(ask, generator, module=module, oracle=oracle, back=back):
-                    for reduction, shape in (("mean", (5, 3)), ("sum", (2, 4))):
-                        numbers = 2 * randn(generator, *shape), 2 * randn(generator, *shape)
-                        loss(ask, module.name, reduction, *numbers, back, oracle)
-
-                made.append(Item(0, module.points, (), f"{module.name} {what}", (module.name,), test))
-            continue
-
-        def test_forward(ask, generator, module=module, oracle=oracle):
-            for x in (randn(generator, 5, 4), torch.tensor([[-800.0, -3.0, 3.0, 800.0]], dtype=torch.float64)):
-                reply = ask("layer", {"class": module.name, "input": x})
-                same("the output", reply["output"], oracle(x))
-                unchanged("forward", "its input", reply["input_after"], x)
-
-        def test_backward(ask, generator, module=module, oracle=oracle):
-            for x in (away_from_zero(generator, 5, 4), torch.tensor([[-800.0, -3.0, 3.0, 800.0]], dtype=torch.float64)):
-                own, above = x.clone().requires_grad_(), randn(generator, *x.shape)
-                oracle(own).backward(above)
-                reply = ask("layer", {"class": module.name, "input": x, "gradient": above})
-                if reply["forward_calls"]:
-                    raise WrongError("backward calls forward: write out the formula instead of taking differences")
-                same("∂ℓ/∂(input)", reply["input_gradient"], own.grad, {"samples": len(x), "components": x.numel()})
-
-        made.append(Item(0, module.points, (), f"{module.name} forward", (module.name,), test_forward))
-        made.append(Item(0, module.points, (), f"{module.name} backward", (module.name,), test_backward))
+        for back in (False, True):
+            test = functools.partial(fresh_loss if module.loss else fresh_activation, module.name, oracle, back)
+            what = f"{module.name} {'backward' if back else 'forward'}"
+            made.append(Item(0, module.points, (), what, (module.name,), test))
     return made
+
+
+def fresh_loss(name: str, oracle: Any, back: bool, ask: Ask, generator: torch.Generator) -> None:
+    for reduction, shape in (("mean", (5, 3)), ("sum", (2, 4))):
+        pairs = [(2 * randn(generator, *shape), 2 * randn(generator, *shape)) for _ in range(2)]
+        loss(ask, name, reduction, pairs, back, oracle)
+
+
+def fresh_activation(name: str, oracle: nn.Module, back: bool, ask: Ask, generator: torch.Generator) -> str | None:
+    large, remark = torch.tensor([[-800.0, -3.0, 3.0, 800.0]], dtype=torch.float64), None
+    for x in (away_from_zero(generator, 5, 4), large):
+        if back:
+            remark = backward(ask, {"class": name}, x, generator, "input", oracle) or remark
+        else:
+            forward(ask, {"class": name}, x, oracle)
+    return remark
 
 
 __all__ = ["ITEMS", "TOLERANCE", "Item", "compare", "fresh_items"]

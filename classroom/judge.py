@@ -4,6 +4,7 @@ The process that runs the submission knows no answers; this one runs none of its
 """
 
 import ast
+import contextlib
 import functools
 import hashlib
 import json
@@ -12,7 +13,10 @@ import re
 import selectors
 import signal
 import subprocess
+import symtable
 import sys
+import textwrap
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,8 +61,8 @@ def same(
     sizes: Mapping[str, int] | None = None,
     tolerance: float = TOLERANCE,
     alternatives: Callable[[], Mapping[str, Tensor]] = dict,
-) -> None:
-    """Compare, and say in words how they differ.
+) -> float:
+    """Compare, and say in words how they differ; return the largest error, relative to the largest component.
 
     Args:
         sizes: see `gradcheck.compare`.
@@ -75,8 +79,13 @@ def same(
     if isinstance(got, dict):
         raise WrongError(f"{what} must be a tensor, got a {got.get('kind', 'dict')}")
     reasons = compare(got, expected, sizes, tolerance=tolerance)
+    if isinstance(got, Tensor) and got.shape == expected.shape and got.numel():
+        # A difference of large numbers in float32 is wrong by a share of those, not of itself.
+        error, largest = float((got.double() - expected).abs().nan_to_num(torch.inf).max()), float(expected.abs().max())
+        if not reasons or error <= tolerance / 10 * largest:
+            return error / largest if largest else 0.0
     if not reasons:
-        return
+        return 0.0
     if isinstance(got, Tensor) and got.shape == expected.shape:
         guesses = {**alternatives(), **_shared(expected)} if " times " not in reasons[0] else {}
         named = next((name for name, value in guesses.items() if _agrees(got, value, tolerance)), None)
@@ -252,23 +261,26 @@ class Worker:
         self.process.stdin.flush()
 
     def receive(self, seconds: float, key: str) -> dict[str, Any]:
-        end = time.monotonic() + seconds
+        end, parts = time.monotonic() + seconds, [self.replies]
         with selectors.DefaultSelector() as selector:
             selector.register(self.process.stdout, selectors.EVENT_READ)
-            while b"\n" not in self.replies:
-                if not selector.select(max(0.0, end - time.monotonic())):
+            while b"\n" not in parts[-1]:
+                left = end - time.monotonic()
+                if left < 0 or not selector.select(left):
                     raise StoppedError(f"no answer within {seconds:.0f} s: an endless loop?")
-                part = os.read(self.process.stdout.fileno(), 2**16)
-                if not part:
+                parts.append(os.read(self.process.stdout.fileno(), 2**16))
+                if not parts[-1]:
                     raise StoppedError("your code ended the process that ran it, or took more memory than it may")
-                self.replies += part
-                if len(self.replies) > 2**26:
-                    raise StoppedError("your code's answer is larger than 64 MB")
-        line, _, self.replies = self.replies.partition(b"\n")
+                if len(parts) > 2**10:  # 64 kB each at most; a right answer has less than 2 MB
+                    raise StoppedError("your code's answer is far too large")
+        line, _, self.replies = b"".join(parts).partition(b"\n")
         try:
             reply = json.loads(line)
-            assert isinstance(reply, dict) and key in reply
-        except (ValueError, AssertionError):
+            assert isinstance(reply, dict)
+            if "ended" in reply and key != "ended":
+                raise StoppedError("your code ended the process that ran it, or took more memory than it may")
+            assert key in reply
+        except (ValueError, AssertionError, RecursionError):
             raise StoppedError("something other than an answer came back") from None
         return reply
 
@@ -337,7 +349,7 @@ class Grade:
 
 
 def composite(reference: str, submission: str, owners: Sequence[str]) -> str:
-    """Return the reference with the submission's own `owners`, and with what it defines under names of its own.
+    """Return the reference with the submission's own `owners`, and with what these need of the submission's own.
 
     Classes come whole: forward and backward of one class belong together, for each keeps what the other needs.
     """
@@ -348,41 +360,74 @@ def composite(reference: str, submission: str, owners: Sequence[str]) -> str:
         first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
         return "".join(lines[first - 1 : node.end_lineno]) + "\n\n"
 
-    names = {name for node in ours for name in _names(node)}
+    own = [n for n in theirs if (isinstance(n, DEFINITION) and n.name in owners) or _changes(n, owners)]
+    given = {name for node in ours for name in _names(node)}
+    beside = [node for node in theirs if node not in own and _names(node) - given]
+    needed = list(own)
+    for node in needed:  # it grows
+        mentioned = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+        needed += [other for other in beside if other not in needed and _names(other) & mentioned]
     chosen: dict[str, str] = {}
-    pending = ""  # what else it defines: this goes before the next of its owners
+    future = pending = ""  # what is needed goes before the next of the owners
     for node in theirs:
-        if isinstance(node, DEFINITION) and node.name in owners:
-            chosen[node.name] = pending + text(node)
-            pending = ""
-        elif _names(node) - names or isinstance(node, (ast.Import, ast.ImportFrom)):
+        if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+            future += text(node)
+        elif node in needed:
             pending += text(node)
+        if isinstance(node, DEFINITION) and node in own:
+            chosen[node.name], pending = pending, ""
     result = reference.splitlines(keepends=True)
     places = {node.name: node for node in ours if isinstance(node, DEFINITION) and node.name in chosen}
     for name, node in reversed(places.items()):
         first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
         result[first - 1 : node.end_lineno] = [chosen[name]]
-    return "".join([*result, "\n\n", *(text for name, text in chosen.items() if name not in places), pending])
+    more = [part for name, part in chosen.items() if name not in places]
+    return "".join([future, *result, "\n\n", *more, pending])
 
 
-@functools.lru_cache(4)
+_PARSING = threading.Lock()
+"""Two threads that parse at the same time make Python 3.11 fail with a SystemError."""
+
+
+@functools.lru_cache(16)
 def _parsed(source: str) -> ast.Module:
-    return ast.parse(source)
+    with _PARSING:
+        return ast.parse(source)
+
+
+@functools.lru_cache(16)
+def _symbols(source: str) -> symtable.SymbolTable:
+    with _PARSING:
+        return symtable.symtable(source, "", "exec")
 
 
 def _names(node: ast.stmt) -> set[str]:
+    """Return what a statement defines in the module; below "if" and "try", too."""
     if isinstance(node, DEFINITION):
         return {node.name}
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-    return {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    if isinstance(node, (ast.If, ast.Try, ast.ExceptHandler)):
+        parts = [part for name in ("body", "orelse", "handlers", "finalbody") for part in getattr(node, name, ())]
+        return set().union(*map(_names, parts))
+    targets = getattr(node, "targets", [getattr(node, "target", None)])
+    return {n.id for target in targets if target for n in ast.walk(target) if isinstance(n, ast.Name)}
 
 
+def _changes(node: ast.stmt, owners: Sequence[str]) -> bool:
+    """Whether a statement sets an attribute of an owner, such as Tanh.forward = ..."""
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    return any(isinstance(t, ast.Attribute) and _of(t, *owners) for t in targets)
+
+
+INSIDE = "PyTorch's internals"
 SUSPICIOUS = {
     name: what
     for what, names in (
         ("automatic differentiation", "autograd requires_grad_ vjp jvp jacobian enable_grad"),
-        ("torch.nn", "nn functional"),
-        ("PyTorch's internals", "_C _VF ops ctypes"),
+        ("automatic differentiation", "grad_fn functorch"),
+        ("torch.nn", "nn functional optim"),
+        (INSIDE, "_C _VF ops ctypes _decomp _refs"),
         ("other processes", "subprocess multiprocessing fork system"),
         ("the network", "socket urllib requests"),
         ("code from text", "exec eval compile __import__ importlib"),
@@ -395,32 +440,44 @@ SUSPICIOUS = {
 
 def suspicious(source: str, edition: str) -> list[str]:
     """Return what a submission mentions that the edition does not, and that this assignment does not need."""
+    here, given = _mentioned(source), _mentioned(edition)
+    kinds = {name: SUSPICIOUS.get(name, name.startswith("torch.") and INSIDE) for name in here if name not in given}
+    return [f"line {here[name]}: {name} ({kind})" for name, kind in kinds.items() if kind]
 
-    def mentioned(text: str) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for node in ast.walk(_parsed(text)):
-            names = []
-            if isinstance(node, ast.Name):
-                names = [node.id] if node.id != "modules" else []
-            elif isinstance(node, ast.Attribute):
-                names = (
-                    [node.attr] if node.attr not in ("eval", "compile", "modules") or _of(node, "torch", "sys") else []
-                )
-            elif isinstance(node, (ast.Import, ast.ImportFrom)):
-                names = [part for alias in node.names for part in alias.name.split(".")]
-                names += (getattr(node, "module", None) or "").split(".")
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
-                names = [node.value]
-            for name in names:
-                found.setdefault(name, getattr(node, "lineno", 0))
-        return found
 
-    here, given = mentioned(source), mentioned(edition)
-    return [
-        f"line {line}: {name} ({SUSPICIOUS[name]})"
-        for name, line in here.items()
-        if name in SUSPICIOUS and name not in given
-    ]
+@functools.lru_cache(16)
+def _mentioned(source: str) -> dict[str, int]:
+    """Return the names and words of a file, and in which line they come first."""
+    found: dict[str, int] = {}
+    for node in _running(_parsed(source)):
+        names = []
+        if isinstance(node, ast.Name):
+            names = [node.id] if node.id != "modules" else []
+        elif isinstance(node, ast.Attribute):
+            ordinary = node.attr in ("eval", "compile", "modules") and not _of(node, "torch", "sys")
+            names = [] if ordinary else [node.attr]
+            inside = _of(node, "torch") and re.match(r"_(?!foreach)", node.attr)
+            names += [f"torch.{node.attr}"] if inside else []
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [part for alias in node.names for part in alias.name.split(".")]
+            names += (getattr(node, "module", None) or "").split(".")
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
+            names = [node.value]
+        for name in names:
+            found.setdefault(name, getattr(node, "lineno", 0))
+    return found
+
+
+def _running(tree: ast.Module) -> list[ast.AST]:
+    """Return all nodes but those below if __name__ == "__main__": nothing there runs, unless that name is changed."""
+    mains = [n for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) == "__name__ == '__main__'"]
+    nodes = [node for part in tree.body if part not in mains for node in ast.walk(part)]
+    changed = any(
+        (isinstance(n, ast.Name) and n.id == "__name__" and isinstance(n.ctx, ast.Store))
+        or (isinstance(n, ast.Constant) and n.value == "__name__")
+        for n in nodes
+    )
+    return list(ast.walk(tree)) if changed else nodes
 
 
 def _of(node: ast.Attribute, *names: str) -> bool:
@@ -447,24 +504,18 @@ def judge(
     worker.begin()  # loading PyTorch is not the submission's time
     start, grade = time.monotonic(), Grade(name)
     files = {"diy.py": source} if isinstance(source, str) else dict(source)
-    try:
-        for file, text in files.items():
-            compile(text, file, "exec")
-    except (SyntaxError, ValueError) as error:
-        line = f" (line {error.lineno})" if getattr(error, "lineno", None) else ""
-        reason = f"{file} is not valid Python: {getattr(error, 'msg', error)}{line}"
-        grade.outcomes = [Outcome(i.stage, i.what, i.points, 0, "wrong", reason) for i in items]
-        worker.end()
-        return grade
-    for file, text in files.items():
-        grade.flags += [f"{file}, {flag}" if len(files) > 1 else flag for flag in suspicious(text, reference or "")]
     session = _Session(worker, files, reference, start + SUBMISSION_SECONDS)
-    for each in items:
-        grade.outcomes.append(session.outcome(each, seed))
+    if session.unreadable:
+        grade.outcomes = [Outcome(i.stage, i.what, i.points, 0, "wrong", session.unreadable) for i in items]
+    else:
+        for file, text in files.items():
+            flags = suspicious(text, reference or "")
+            grade.flags += [f"{file}, {flag}" if len(files) > 1 else flag for flag in flags]
+        grade.outcomes = [session.outcome(each, seed) for each in items]
     session.close()
     if worker.sandbox != "none":
         worker.stop()  # the next one gets a sandbox of its own, in which nothing was left
-    grade.flags += [f"used at run time: {what}" for what in dict.fromkeys(session.refused)]
+    grade.flags += [f"used at run time: {what}" for what in dict.fromkeys(session.refused)] + session.remarks
     grade.seconds = time.monotonic() - start
     return grade
 
@@ -473,9 +524,14 @@ class _Session:
     def __init__(self, worker: Worker, files: dict[str, str], reference: str | None, end: float):
         self.worker, self.files, self.reference, self.end = worker, files, reference, end
         self.loaded: dict[str, str | None] = {}
-        self.open, self.skip, self.refused = True, set(), []
-        # What is not in the submission is not its own, and earns nothing when it comes from the reference.
-        self.defined = {name for text in files.values() for node in _parsed(text).body for name in _names(node)}
+        self.open, self.skip, self.refused, self.remarks = True, set(), [], []
+        self.unreadable, self.broken = "", ""
+        with contextlib.suppress(WrongError):
+            self.load("whole", files)
+        # Nothing is parsed here that could not be compiled there. What is not in the submission is not its own, and
+        # earns nothing when it comes from the reference.
+        texts = [] if self.unreadable else files.values()
+        self.defined = {name for text in texts for node in _parsed(text).body for name in _names(node)}
 
     def close(self) -> None:
         if self.open:
@@ -489,8 +545,8 @@ class _Session:
         wrong = self.attempt(item, seed, "whole", self.files)
         own_gap = isinstance(wrong, TodoError) and bool({*wrong.formulas} & {*item.formulas})
         rescued = False
-        alone = not self.borrowed(item.owners or ())
-        if wrong and self.reference and item.owners and not own_gap and alone and {*item.owners} <= self.defined:
+        may_be_tried = wrong and self.reference and not own_gap and item.owners and {*item.owners} <= self.defined
+        if may_be_tried and not self.borrowed(item.owners):
             mixed = {"diy.py": composite(self.reference, self.files["diy.py"], tuple(item.owners))}
             self.restart()  # in a fork of its own, or the submission could keep the reference for later
             wrong = self.attempt(item, seed, " ".join(item.owners), mixed)
@@ -505,11 +561,15 @@ class _Session:
 
     def borrowed(self, owners: Sequence[str]) -> set[str]:
         """Return the names of the reference that a submission's own classes mention, but it does not define."""
-        nodes = [n for text in self.files.values() for n in _parsed(text).body if getattr(n, "name", None) in owners]
-        found = set()
-        for node in (inner for outer in nodes for inner in ast.walk(outer)):
-            name = getattr(node, "id", getattr(node, "value", None))
-            found |= {name} if isinstance(node, (ast.Name, ast.Constant)) and isinstance(name, str) else set()
+        found: set[str] = set()
+        for text in self.files.values():
+            tables = [table for table in _symbols(text).get_children() if table.get_name() in owners]
+            for table in tables:  # it grows
+                tables += table.get_children()
+                found |= {symbol.get_name() for symbol in table.get_symbols() if symbol.is_global()}
+            nodes = [node for node in _parsed(text).body if getattr(node, "name", None) in owners]
+            constants = [n.value for node in nodes for n in ast.walk(node) if isinstance(n, ast.Constant)]
+            found |= {value for value in constants if isinstance(value, str)}
         return found & {name for n in _parsed(self.reference or "").body for name in _names(n)} - self.defined
 
     def restart(self) -> None:
@@ -521,7 +581,8 @@ class _Session:
         numbers = int(hashlib.sha256(item.what.encode()).hexdigest()[:6], 16) + 1000 * seed
         generator = torch.Generator().manual_seed(numbers)
         try:
-            item.test(lambda operation, spec: self.ask(name, files, operation, spec), generator)
+            remark = item.test(lambda operation, spec: self.ask(name, files, operation, spec), generator)
+            self.remarks += [f"{item.name}: {remark}"] if remark else []
         except WrongError as wrong:
             return wrong
         except Exception as error:
@@ -532,32 +593,47 @@ class _Session:
     def ask(self, name: str, files: dict[str, str], operation: str, spec: dict[str, Any]) -> dict[str, Any]:
         if time.monotonic() > self.end:
             raise StoppedError(f"the {SUBMISSION_SECONDS:.0f} s for one submission are over")
-        if not self.open:
-            self.worker.begin()
-            self.open, self.loaded = True, {}
-        try:
-            if name not in self.loaded:
-                reply = self.worker.ask({"name": name, "files": files}, 2 * ITEM_SECONDS)
-                self.loaded[name] = None if "loaded" in reply else self._reason(reply)
-            if self.loaded[name]:
-                raise WrongError(f"the file does not load: {self.loaded[name]}")
-            request = {"name": name, "operation": operation, "spec": encode(spec)}
-            seconds = ITEM_SECONDS if "train" not in operation else 6 * ITEM_SECONDS
-            reply = self.worker.ask(request, seconds)
-        except StoppedError:
-            self.open = False
-            raise
+        self.load(name, files)
+        request = {"name": name, "operation": operation, "spec": encode(spec)}
+        reply = self.send(request, ITEM_SECONDS if "train" not in operation else 6 * ITEM_SECONDS)
         if "reply" in reply:
             return decode(reply["reply"])
         raise (TodoError if "todo" in reply else WrongError)(self._reason(reply))
 
+    def load(self, name: str, files: dict[str, str]) -> None:
+        """Load the submission, or what was made of it; the submission itself only once if it takes too long."""
+        if name == "whole" and self.broken:
+            raise WrongError(self.broken)
+        if not self.open:
+            self.worker.begin()
+            self.open, self.loaded = True, {}
+        if name not in self.loaded:
+            try:
+                reply = self.send({"name": name, "files": files}, 2 * ITEM_SECONDS)
+            except StoppedError as stopped:
+                if name != "whole":
+                    raise
+                self.broken = f"the file does not load: {stopped} Does it train when it is imported?"
+                raise WrongError(self.broken) from None
+            self.unreadable = _short(reply.get("unreadable", "")) if name == "whole" else ""
+            self.loaded[name] = None if "loaded" in reply else self._reason(reply)
+        if self.loaded[name]:
+            raise WrongError(f"the file does not load: {self.loaded[name]}")
+
+    def send(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
+        try:
+            return self.worker.ask(request, seconds)
+        except StoppedError:
+            self.open = False
+            raise
+
     def _reason(self, reply: dict[str, Any]) -> str:
         if "refused" in reply:
-            self.refused.append(reply["refused"])
-            return f"it uses {reply['refused']}: do without, and write gradients and layers by hand"
+            self.refused.append(_short(reply["refused"]))
+            return f"it uses {self.refused[-1]}: do without, and write gradients and layers by hand"
         if "todo" in reply:
-            return f"not written yet ({reply['todo']})" if reply["todo"] else "not written yet"
-        error = str(reply.get("error", "no answer"))
+            return f"not written yet ({_short(reply['todo'])})" if reply["todo"] else "not written yet"
+        error = _short(reply.get("error", "no answer"))
         if shapes := re.search(r"gradient of size '\[(.*?)\]' to a tensor of size '\[(.*?)\]'(.*?)same size", error):
             got, expected = (f"({size}{',' * (size.isdigit())})" for size in shapes.groups()[:2])
             one = ": it is one number for all components" if got == "()" else ""
@@ -565,7 +641,12 @@ class _Session:
         return error
 
 
+def _short(text: Any) -> str:
+    """Return what came from a submission as one line of which no page becomes too long."""
+    return " ".join(str(text).split())[:400]
+
+
 def kind_of(reason: str) -> str:
     """Return a reason without its numbers, to count the same mistake of several submissions as one."""
     reason = re.sub(r" \((yours|line).*", "", reason)
-    return re.sub(r"-?\d[\d.e+-]*", "…", reason)[:90]
+    return textwrap.shorten(re.sub(r"-?\d[\d.e+-]*", "…", reason), 120, placeholder=" …")

@@ -367,6 +367,66 @@ RIGHT: dict[str, str] = {
 }
 
 
+CLOSURES = {
+    "ReLU.forward": """
+        def forward(self, S):
+            stack, positive = [], S > 0
+            stack.append(lambda G: G * positive)
+            self.back = stack
+            return S * positive
+    """,
+    "ReLU.backward": """
+        def backward(self, G):
+            return self.back.pop()(G)
+    """,
+}
+
+FLOAT32 = {
+    "Tanh.forward": """
+        def forward(self, S):
+            self.out = S.float().tanh()
+            return self.out.to(S.dtype)
+    """,
+    "Tanh.backward": """
+        def backward(self, G):
+            return (G.float() * (1 - self.out**2)).to(G.dtype)
+    """,
+}
+
+
+def below(text: str, source: str) -> str:
+    """Return a file with `text` below its docstring."""
+    lines = source.splitlines(keepends=True)
+    lines.insert(parsed(source).body[0].end_lineno, f"\n{text}\n")
+    return "".join(lines)
+
+
+ELSEWHERE = "\n\nTanh.forward = tanh_forward\nTanh.backward = tanh_backward\n"
+FUNCTIONS = """
+def tanh_forward(self, S):
+    self.out = S.tanh()
+    return self.out.clone()
+
+
+def tanh_backward(self, G):
+    return G * (1 - self.out**2)
+"""
+
+RIGHT |= {
+    "closures in a list": rewritten(CLOSURES),
+    "float32 in Tanh": rewritten(FLOAT32),
+    "annotations from the future": below("from __future__ import annotations", rewritten(OWN)),
+    "float64 by default": below("import torch\ntorch.set_default_dtype(torch.float64)", rewritten(OWN)),
+    "torch.nn imported, not used": below(
+        "from torch.nn import functional as F, Parameter\nfrom torch import nn, optim", rewritten(OWN)
+    ),
+    "methods from elsewhere": rewritten({}, FUNCTIONS) + ELSEWHERE,
+    "NumPy, if there is any": rewritten(NUMPY, "try:\n    import numpy as np\nexcept ImportError:\n    np = None"),
+    "a training below, and figures": REFERENCE
+    + "\n\nif __name__ == '__main__':\n    import matplotlib.pyplot as plt\n    open('log.txt', 'w')\n",
+}
+
+
 @dataclass(frozen=True)
 class Mistake:
     """A submission with one mistake, and the stages, in one of which at least it must cost points."""
@@ -451,6 +511,129 @@ MISTAKES: dict[str, Mistake] = {
 }
 
 
+def only_once(name: str, first: str, source: str = REFERENCE) -> str:
+    """Return a file in which a class keeps what its backward needs only once, as `first` says."""
+    back = {
+        "ReLU": "G * (self.kept > 0)",
+        "Tanh": "G * (1 - self.kept**2)",
+        "MSELoss": "2 * self.kept * self.share(self.kept)",
+    }
+    loss = name == "MSELoss"
+    arguments, value = ("P, T", "self.reduce((P - T) ** 2)") if loss else ("S", f"S.{name.lower()}()")
+    return rewritten(
+        {
+            f"{name}.forward": f"""
+                def forward(self, {arguments}):
+                    if not hasattr(self, "kept"):
+                        self.kept = {first}
+                    return {value}
+            """,
+            f"{name}.backward": f"""
+                def backward(self{"" if loss else ", G"}):
+                    return {back[name]}
+            """,
+        },
+        source=source,
+    )
+
+
+BAD_SUM = "gradient if before is None else before + gradient", "gradient"
+
+MISTAKES |= {
+    "ReLU keeps the first input": Mistake(only_once("ReLU", "S"), 3),
+    "Tanh keeps the first output": Mistake(only_once("Tanh", "S.tanh()"), 3),
+    "the loss keeps the first difference": Mistake(only_once("MSELoss", "P - T"), 2),
+    "the loss overwrites the target": Mistake(mse("self.reduce(T.sub_(P).square())", "2 * D * self.share(D)"), 2),
+    "Linear changes its weights": Mistake(
+        linear("X @ W.T + b + 0 * self.weight.mul_(0.99).sum()", "G.T @ X, G.sum(0), G @ W"), 1, (3,)
+    ),
+    "no bias cannot be initialized": Mistake(
+        replaced(
+            "        if self.bias is not None:\n            self.bias.fill_(0.01)", "        self.bias.fill_(0.01)"
+        ),
+        1,
+    ),
+    "all outputs start alike": Mistake(
+        replaced(
+            "self.weight.normal_(0, math.sqrt(2 / (self.in_features + self.out_features)))",
+            "self.weight.copy_(torch.randn(self.in_features) * math.sqrt(2 / (self.in_features + self.out_features)))",
+        ),
+        1,
+    ),
+    "weight decay beside the velocity": Mistake(
+        replaced(
+            "gradients = [g.add(w, alpha=self.weight_decay) for g, w in zip(gradients, parameters)]", "pass"
+        ).replace(
+            "            if isinstance(lr := self.lr, Tensor):",
+            "            steps = [d + self.weight_decay * w for d, w in zip(steps, parameters)]\n"
+            "            if isinstance(lr := self.lr, Tensor):",
+        ),
+        4,
+    ),
+    "the first gradient is dampened": Mistake(replaced("v: Tensor = g.clone()", "v: Tensor = (1 - dampening) * g"), 4),
+    "dropout drops the same in every call": Mistake(
+        rewritten(
+            {
+                "Dropout.mask": """
+                    def mask(self, X):
+                        if not hasattr(self, "drawn"):
+                            self.drawn = (torch.rand(X.shape) >= self.p).to(X.dtype) / (1 - self.p)
+                        return self.drawn
+                """
+            }
+        ),
+        5,
+    ),
+    "dropout's mask outlives training": Mistake(
+        rewritten(
+            {
+                "Dropout.forward": """
+                    def forward(self, X):
+                        if not self.training:
+                            return X.clone()
+                        self.m = self.mask(X)
+                        return X * self.m
+                """,
+                "Dropout.backward": "def backward(self, G):\n    return G * getattr(self, 'm', 1.0)",
+            }
+        ),
+        5,
+    ),
+    # The same mistake in files of other styles: it must not cost points in their other classes.
+    "gradients replaced, NumPy if there is any": Mistake(RIGHT["NumPy, if there is any"].replace(*BAD_SUM), 3),
+    "gradients replaced, the future": Mistake(RIGHT["annotations from the future"].replace(*BAD_SUM), 3),
+    "gradients replaced, closures": Mistake(RIGHT["closures in a list"].replace(*BAD_SUM), 3),
+    "gradients replaced, from elsewhere": Mistake(RIGHT["methods from elsewhere"].replace(*BAD_SUM), 3),
+}
+
+
+OPTIONAL: dict[str, tuple[str, int, str]] = {
+    "softmax over the samples": (replaced("lowered.exp().sum(-1, keepdim=True)", "lowered.exp().sum(0, keepdim=True)"), 6, "the loss"),
+    "no maximum subtracted": (replaced("lowered = S - S.amax(-1, keepdim=True)", "lowered = S"), 6, "infinite or NaN"),
+    "Adam without the bias correction": (replaced(".add_(self.eps).mul_(1 - beta1**t)", ".add_(self.eps)"), 6, "the parameter"),
+    "Adam divides by zero": (replaced(".add_(self.eps).mul_(1 - beta1**t)", ".mul_(1 - beta1**t)"), 6, "NaN"),
+    "one count of steps for all parameters": (
+        replaced('t = state.get("step", 0) + 1', 't = self.count = getattr(self, "count", 0) + 1'), 6, "the parameter"
+    ),
+    "He counts channels only": (
+        replaced(' * math.prod(tensor.shape[2:])', ""), 7, "with 180 inputs"
+    ),
+    "pooling sees zeros beyond the border": (replaced("self.frame(X, -math.inf)", "self.frame(X, 0.0)"), 7, "the output"),
+    "pooling forgets that windows overlap": (
+        replaced("targets[:, i, j] += _where(here, G)", "targets[:, i, j] = torch.where(here > 0, G, targets[:, i, j])"), 7, "wrong in"
+    ),
+    "batch norm uses the batch in evaluation": (
+        replaced("variance, mean = _wide(self.running_var), _wide(self.running_mean)",
+                 "variance, mean = torch.var_mean(_wide(X), (0, 2, 3), correction=0)"), 7, "those of the batch",
+    ),
+    "batch norm keeps no mean": (
+        replaced("self.running_mean.lerp_(mean.to(W.dtype), self.momentum)",
+                 "self.running_mean.copy_(self.momentum * mean.to(W.dtype))"), 7, "running_mean",
+    ),
+    "batch norm goes back as in training": (replaced("1 / max(1, M) if self.training else 0)", "1 / max(1, M))"), 7, "evaluation mode"),
+}  # fmt: skip
+"""Mistakes in the optional stages: the file, the stage, and words of the reason."""
+
 NAMED: dict[str, str] = {
     "mean reported, gradient divided by N": "that is M/N",
     "mean reported, gradient not divided": "summed where it should be averaged",
@@ -484,6 +667,21 @@ NAMED: dict[str, str] = {
     "dropout draws another mask for backward": "other components",
     "dropout in evaluation, too": "zeroed in evaluation mode",
     "weights from a uniform distribution": "not normally distributed",
+    "ReLU keeps the first input": "not that of its last call",
+    "Tanh keeps the first output": "not that of its last call",
+    "the loss keeps the first difference": "not that of its last call",
+    "the loss overwrites the target": "overwrites the target",
+    "Linear changes its weights": "changes the parameter weight",
+    "no bias cannot be initialized": "no attribute 'fill_'",
+    "all outputs start alike": "start with the same weights",
+    "weight decay beside the velocity": "must enter the velocity",
+    "the first gradient is dampened": "should count whole",
+    "dropout drops the same in every call": "every call drops the same",
+    "dropout's mask outlives training": "∂ℓ/∂(input)",
+    "gradients replaced, NumPy if there is any": "only the last one counts",
+    "gradients replaced, the future": "only the last one counts",
+    "gradients replaced, closures": "only the last one counts",
+    "gradients replaced, from elsewhere": "only the last one counts",
     "dropped-transpose": "it is the transpose, reshaped to the right shape",
     "bias-not-summed": "only the first sample counts",
     "averaged-twice": "averaged where it should be summed",
@@ -554,6 +752,13 @@ ATTACKS: dict[str, str] = {
     "the network": hostile("import socket\nassert [name for _, name in socket.if_nameindex() if name != 'lo']\nX = S.relu()\nself.remember(X, X)\nreturn X"),
     "other processes": hostile("import os\nassert sum(name.isdigit() for name in os.listdir('/proc')) > 6\nX = S.relu()\nself.remember(X, X)\nreturn X"),
     "processes": hostile("import os, _posixsubprocess, multiprocessing\nfor _ in range(3):\n    multiprocessing.Process(target=print).start()\nX = S.relu()\nself.remember(X, X)\nreturn X"),
+    "torch.nn from its inner modules": hostile("from torch.nn.modules.activation import ReLU as Other\nX = Other()(S)\nself.remember(X, X)\nreturn X"),
+    "a nested reply": hostile("import os\nfor fd in range(3, 20):\n    try:\n        os.write(fd, b'[' * 50000 + b'\\n')\n    except OSError:\n        pass\nreturn S"),
+    "an answer without end": hostile("import os\nwhile True:\n    for fd in range(3, 20):\n        try:\n            os.write(fd, b'x' * 60000)\n        except OSError:\n            pass"),
+    "complex numbers, backward": hostile("G, X = self.recall(G)\nreturn G * (X + 1e-30j * (X > 0)).imag / 1e-30", "ReLU.backward"),
+    "a node of autograd, backward": hostile(
+        "S = self.recall(G)[1].clone()\nS.requires_grad = True\nwith torch.enable_grad():\n    y = S.mul(S > 0)\nreturn y.grad_fn(G)[0]", "ReLU.backward"
+    ),
     "autograd": hostile(
         "S = self.recall(G)[1]\nS = S.clone().requires_grad_()\nwith torch.enable_grad():\n    S.relu().backward(G)\nreturn S.grad", "ReLU.backward"
     ),
@@ -602,6 +807,14 @@ def check_mistake(name: str, mistake: Mistake, grade: Grade) -> str:
     return ""
 
 
+def check_optional(name: str, grade: Grade) -> str:
+    _, stage, words = OPTIONAL[name]
+    lost = [o for o in grade.outcomes if o.state != "right"]
+    if not any(words in o.reason for o in lost) or len({_owner(o.what) for o in lost}) != 1 or lost[0].stage != stage:
+        return f"a mistake is not named, or costs points elsewhere: {name}: {[(o.what, o.reason) for o in lost]}"
+    return ""
+
+
 def check_free(name: str, grade: Grade) -> str:
     _, owners_hit, words = frameworks.MISTAKES[name]
     failed = [o for o in grade.outcomes if o.state != "right"]
@@ -644,6 +857,8 @@ def prove(sandbox: str, jobs: int, short: bool = False) -> int:
         free.append((name, files, lambda grade, name=name: check_free(name, grade)))
     for name, mistake in {**MISTAKES, **planted()}.items():
         cases.append((name, mistake.source, lambda grade, name=name, m=mistake: check_mistake(name, m, grade)))
+    for name, (source, *_) in OPTIONAL.items():
+        cases.append((name, source, lambda grade, name=name: check_optional(name, grade)))
     attacks = [(name, source, lambda grade, name=name: check_attack(name, grade)) for name, source in ATTACKS.items()]
     empty = student_source(REFERENCE, range(1, 6))
     cases.append(("empty", empty, lambda grade: "the empty edition got points" if grade.points else ""))
@@ -655,7 +870,8 @@ def prove(sandbox: str, jobs: int, short: bool = False) -> int:
         worker, found = Worker(sandbox), []
         for name, source, check in part:
             own = isinstance(source, str)
-            grade = judge(worker, name, source, SCOPE if own else FREE, REFERENCE if own else None)
+            items = (ITEMS if name in OPTIONAL else SCOPE) if own else FREE
+            grade = judge(worker, name, source, items, REFERENCE if own else None)
             found.append((check(grade), grade.seconds))
         worker.stop()
         return found
@@ -674,7 +890,7 @@ def prove(sandbox: str, jobs: int, short: bool = False) -> int:
         print("".join(f"--sandbox {sandbox}: {p}\n" for p in out), end="")
     print("\n".join(problems) or "no problem found")
     print(
-        f"{len(RIGHT)} right solutions, {len(MISTAKES)} mistakes of students, {len(planted())} planted bugs, "
+        f"{len(RIGHT)} right solutions, {len(MISTAKES) + len(OPTIONAL)} mistakes, {len(planted())} planted bugs, "
         f"{len(frameworks.RIGHT)} and {len(frameworks.MISTAKES)} free frameworks, right and wrong, "
         f"{len(ATTACKS)} attacks: {len(problems)} problems; {seconds[len(seconds) // 2]:.1f} s a submission in the median"
     )

@@ -6,6 +6,7 @@ It asks what the teacher's grader asks, but with other numbers, and runs your fi
 import argparse
 import json
 import sys
+import tokenize
 from pathlib import Path
 
 from classroom.free import FREE
@@ -18,29 +19,45 @@ MARK = {"right": "+", "wrong": "-", "todo": ".", "stopped": "!"}
 
 def report(grade: Grade) -> str:
     """Return a line for each item, below its stage."""
-    lines = []
+    lines, last = [], ""
     for number in dict.fromkeys(outcome.stage for outcome in grade.outcomes):
         part = [outcome for outcome in grade.outcomes if outcome.stage == number]
         lines.append(f"\n{title(number)} ({sum(o.got for o in part)} of {sum(o.points for o in part)} points)")
         for outcome in part:
             lines.append(f"  {MARK[outcome.state]} {outcome.what}: {outcome.got} of {outcome.points}")
-            if outcome.reason:
-                lines.append(f"      {outcome.reason}")
+            if outcome.reason != last:  # what keeps the file from loading is said once
+                last = outcome.reason
+                lines += [f"      {last}"] if last else []
     return "\n".join([*lines, f"\n{grade.points} of {grade.possible} points"]).lstrip("\n")
+
+
+def read(path: Path) -> str:
+    """Return the text of a Python file, in the encoding that it declares.
+
+    Raises:
+        OSError, ValueError: it is no file that Python could read.
+    """
+    if path.is_file() and path.stat().st_size > 2**20:
+        raise ValueError("it has more than 1 MB")
+    try:
+        with tokenize.open(path) as file:
+            return file.read()
+    except (SyntaxError, UnicodeDecodeError):
+        raise ValueError("it is no text in UTF-8: save it in this encoding") from None
 
 
 def own_files(adapters: Path) -> dict[str, str]:
     """Return the text of adapters.py and, after it, of all Python files beside and below it, by their names.
 
     Raises:
-        OSError, UnicodeDecodeError: one cannot be read.
+        OSError, ValueError: one cannot be read.
     """
     folder = adapters.parent
     paths = [path for path in sorted(folder.rglob("*.py")) if path != adapters]
     left_out = {"selfcheck", "site-packages", "__pycache__"}
     paths = [path for path in paths if not left_out & {*path.relative_to(folder).parts}]
     paths = [path for path in paths if path != folder / "grade.py"]
-    return {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in (adapters, *paths)}
+    return {path.relative_to(folder).as_posix(): read(path) for path in (adapters, *paths) if not path.is_symlink()}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -54,8 +71,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--stage", type=int, choices=stages, help="check only this stage")
     options = parser.parse_args(arguments)
     try:
-        source = own_files(options.file) if free else options.file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        source = own_files(options.file) if free else {options.file.name: read(options.file)}
+    except FileNotFoundError:
+        sys.exit(f"grade.py: there is no file {options.file}: name the one that holds your framework")
+    except (OSError, ValueError) as error:
         sys.exit(f"grade.py: {options.file} cannot be read: {error}")
     if free:
         items = [item for item in FREE if options.stage in (None, item.stage)]

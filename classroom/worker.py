@@ -4,7 +4,6 @@ One line in, one line out. PyTorch is loaded once; every submission runs in a fo
 """
 
 import contextlib
-import importlib
 import importlib.abc
 import importlib.machinery
 import inspect
@@ -33,6 +32,10 @@ REFUSED: list[str] = []
 
 class RefusedError(BaseException):
     """Not an Exception: a submission that catches those does not catch this."""
+
+
+class UnreadableError(Exception):
+    """A file of the submission is no Python."""
 
 
 # Numbers as JSON
@@ -102,28 +105,32 @@ def parameters_of(made: Any) -> dict[str, torch.Tensor]:
 
 
 def layer(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
-    """Run a module forward, and backward if there is a gradient; `times` says how often the two are repeated."""
+    """Run one module on several inputs, one after the other: forward, and backward where there is a gradient."""
     made = build(code, spec)
-    if spec.get("eval"):
-        made.eval()
     if "mask_seed" in spec:
         torch.manual_seed(spec["mask_seed"])
-    x = spec["input"].clone()
-    reply: dict[str, Any] = {}
-    for _ in range(spec.get("times", 1)):
+    passes, forward_calls = [], 0
+    for given in spec["passes"]:
+        if "eval" in given:
+            made.eval()
+        x = given["input"].clone()
         output = made(x)
-        reply["output"] = output.clone() if isinstance(output, torch.Tensor) else output
-        reply["input_after"] = x.clone()
-        if "gradient" in spec:
-            gradient = spec["gradient"].clone()
+        done = {"output": output.clone() if isinstance(output, torch.Tensor) else output, "input_after": x.clone()}
+        if "gradient" in given:
+            gradient = given["gradient"].clone()
             with counted(made) as calls:
-                reply["input_gradient"] = made.backward(gradient)
-            reply["forward_calls"] = len(calls)
-            reply["gradient_after"] = gradient
-    reply["input_at_the_end"] = x
-    reply["gradients"] = {name: parameter.grad for name, parameter in parameters_of(made).items()}
-    reply["state"] = {name: getattr(made, name) for name in getattr(made, "buffer_names", ())}
-    return reply
+                done["input_gradient"] = made.backward(gradient)
+            forward_calls += len(calls)
+            done |= {"gradient_after": gradient, "input_at_the_end": x}
+        passes.append(done)
+    parameters = parameters_of(made)
+    return {
+        "passes": passes,
+        "forward_calls": forward_calls,
+        "parameters": parameters,
+        "gradients": {name: parameter.grad for name, parameter in parameters.items()},
+        "state": {name: getattr(made, name) for name in getattr(made, "buffer_names", ())},
+    }
 
 
 @contextlib.contextmanager
@@ -145,13 +152,15 @@ def counted(made: Any):
 
 
 def loss(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
-    made = build(code, spec)
-    prediction, target = spec["prediction"].clone(), spec["target"].clone()
-    value = made(prediction, target)
-    reply = {"value": value if not isinstance(value, float) else torch.tensor(value, dtype=torch.float64)}
-    if spec.get("backward"):
-        reply["gradient"] = made.backward()
-    return {**reply, "prediction_after": prediction, "target_after": target}
+    made, passes = build(code, spec), []
+    for given in spec["passes"]:
+        prediction, target = given["prediction"].clone(), given["target"].clone()
+        value = made(prediction, target)
+        done = {"value": value if not isinstance(value, float) else torch.tensor(value, dtype=torch.float64)}
+        if spec["backward"]:
+            done["gradient"] = made.backward()
+        passes.append({**done, "prediction_after": prediction, "target_after": target})
+    return {"passes": passes}
 
 
 def accumulate(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
@@ -205,7 +214,9 @@ def train(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
         parts.insert(2, code.Dropout(spec["dropout"]))
     network, criterion = code.Sequential(*parts), code.MSELoss(reduction="sum")
     made = code.SGD(network.parameters(), lr=spec["lr"], momentum=spec.get("momentum", 0))
-    x, target, losses = spec["input"].float(), spec["target"].float(), []
+    dtype = next(iter(network.parameters())).dtype
+    x, target, test = (spec[name].to(dtype) for name in ("input", "target", "test"))
+    losses = []
     for _ in range(spec["epochs"]):
         total = 0.0
         for batch in torch.randperm(len(x)).split(spec["batch_size"]):
@@ -214,7 +225,7 @@ def train(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
             network.backward(criterion.backward())
             made.step()
         losses.append(total / len(x))
-    return {"losses": losses, "output": network.eval()(spec["test"].float())}
+    return {"losses": losses, "output": network.eval()(test)}
 
 
 # The same for a framework with an interface of its own, which the submission's adapters.py describes
@@ -229,16 +240,14 @@ def own_layer(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
     tensors, told = _parameters(code, made)
     dtype = next((value.dtype for _, value in tensors if value.is_floating_point()), torch.float32)
     reply: dict[str, Any] = {"before": tensors, "told": told, "after": []}
-    for _ in range(spec.get("times", 1)):
-        x, above = spec["input"].to(dtype), spec["gradient"].to(dtype)
-        given, run = x.clone(), Batch(code, made)
-        reply["output"] = run.forward(given).clone()
-        reply["input_after"] = given.to(spec["input"].dtype)
-        if spec.get("forward_only"):
-            break
-        got = run.backward(above.clone())
-        reply["input_gradient"] = got.clone() if isinstance(got, torch.Tensor) else got
-        reply["after"].append(_parameters(code, made)[0])
+    for given in spec["passes"]:
+        x, run = given["input"].to(dtype, copy=True), Batch(code, made)
+        reply["output"] = run.forward(x).clone()
+        reply["input_after"] = x.to(given["input"].dtype)
+        if "gradient" in given:
+            got = run.backward(given["gradient"].to(dtype).clone())
+            reply["input_gradient"] = got.clone() if isinstance(got, torch.Tensor) else got
+            reply["after"].append(_parameters(code, made)[0])
     return reply
 
 
@@ -414,13 +423,25 @@ OPERATIONS = {
 # A submission in its fork
 
 
+BY_ITSELF = {
+    "mse_loss", "linear", "native_dropout", "convolution", "nll_loss_forward", "native_batch_norm", "_make_dual",
+    "max_pool2d_with_indices",
+}  # fmt: skip
+"""Functions of PyTorch that are what students write."""
+
+
 class Watch(TorchDispatchMode):
-    """Refuses the functions that PyTorch's own layers and backward passes are made of."""
+    """Refuses what computes layers or derivatives by itself."""
 
     def __torch_dispatch__(self, function, types, arguments=(), kwargs=None):
         name = function.overloadpacket.__name__
-        if "backward" in name or name in ("mse_loss", "linear", "native_dropout", "convolution", "nll_loss_forward"):
+        if "backward" in name or name in BY_ITSELF:
             refuse(f"PyTorch's {name}")
+        for tensor in arguments:
+            if isinstance(tensor, torch.Tensor) and tensor.requires_grad:
+                refuse("requires_grad")
+            if isinstance(tensor, torch.Tensor) and tensor.is_complex():
+                refuse("complex numbers, whose imaginary part can be a derivative")
         return function(*arguments, **(kwargs or {}))
 
 
@@ -429,13 +450,29 @@ def refuse(what: str) -> None:
     raise RefusedError(what)
 
 
+REAL: dict[ModuleType, Any] = {}
+"""What stands behind each Forbidden."""
+
+
 class Forbidden(ModuleType):
+    """Stands for a module of PyTorch, and for what is in it: a submission may import it, but not use it."""
+
+    def __init__(self, name: str, real: Any):
+        super().__init__(name)
+        REAL[self] = real
+
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("__") and name != "__all__":
             raise AttributeError(name)
-        if sys._getframe(1).f_code.co_filename in FILES:  # PyTorch itself may look there
-            refuse(f"{self.__name__}.{name}")
-        return getattr(self.real, name)
+        real = getattr(REAL[self], name)
+        if sys._getframe(1).f_code.co_filename not in FILES:  # PyTorch itself may look there
+            return real
+        return real if name == "__all__" else Forbidden(f"{self.__name__}.{name}", real)
+
+    def _use(self, *arguments: Any, **kwargs: Any) -> Any:
+        refuse(self.__name__)
+
+    __call__ = __mro_entries__ = __instancecheck__ = __getitem__ = __enter__ = __exit__ = _use
 
 
 def forbid() -> None:
@@ -445,6 +482,7 @@ def forbid() -> None:
         return lambda *arguments, **kwargs: refuse(what)
 
     for owner, names in (
+        (torch, ("dropout", "dropout_")),
         (torch.Tensor, ("backward",)),
         (torch.autograd, ("backward", "grad", "_engine_run_backward")),
         (torch.autograd.graph, ("_engine_run_backward",)),
@@ -454,10 +492,12 @@ def forbid() -> None:
     ):
         for name in names:
             setattr(owner, name, trap(f"{owner.__name__}.{name}"))
-    for name in ("torch.nn", "torch.nn.functional", "torch.func", "torch.autograd.functional"):
-        found, (owner, _, last) = Forbidden(name), name.rpartition(".")
-        found.real = importlib.import_module(name)
-        setattr(sys.modules[owner], last, found)
+    packages = ("torch.nn", "torch.optim", "torch.func", "torch.autograd.functional")
+    for name in [name for name in sys.modules if name in packages or name.startswith(("torch.nn.", "torch.optim."))]:
+        found, (owner, _, last) = Forbidden(name, sys.modules[name]), name.rpartition(".")
+        vars(found).update({key: value for key, value in vars(REAL[found]).items() if key == "__path__"})
+        if owner in ("torch", "torch.autograd"):
+            setattr(sys.modules[owner], last, found)
         sys.modules[name] = found
 
 
@@ -493,27 +533,33 @@ class Submission(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return None
 
     def exec_module(self, module):
-        execute(module, module.__spec__.origin)
-
-
-def execute(module: ModuleType, file: str) -> None:
-    exec(compile(FILES[file], file, "exec"), module.__dict__)
+        exec(compile(FILES[module.__spec__.origin], module.__spec__.origin, "exec"), module.__dict__)
 
 
 def load(name: str, files: dict[str, str]) -> ModuleType:
-    """Run the first of the files as a module; it may import the others."""
+    """Run the first of the files as a module; it may import the others.
+
+    Raises:
+        UnreadableError: one of them is not valid Python.
+    """
     FILES.clear()
     FILES.update(files)
+    code = {}
     for file, text in files.items():
+        try:
+            code[file] = compile(text, file, "exec")
+        except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
+            line = f" (line {error.lineno})" if getattr(error, "lineno", None) else ""
+            raise UnreadableError(f"{file} is not valid Python: {getattr(error, 'msg', None) or error}{line}") from None
         linecache.cache[file] = len(text), None, text.splitlines(keepends=True), file
     first = next(iter(files))
-    code = ModuleType(name)
-    code.__file__ = first
-    sys.modules[name] = code
+    module = ModuleType(name)
+    module.__file__ = first
+    sys.modules[name] = module
     if len(files) > 1:
         sys.meta_path.insert(0, Submission())
-    execute(code, first)
-    return code
+    exec(code[first], module.__dict__)
+    return module
 
 
 def explain(error: BaseException) -> dict[str, Any]:
@@ -541,6 +587,8 @@ def answer(request: dict[str, Any], modules: dict[str, ModuleType]) -> dict[str,
         with watch:
             reply = operation(modules[request["name"]], spec)
         return {"refused": REFUSED[0]} if REFUSED else {"reply": encode(reply)}
+    except UnreadableError as error:
+        return {"unreadable": str(error)}
     except KeyError as error:
         if request.get("name") not in modules:
             return {"error": "the file could not be loaded"}

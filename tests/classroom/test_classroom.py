@@ -15,9 +15,10 @@ import pytest
 from classroom import frameworks, fresh, prove
 from classroom.edition import student_source, write, write_free, write_nbgrader
 from classroom.free import FREE
-from classroom.grade import main
+from classroom.grade import main, submissions
 from classroom.items import ITEMS, fresh_items
-from classroom.judge import Worker, composite, judge, sandboxed
+from classroom.judge import Worker, composite, judge, sandboxed, suspicious
+from classroom.selfcheck import read
 from classroom.stages import STAGES, owners, parse_stages, stage_of
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +29,15 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="submissions run
 
 @pytest.fixture(scope="module")
 def worker():
+    """For submissions that mean no harm: each runs in a fork, which costs little."""
+    worker = Worker("none")
+    yield worker
+    worker.stop()
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    """For those that may; each gets a new one, which loads PyTorch anew."""
     worker = Worker("bwrap" if shutil.which("bwrap") else "none")
     yield worker
     worker.stop()
@@ -64,6 +74,9 @@ def test_stages_that_are_none_are_refused(text):
 CHOICES = [
     ([1], []),
     ([2], [1]),
+    ([2], []),
+    ([4, 5], []),
+    ([7], []),
     ([1, 2, 3], []),
     (range(1, 6), []),
     (range(1, 6), [2]),
@@ -215,7 +228,14 @@ def test_the_reference_gets_everything_and_the_empty_edition_nothing(worker):
 
 
 @pytest.mark.parametrize(
-    "name", ["without docstrings, other names", "attributes of one's own", "NumPy inside", "an optimizer of one's own"]
+    "name",
+    [
+        "without docstrings, other names",
+        "NumPy, if there is any",
+        "an optimizer of one's own",
+        "float32 in Tanh",
+        "torch.nn imported, not used",
+    ],
 )
 def test_other_styles_lose_nothing(worker, name):
     assert prove.check_right(name, grade(worker, prove.RIGHT[name])) == ""
@@ -228,12 +248,45 @@ def test_every_known_mistake_has_words_by_which_it_must_be_named():
 
 @pytest.mark.parametrize(
     "name",
-    ["mean reported, gradient divided by N", "Tanh taken twice", "momentum forgets the factor", "bias-not-summed"],
+    [
+        "mean reported, gradient divided by N",
+        "Tanh keeps the first output",
+        "weight decay beside the velocity",
+        "dropout drops the same in every call",
+        "bias-not-summed",
+        "gradients replaced, the future",
+    ],
 )
 def test_a_mistake_costs_points_in_its_own_stage_and_is_named(worker, name):
     mistake = {**prove.MISTAKES, **prove.planted()}[name]
     items = [item for item in ITEMS if item.owners and item.stage in (mistake.stage, *mistake.more)]
     assert prove.check_mistake(name, mistake, judge(worker, name, mistake.source, items, SOURCE)) == ""
+
+
+@pytest.mark.parametrize("name", ["He counts channels only", "batch norm uses the batch in evaluation"])
+def test_a_mistake_in_an_optional_stage_is_named(worker, name):
+    items = [item for item in ITEMS if item.stage == prove.OPTIONAL[name][1]]
+    assert prove.check_optional(name, judge(worker, name, prove.OPTIONAL[name][0], items, SOURCE)) == ""
+
+
+def test_a_file_that_takes_forever_to_load_is_graded_class_by_class(worker, monkeypatch):
+    monkeypatch.setattr("classroom.judge.ITEM_SECONDS", 1.0)
+    found = judge(worker, "trains", SOURCE + "\n\nwhile True:\n    pass\n", ITEMS[:2], SOURCE)
+    assert found.points == found.possible > 0
+
+
+@pytest.mark.parametrize(
+    "source, words",
+    [
+        ("if __name__ == '__main__':\n    open('x')", []),
+        ("__name__ = '__main__'\nif __name__ == '__main__':\n    open('x')", ["__main__", "open"]),
+        ("torch._foreach_add_([], [])", []),
+        ("torch._make_dual", ["torch._make_dual"]),
+        ("import torch.optim", ["optim"]),
+    ],
+)
+def test_words_are_listed_that_such_an_assignment_does_without(source, words):
+    assert [flag.split()[2] for flag in suspicious(source, "import torch")] == words
 
 
 # The free edition
@@ -302,13 +355,13 @@ def test_all_that_the_handouts_notebooks_import_is_there(handout):
     "name",
     ["an endless loop", "exit at once", "40 GB", "a reply of its own", "patched PyTorch", "autograd", "torch.nn"],
 )
-def test_an_attack_gets_nothing_and_harms_nobody(worker, name, monkeypatch):
+def test_an_attack_gets_nothing_and_harms_nobody(sandbox, name, monkeypatch):
     items = [item for item in ITEMS if item.what.startswith(("ReLU", "Linear forward"))]
     with monkeypatch.context() as patience:
         if name == "an endless loop":
             patience.setattr("classroom.judge.ITEM_SECONDS", 1.0)  # for what never ends, the wait proves nothing
-        assert prove.check_attack(name, judge(worker, name, prove.ATTACKS[name], items, SOURCE)) == ""
-    after = judge(worker, "the next submission", SOURCE, items, SOURCE)
+        assert prove.check_attack(name, judge(sandbox, name, prove.ATTACKS[name], items, SOURCE)) == ""
+    after = judge(sandbox, "the next submission", SOURCE, items, SOURCE)
     assert after.points == after.possible
 
 
@@ -327,14 +380,14 @@ def test_helpers_of_the_reference_cannot_be_borrowed(worker):
     assert [o.got for o in judge(worker, "borrows", source, items, SOURCE).outcomes] == [3, 0]
 
 
-def test_a_submission_can_leave_nothing_for_the_next(worker):
-    if worker.sandbox == "none":
+def test_a_submission_can_leave_nothing_for_the_next(sandbox):
+    if sandbox.sandbox == "none":
         pytest.skip("without a sandbox it can")
     statement = "for place in ('/tmp', '/', '/dev', '/dev/shm'):\n    try:\n"
     statement += "        with open(place + '/left', 'w') as file:\n            file.write('x')\n"
     statement += "    except OSError:\n        continue\n    return S * 0\nX = S.relu()\nself.remember(X, X)\nreturn X"
     items = [item for item in ITEMS if item.what == "ReLU forward"]
-    assert judge(worker, "writes", prove.hostile(statement), items).points == items[0].points
+    assert judge(sandbox, "writes", prove.hostile(statement), items).points == items[0].points
 
 
 def test_a_missing_initialization_costs_nothing_else(worker):
@@ -395,6 +448,44 @@ def _filled(source, name, *lines):
 
 
 # The command
+
+
+def test_what_is_found_in_a_folder(tmp_path):
+    for name in (
+        "ada.py",
+        "bob/diy.py",
+        "bob/old/diy.py",
+        "cyd/a/diy.py",
+        "cyd/b/diy.py",
+        "dan/work.ipynb",
+        "eve.zip",
+        ".x",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x = 1", encoding="utf-8")
+    (tmp_path / "fay.py").symlink_to(tmp_path / "ada.py")
+    (tmp_path / "new\nline.py").write_text("x = 1", encoding="utf-8")
+    found = submissions(tmp_path)
+    assert {name: path.name for name, path in found.files.items()} == {
+        "ada": "ada.py", "bob": "diy.py", "new\N{REPLACEMENT CHARACTER}line": "new\nline.py"
+    }  # fmt: skip
+    assert found.files["bob"].parent.name == "bob" and "diy.py was graded" in found.remarks["bob"]
+    assert found.problems.keys() == {"cyd", "dan", "fay"} and found.others == ["eve.zip"]
+    assert "but work.ipynb" in found.problems["dan"] and "link" in found.problems["fay"]
+    (tmp_path / "ada").mkdir()
+    with pytest.raises(ValueError, match="two submissions are called ada"):
+        submissions(tmp_path)
+
+
+def test_a_file_is_read_in_its_own_encoding(tmp_path):
+    path = tmp_path / "diy.py"
+    for written in ("\ufeffx = 'ä'".encode(), "# coding: latin-1\r\nx = 'ä'".encode("latin-1")):
+        path.write_bytes(written)
+        assert read(path).endswith("x = 'ä'")
+    for written in (b"x = '\xe4'", b" " * 2**21):
+        path.write_bytes(written)
+        with pytest.raises(ValueError, match=r"UTF-8|1 MB"):
+            read(path)
 
 
 def test_a_folder_is_graded_into_tables_and_pages_and_goes_on(tmp_path, capsys):

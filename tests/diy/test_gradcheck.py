@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import diy
-from gradcheck import check_gradients
+from gradcheck import check_gradients, compare
 from tests.diy.test_gradcheck_table import Pointwise
 
 NAN = float("nan")
@@ -449,3 +449,8 @@ def test_a_parameter_that_pytorch_has_frozen_is_checked_nevertheless():
     module.weight = torch.nn.Parameter(module.weight.clone(), requires_grad=False)
     assert check_gradients(module, torch.ones(4, 3), verbose=False)
     assert not module.weight.requires_grad
+
+
+@pytest.mark.parametrize("wrong", [math.inf, -math.inf, math.nan])
+def test_an_infinite_gradient_is_never_right(wrong):
+    assert "infinite or NaN" in compare(torch.tensor([wrong, 1.0]), torch.ones(2))[1]

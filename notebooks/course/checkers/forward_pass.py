@@ -50,7 +50,7 @@ def exercise_2(linear_columns) -> str:
             mistakes["W is transposed, though it has the shape (out, in) as before."] = W.T @ X + b[:, None]
             exchanged = "the factors are exchanged: the summed index i must stand in the middle."
             mistakes |= {exchanged: X @ W + b[:, None], exchanged + " And b was added to every row.": X @ W + b}
-            mistakes["that is the layer for samples as rows; here they are columns."] = X @ W.T + b
+            mistakes["that is the layer for samples as rows; here they are columns."] = torch.addmm(b, X, W.mT)
             product = "it is multiplied number by number: a product of matrices is @."
             mistakes |= {product: W * X + b[:, None], product + " And b was added to every row.": W * X + b}
         got = run("linear_columns", linear_columns, X=X, W=W, b=b)
