@@ -521,6 +521,7 @@ class Optimizer(ABC):
             if self.weight_decay:
                 gradients = [g.add(w, alpha=self.weight_decay) for g, w in zip(gradients, parameters)]
             steps = [self.direction(g, w) for g, w in zip(gradients, parameters)]
+            _check_steps(self, steps, parameters)
             if isinstance(lr := self.lr, Tensor):
                 for w, d in zip(parameters, steps):
                     w.addcmul_(lr.to(w).view(-1, *[1] * (w.dim() - 1)), d, value=-1)  # (R,) -> (R, 1) or (R, 1, 1)
@@ -1274,7 +1275,10 @@ def stack(networks: Iterable[Module]) -> Module:
         raise TypeError(f"stack expects networks of diy, got {strange[0]}")
     for module in itertools.chain(*(network.modules() for network in networks)):
         kind = type(module)
-        if module.stack_size is not None or not (kind is Linear or vars(kind).get("stackable")):
+        # Formulas that a class takes over from one of this file have to be right for a stack as well.
+        bases = [one for one in kind.__mro__ if one.__module__ == __name__ and issubclass(one, Module)]
+        right = all(vars(one).get("stackable") for one in {kind, *bases} - {Module})
+        if module.stack_size is not None or not (kind is Linear or right):
             what = "is a stack already" if module.stack_size is not None else "cannot be stacked"
             raise ValueError(f"a {kind.__name__} {what}: train networks that contain one separately")
     if not networks or not all(_alike(networks[0], network) for network in networks):
@@ -2227,7 +2231,7 @@ def _converted(networks: list[Module], convert: Callable[[list[Tensor]], Tensor]
                 setattr(module, name, tensor)  # a tensor in two places stays one
                 tensor.frozen = _frozen(old)  # type: ignore[attr-defined]
         module.stack_size = stack_size
-        if isinstance(module, Linear):
+        if type(module) in (Linear, _StackedLinear):
             module.__class__ = _StackedLinear if stack_size else Linear
     return twin
 
@@ -2250,6 +2254,16 @@ def _check_parameters(params: Any) -> list[Tensor]:
     if len({id(parameter) for parameter in parameters}) < len(parameters):
         raise ValueError("a parameter appears twice in the list: pass each one once")
     return parameters
+
+
+def _check_steps(optimizer: Optimizer, steps: list[Tensor], parameters: list[Tensor]) -> None:
+    for d, w in zip(steps, parameters):
+        if not isinstance(d, Tensor) or d.shape != w.shape:
+            got = f"a tensor of shape {tuple(d.shape)}" if isinstance(d, Tensor) else _kind(d)
+            raise ValueError(
+                f"{type(optimizer).__name__}.direction must return a tensor of its parameter's shape, "
+                f"{tuple(w.shape)}, got {got}: is a return missing, or a sum too much?"
+            )
 
 
 def _check_setting(optimizer: Optimizer, name: str, value: Any) -> Any:

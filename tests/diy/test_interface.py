@@ -368,3 +368,14 @@ def test_a_state_that_is_no_dictionary(state):
     for one in (net, optimizer, diy.CosineAnnealingLR(optimizer, 3)):
         with pytest.raises(TypeError, match=r"a state dict is a dictionary, got .*: torch\.load"):
             one.load_state_dict(state)
+
+
+@pytest.mark.parametrize("direction", [lambda g: None, lambda g: 0.1, lambda g: g.sum(), lambda g: g.sum(0)])
+def test_an_optimizer_of_ones_own_returns_a_direction_for_each_number(direction):
+    kind = type("Own", (diy.Optimizer,), {"direction": lambda self, g, w: direction(g)})
+    layer = diy.Linear(2, 3)
+    before = layer.weight.clone()
+    layer.weight.grad = torch.ones(3, 2)
+    with pytest.raises(ValueError, match=r"Own.direction must return a tensor of its parameter's shape, \(3, 2\)"):
+        kind([layer.weight], lr=0.1).step()
+    assert torch.equal(layer.weight, before)

@@ -238,6 +238,14 @@ def test_a_class_of_ones_own_has_to_say_that_it_can_be_stacked(kind):
         diy.stack([diy.Sequential(module)])
 
 
+@pytest.mark.parametrize(("kind", "arguments"), [(diy.Linear, (2, 2)), (diy.BatchNorm2d, (2,)), (diy.Flatten, ())])
+def test_a_class_cannot_be_stacked_whose_base_cannot(kind, arguments):
+    """Its own formulas may be right for a stack; those that it takes over are not."""
+    derived = type("Own", (kind,), {"stackable": True, "forward": lambda self, X: kind.forward(self, X)})
+    with pytest.raises(ValueError, match="a Own cannot be stacked"):
+        diy.stack([diy.Sequential(derived(*arguments))])
+
+
 def test_what_is_shared_inside_a_network_has_to_be_shared_in_all():
     def tied():
         layer = diy.Linear(2, 2)
