@@ -1824,9 +1824,10 @@ def _reads(kind: Any) -> tuple[set[str], dict[str, Any]]:
         codes = [function.__code__]
         for code in codes:
             codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
-            for step in dis.get_instructions(code):
+            steps = [*dis.get_instructions(code)]
+            for index, step in enumerate(steps):
                 name = step.argval
-                if not isinstance(name, str) or step.opname.endswith("_FAST"):
+                if not isinstance(name, str) or step.opname.endswith("_FAST") or _only_written(steps, index):
                     continue
                 if step.opname.startswith(("STORE", "DELETE")):
                     stored.add(name)
@@ -1839,6 +1840,21 @@ def _reads(kind: Any) -> tuple[set[str], dict[str, Any]]:
                     waiting += [methods[name]] if name in methods else []
     loaded -= stored | {name for name in loaded if callable(getattr(kind, name, None))}
     return loaded, {name: place for name, place in variables.items() if name not in stored}
+
+
+def _only_written(steps: list[dis.Instruction], index: int) -> bool:
+    # A log, as in log.append(...), log[key] = ... or log[key] += 1: other modules may write into it as well.
+    if steps[index + 1].argval in ("append", "appendleft", "extend"):
+        return True
+    height, adds = 0, False  # of the stack above the log: when something is stored in it, the key lies there
+    for step in steps[index + 1 :]:
+        if step.opname == "STORE_SUBSCR":
+            return height == 1 + adds
+        height += dis.stack_effect(step.opcode, step.arg)
+        adds |= step.opname in ("COPY", "DUP_TOP_TWO")
+        if height < 1:
+            break
+    return False
 
 
 def _state_of(module: Any, assigned: Iterable[str] = ()) -> dict[str, list[Any]]:

@@ -980,3 +980,61 @@ def test_the_loss_in_the_place_of_its_gradient():
 def test_a_layer_of_pytorch_is_called_that():
     with pytest.raises(TypeError, match="got Linear from PyTorch; use diy's own"):
         diy.Sequential(nn.Linear(3, 2))
+
+
+NOTES, SIZES, CALLS = [], {}, {"Logging": 0}
+
+
+class Logging(diy.Module):
+    """A module that writes down what passes: no backward depends on it."""
+
+    def __init__(self):
+        self.inside = []
+
+    def forward(self, X):
+        output = 2 * X
+        self.remember(output)
+        return output
+
+    def backward(self, G):
+        (G,) = self.recall(G)
+        NOTES.append(G.norm())
+        NOTES.extend([1, 2])
+        SIZES[len(G)] = G.norm()
+        CALLS[type(self).__name__] += 1
+        self.inside.append(G)
+        return 2 * G
+
+
+def test_a_log_may_be_written_by_several_modules():
+    twice = Logging()
+    network = diy.Sequential(twice, Logging(), twice)
+    network(torch.ones(2, 3))
+    assert torch.equal(network.backward(torch.ones(2, 3)), torch.full((2, 3), 8.0))
+    assert CALLS == {"Logging": 3}
+
+
+class Scaling(diy.Module):
+    """A module whose backward reads what any other may have written."""
+
+    def forward(self, X):
+        output = X * SCALES["now"]
+        self.remember(output)
+        return output
+
+    def backward(self, G):
+        (G,) = self.recall(G)
+        factors = {}
+        factors["now"] = SCALES["now"]
+        return G * factors["now"]
+
+
+SCALES = {"now": 2.0}
+
+
+def test_what_backward_reads_is_no_log(monkeypatch):
+    network = Scaling()
+    network(torch.ones(2, 3))
+    monkeypatch.setitem(SCALES, "now", 3.0)
+    with pytest.raises(RuntimeError, match=r"SCALES, which Scaling.backward may read, was changed"):
+        network.backward(torch.ones(2, 3))
