@@ -1761,7 +1761,7 @@ def _find(self: Any, outer: _Run | None, gradient: tuple[Any, ...]) -> _Run:
             f"{name} got the output of a network as its target and something else as its prediction: write "
             f"{name}(...)(prediction, target), in this order (if a network did make the target, pass target.clone())"
         )
-    if not gradient and len(shape := run.output[0]) > self.stacked:
+    if not gradient and math.prod((shape := run.output[0])[self.stacked :]) != 1:
         wanted = "one number per network" if self.stacked else "one number"
         raise ValueError(f"{name}.forward returned {tuple(shape)}: a loss is {wanted}, such as self.reduce(terms)")
     if not run.trusted:

@@ -166,13 +166,8 @@ def sandboxed(kind: str) -> list[str]:
         command += ["--memory", f"{int(2 * GIGABYTES)}g", "--memory-swap", f"{int(2 * GIGABYTES)}g", "--cpus", "1"]
         command += ["--env", "OMP_NUM_THREADS=1", "--volume", f"{worker}:/worker.py:ro", IMAGE]
         return [*command, "python", "-I", "/worker.py"]
-    places = {Path(p).resolve() for p in (sys.prefix, sys.base_prefix, *sys.path[1:]) if p and Path(p).is_dir()}
-    places = {
-        p
-        for p in places
-        if not (worker.parent.parent == p or (p.is_relative_to(worker.parent.parent) and ".venv" not in p.parts))
-    }
-    places |= {Path(torch.__file__).resolve().parents[1]}
+    # Not all of sys.path: there a teacher's own diy.py may lie.
+    places = {Path(p).resolve() for p in (sys.prefix, sys.base_prefix, Path(torch.__file__).parents[1])}
     command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--uid", "65534", "--gid", "65534"]
     command += [
         "--proc",
@@ -385,6 +380,16 @@ def composite(reference: str, submission: str, owners: Sequence[str]) -> str:
     return "".join([future, *result, "\n\n", *more, pending])
 
 
+def _in_own_lines(reason: str, submission: str) -> str:
+    """Return a reason that came from a composite with the number that its line has in the student's own file."""
+
+    def place(found: re.Match[str]) -> str:
+        numbers = [n for n, line in enumerate(submission.splitlines(), 1) if line.strip() == found[1]]
+        return "" if not numbers else f" ({found[1]})" if len(numbers) > 1 else f" (line {numbers[0]}: {found[1]})"
+
+    return re.sub(r" \(line \d+: (.*)\)$", place, reason)
+
+
 _PARSING = threading.Lock()
 """Two threads that parse at the same time make Python 3.11 fail with a SystemError."""
 
@@ -552,6 +557,8 @@ class _Session:
             wrong = self.attempt(item, seed, " ".join(item.owners), mixed)
             self.restart()
             rescued = wrong is None
+            if wrong:
+                wrong.args = (_in_own_lines(str(wrong), self.files["diy.py"]),)
         if wrong is None:
             return Outcome(item.stage, item.what, item.points, item.points, "right", rescued=rescued)
         if isinstance(wrong, StoppedError):

@@ -319,8 +319,11 @@ class Batch:
         self.pairs = [(self.turned(prediction), self.turned(target))]
         if self.samples == "one by one":
             self.pairs = list(zip(prediction, target))
-        values = [self.call(*pair) for pair in self.pairs]
-        return torch.stack([torch.as_tensor(value).double().detach() for value in values]).sum()
+        values = [torch.as_tensor(self.call(*pair)).double().detach() for pair in self.pairs]
+        for value in values:
+            if value.numel() != 1:
+                raise ValueError(f"the loss has the shape {tuple(value.shape)}, expected one number")
+        return torch.stack([value.sum() for value in values]).sum()
 
     def loss_backward(self) -> Any:
         found = []
@@ -550,7 +553,8 @@ def load(name: str, files: dict[str, str]) -> ModuleType:
             code[file] = compile(text, file, "exec")
         except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
             line = f" (line {error.lineno})" if getattr(error, "lineno", None) else ""
-            raise UnreadableError(f"{file} is not valid Python: {getattr(error, 'msg', None) or error}{line}") from None
+            what = getattr(error, "msg", None) or str(error) or type(error).__name__
+            raise UnreadableError(f"{file} is not valid Python: {what}{line}") from None
         linecache.cache[file] = len(text), None, text.splitlines(keepends=True), file
     first = next(iter(files))
     module = ModuleType(name)
