@@ -38,6 +38,9 @@ IMAGE = os.environ.get("CLASSROOM_IMAGE", "classroom")
 ITEM_SECONDS, SUBMISSION_SECONDS, GIGABYTES = 5.0, 60.0, 2.0
 
 
+ENDED = "your code ended the process that ran it, or took more memory than it may"
+
+
 class WrongError(Exception):
     """A submission's answer is not right; the message says how."""
 
@@ -206,29 +209,40 @@ class Worker:
 
     def __init__(self, sandbox: str = "none", gigabytes: float = GIGABYTES):
         self.sandbox, self.gigabytes, self.process, self.number = sandbox, gigabytes, None, 0
-        self.replies = b""
+        self.replies, self.said, self.begun = b"", b"", 0
 
     def begin(self) -> None:
         """Get ready for a submission, in a fresh fork."""
         if self.process is None:
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
             self.process = subprocess.Popen(
-                sandboxed(self.sandbox), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                sandboxed(self.sandbox), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 env=environment, start_new_session=True,
             )  # fmt: skip
-            self.replies = b""
+            self.replies, self.said, self.begun = b"", b"", 0
             self.receive(120, "ready")
         limits = {"gigabytes": self.gigabytes, "seconds": 2 * int(SUBMISSION_SECONDS), "alone": self.sandbox != "none"}
+        self.begun += 1
         self.send(limits)
         self.receive(30, "begun")
 
     def end(self) -> None:
-        if self.process is not None:
-            try:
-                self.send({"end": True})
-                self.receive(30, "ended")
-            except (OSError, StoppedError):
-                self.stop()
+        """End the submission, and drop what it has written that nobody asked for."""
+        if self.process is None:
+            return
+        end = time.monotonic() + 30
+        with contextlib.suppress(OSError, StoppedError):
+            self.send({"end": True})
+            while not self.over and time.monotonic() < end:
+                self.listen(end)
+        self.replies = b""
+        if not self.over:
+            self.stop()
+
+    @property
+    def over(self) -> bool:
+        """Whether the submission has ended. A submission can forge replies, but not what the worker says on stderr."""
+        return self.said.endswith(b"ended %d\n" % self.begun)
 
     def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Return the reply to a request.
@@ -242,7 +256,7 @@ class Worker:
             reply = self.receive(seconds, "number")
         except OSError:
             self.stop()
-            raise StoppedError("your code ended the process that ran it") from None
+            raise StoppedError(ENDED) from None
         except StoppedError:
             self.stop()
             raise
@@ -257,27 +271,38 @@ class Worker:
 
     def receive(self, seconds: float, key: str) -> dict[str, Any]:
         end, parts = time.monotonic() + seconds, [self.replies]
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stdout, selectors.EVENT_READ)
-            while b"\n" not in parts[-1]:
-                left = end - time.monotonic()
-                if left < 0 or not selector.select(left):
-                    raise StoppedError(f"no answer within {seconds:.0f} s: an endless loop?")
-                parts.append(os.read(self.process.stdout.fileno(), 2**16))
-                if not parts[-1]:
-                    raise StoppedError("your code ended the process that ran it, or took more memory than it may")
-                if len(parts) > 2**10:  # 64 kB each at most; a right answer has less than 2 MB
-                    raise StoppedError("your code's answer is far too large")
+        while b"\n" not in parts[-1]:
+            if time.monotonic() > end:
+                raise StoppedError(f"no answer within {seconds:.0f} s: an endless loop?")
+            parts.append(self.listen(end))
+            if self.over:
+                raise StoppedError(ENDED)
+            if sum(map(len, parts)) > 2**26:  # a right answer has less than 2 MB
+                raise StoppedError("your code's answer is far too large")
         line, _, self.replies = b"".join(parts).partition(b"\n")
         try:
             reply = json.loads(line)
-            assert isinstance(reply, dict)
-            if "ended" in reply and key != "ended":
-                raise StoppedError("your code ended the process that ran it, or took more memory than it may")
-            assert key in reply
+            assert isinstance(reply, dict) and key in reply
         except (ValueError, AssertionError, RecursionError):
             raise StoppedError("something other than an answer came back") from None
         return reply
+
+    def listen(self, end: float) -> bytes:
+        """Wait until something is written; return what came on stdout, which is read before stderr."""
+        said, replied = self.process.stderr, self.process.stdout
+        with selectors.DefaultSelector() as selector:
+            for stream in (said, replied):
+                selector.register(stream, selectors.EVENT_READ)
+            ready = [key.fileobj for key, _ in selector.select(max(0, end - time.monotonic()))]
+        stream = replied if replied in ready else said
+        if not ready:
+            return b""
+        if not (read := os.read(stream.fileno(), 2**16)):
+            raise StoppedError(ENDED)
+        if stream is replied:
+            return read
+        self.said = self.said[-99:] + read
+        return b""
 
     def stop(self) -> None:
         if self.process is not None:
@@ -518,10 +543,10 @@ def judge(
             grade.flags += [f"{file}, {flag}" if len(files) > 1 else flag for flag in flags]
         grade.outcomes = [session.outcome(each, seed) for each in items]
     session.close()
-    if worker.sandbox != "none":
-        worker.stop()  # the next one gets a sandbox of its own, in which nothing was left
     grade.flags += [f"used at run time: {what}" for what in dict.fromkeys(session.refused)] + session.remarks
     grade.seconds = time.monotonic() - start
+    if grade.flags or any(outcome.state == "stopped" for outcome in grade.outcomes):
+        worker.stop()  # the next one gets a sandbox of its own, in which nothing was left
     return grade
 
 

@@ -744,6 +744,12 @@ ATTACKS: dict[str, str] = {
         "import os\nfor fd in range(3, 20):\n    try:\n        os.write(fd, b'{\"number\": 1, \"reply\": {}}\\n')\n"
         "    except OSError:\n        pass\nreturn S"
     ),
+    "an end of its own": hostile(
+        "import os\nfor fd in range(20):\n    try:\n        os.write(fd, b'ended 1\\n{\"ended\": 1}\\n' * 9)\n"
+        "    except OSError:\n        pass\nreturn S"
+    ),
+    "the worker's memory": hostile("import os\nopen(f'/proc/{os.getppid()}/mem', 'rb').close()\nX = S.relu()\nself.remember(X, X)\nreturn X"),
+    "the end of the worker": hostile("import os\nos.kill(os.getppid(), 9)\nreturn S"),
     "patched PyTorch": hostile("torch.equal = torch.allclose = lambda *a, **k: True\ntorch.Tensor.__eq__ = lambda a, b: True\nreturn S"),
     "reading the solution": hostile(f"open({str(ROOT / 'diy.py')!r}).close()\nX = S.relu()\nself.remember(X, X)\nreturn X"),
     "reading other files": hostile("assert open('/etc/passwd').read()\nX = S.relu()\nself.remember(X, X)\nreturn X"),
@@ -782,7 +788,7 @@ Those that reach out of their process return the right answer if they have succe
 
 ONLY_IN_A_SANDBOX = {
     "reading the solution", "reading other files", "importing the solution", "writing a file",
-    "the network", "other processes",
+    "the network", "other processes", "the worker's memory",
 }  # fmt: skip
 """Attacks that nothing but a sandbox contains: without one they may succeed, and that is what is reported."""
 
