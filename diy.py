@@ -1167,13 +1167,15 @@ class BatchNorm2d(Module):
         if self.training:
             self.num_batches_tracked += 1
         if self.training and M:  # an empty batch has no statistics
-            variance, mean = torch.var_mean(_wide(X), (0, 2, 3), correction=0)
+            mean = _wide(X).mean((0, 2, 3))
+            centred = X - mean[:, None, None]
+            variance = centred.square().mean((0, 2, 3))
             self.running_mean.lerp_(mean.to(W.dtype), self.momentum)
             self.running_var.lerp_((variance * (M / (M - 1))).to(W.dtype), self.momentum)
         else:
-            variance, mean = _wide(self.running_var), _wide(self.running_mean)
+            centred, variance = X - _wide(self.running_mean)[:, None, None], _wide(self.running_var)
         scale = (variance + self.eps).rsqrt()[:, None, None]  # (C, 1, 1)
-        normalized = (X - mean[:, None, None]) * scale  # x̂
+        normalized = centred * scale  # x̂
         output: Tensor = (normalized * W[:, None, None] + b[:, None, None]).to(X.dtype)
         self.remember(output, normalized, scale, W, 1 / max(1, M) if self.training else 0)
         return output

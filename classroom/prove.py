@@ -623,8 +623,9 @@ OPTIONAL: dict[str, tuple[str, int, str]] = {
         replaced("targets[:, i, j] += _where(here, G)", "targets[:, i, j] = torch.where(here > 0, G, targets[:, i, j])"), 7, "wrong in"
     ),
     "batch norm uses the batch in evaluation": (
-        replaced("variance, mean = _wide(self.running_var), _wide(self.running_mean)",
-                 "variance, mean = torch.var_mean(_wide(X), (0, 2, 3), correction=0)"), 7, "those of the batch",
+        replaced("centred, variance = X - _wide(self.running_mean)[:, None, None], _wide(self.running_var)",
+                 "variance, mean = torch.var_mean(X, (0, 2, 3), correction=0)\n            centred = X - mean[:, None, None]"),
+        7, "those of the batch",
     ),
     "batch norm keeps no mean": (
         replaced("self.running_mean.lerp_(mean.to(W.dtype), self.momentum)",
