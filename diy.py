@@ -71,11 +71,7 @@ class Function(ABC):
 
     def remember(self, output: Tensor, *values: Any) -> None:
         """Keep `values` for backward; they must not change until then. Called by forward, which returns `output`."""
-        run = _thread.run
-        if run is None or not run.trusted:
-            _remember(self, run, output, values)
-        elif run.recorded is not None:
-            run.entries.append((self, values, None))
+        _remember(self, output, values)
 
     def recall(self, *gradient: Tensor) -> tuple[Tensor, ...]:
         """Return the gradient from above, then what `remember` kept. Called by backward.
@@ -83,15 +79,7 @@ class Function(ABC):
         Raises:
             RuntimeError: forward remembered nothing, or a remembered tensor has since been changed in place.
         """
-        run = _thread.run
-        if run is None or not run.trusted:
-            run = _recall(self, run, gradient)
-        owner, values, inner = run.entries[-1] if run.entries else (None, (), None)
-        if owner is self and inner is None:
-            run.entries.pop()
-        else:
-            values = run.take(self, inner=False)[1]
-        return *gradient, *values
+        return *gradient, *_recall(self, gradient)
 
 
 if TYPE_CHECKING:
@@ -1732,21 +1720,27 @@ def _guarded_backward(formula: Callable[..., Tensor | None]) -> Callable[..., Te
     return backward
 
 
-def _remember(self: Any, run: _Run | None, output: Tensor, values: tuple[Any, ...]) -> None:
-    # Not directly inside a Sequential: this is a learner's module, whose run it is, or a layer called on its own.
-    if run is None or run.module is not self:
+def _remember(self: Any, output: Tensor, values: tuple[Any, ...]) -> None:
+    run = _thread.run
+    directly = (
+        run is not None and run.trusted
+    )  # inside a Sequential, which notes the versions of all its layers at once
+    if run is None or not (directly or run.module is self):  # a layer that is called on its own
         outer, run = run, _Run(self, run)
         run.keep(outer, output)
     if run.recorded is not None:
         run.entries.append((self, values, None))
-        run.note_versions()
+        if not directly:
+            run.note_versions()
 
 
-def _recall(self: Any, run: _Run | None, gradient: tuple[Any, ...]) -> _Run:
-    if run is None or run.module is not self:
-        run = _find(self, run, gradient)
-    run.check_versions()
-    return run
+def _recall(self: Any, gradient: tuple[Any, ...]) -> tuple[Any, ...]:
+    run = _thread.run
+    if run is None or not run.trusted:
+        if run is None or run.module is not self:
+            run = _find(self, run, gradient)
+        run.check_versions()
+    return run.take(self, inner=False)[1]
 
 
 def _find(self: Any, outer: _Run | None, gradient: tuple[Any, ...]) -> _Run:
