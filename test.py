@@ -1,18 +1,19 @@
 """Run the evaluation of the report: generate the disk data, train the models, print their train and test errors."""
 
-import argparse
-import itertools
-import sys
-
-from experiments.commandline import Parser, begin_command, run_experiment
+from experiments.begin import begin_command
 
 if __name__ == "__main__":
     begin_command("test.py")
+
+import argparse
+import itertools
+import sys
 
 from tqdm import tqdm
 
 from experiments import evaluation
 from experiments.circle import MODELS, Protocol
+from experiments.commandline import Parser, run_experiment
 from experiments.evaluation import REPORT_2019, Results
 from experiments.words import counted, spread
 

@@ -7,6 +7,11 @@ JupyterLab, the kernel and the browser run on this machine, with the helpers of 
 the start means that something else took time too.
 """
 
+from experiments.begin import begin_command
+
+if __name__ == "__main__":
+    begin_command("python -m benchmarks.frames")
+
 import argparse
 import os
 import tempfile

@@ -8,6 +8,11 @@ the time and of its ratio to the lone network's time in the same round. Times ar
 programs on the machine matter less.
 """
 
+from experiments.begin import begin_command
+
+if __name__ == "__main__":
+    begin_command("python -m benchmarks.scale")
+
 import argparse
 import json
 import statistics
@@ -18,16 +23,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments.commandline import begin_command, run_command
-
-if __name__ == "__main__":
-    begin_command("python -m benchmarks.scale")
-
 import torch
 import torch.distributed as dist
 
 import diy
 from experiments.circle import Protocol, build_network, one_thread
+from experiments.commandline import run_command
 from experiments.evaluation import run_round
 from experiments.parallel import joined
 from experiments.results import Store, environment, sealed, write_atomically

@@ -10,6 +10,11 @@ row's time is divided by that of its baseline in the same round; shown are media
 What a process has to do first (import, compile) and the memory it takes are measured in processes of their own.
 """
 
+from experiments.begin import begin_command
+
+if __name__ == "__main__":
+    begin_command("python -m benchmarks.speed")
+
 import argparse
 import importlib
 import importlib.metadata
@@ -24,7 +29,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.contenders import CONTENDERS, INFERENCE, Run, Task
-from experiments.commandline import CommandError, Parser, begin_command, run_command
+from experiments.commandline import CommandError, Parser, run_command
 
 PROG = "python -m benchmarks.speed"
 HERE = Path(__file__).resolve().parent
@@ -441,5 +446,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 if __name__ == "__main__":
     os.environ.update(ENVIRONMENT)
-    begin_command(PROG)
     run_command(PROG, main, "nothing was written")

@@ -8,15 +8,15 @@ several of them, the one with the lower error.
     python -m benchmarks.tune
 """
 
+from experiments.begin import begin_command
+
+if __name__ == "__main__":
+    begin_command("python -m benchmarks.tune")
+
 import argparse
 import math
 from itertools import product
 from pathlib import Path
-
-from experiments.commandline import begin_command, run_command
-
-if __name__ == "__main__":
-    begin_command("python -m benchmarks.tune")
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 import diy
 from experiments.circle import Protocol, Recipe, build_network, data_sets, one_hot, seeds
+from experiments.commandline import run_command
 from experiments.results import sealed, write_atomically
 
 PROG = "python -m benchmarks.tune"

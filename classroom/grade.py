@@ -7,6 +7,11 @@ A submission is a file NAME.py, or a folder NAME with a diy.py in it; with --fre
 After an interruption, the same command resumes where it stopped.
 """
 
+from experiments.begin import begin_command
+
+if __name__ == "__main__":
+    begin_command("python -m classroom.grade")
+
 import argparse
 import csv
 import dataclasses
@@ -24,11 +29,6 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from experiments.commandline import begin_command, run_command
-
-if __name__ == "__main__":
-    begin_command("python -m classroom.grade")
-
 from tqdm import tqdm
 
 from classroom.free import FREE
@@ -36,6 +36,7 @@ from classroom.items import ITEMS, Item, fresh_items
 from classroom.judge import IMAGE, Grade, Outcome, Worker, judge, kind_of
 from classroom.selfcheck import own_files, read
 from classroom.stages import parse_stages, title
+from experiments.commandline import run_command
 from experiments.results import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -382,9 +383,6 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"argument --modules: there is no {error}; classroom/fresh.py has the names")
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    except KeyboardInterrupt:
-        print("\ninterrupted; finished grades are kept, and the same command resumes", file=sys.stderr)
-        return 130
     for grade in grades:
         print(f"{grade.points:>5} of {grade.possible}  {grade.name}" + ("  (worth a look)" if grade.flags else ""))
     print(f"\nwritten: {written[0]}, with summary.md, students/ and gradescope/ beside it")

@@ -7,6 +7,11 @@ A formula is stated where a docstring of diy.py has `(F1)`, derived where a note
 a test is marked with `@pytest.mark.formula("F1")`.
 """
 
+from experiments.begin import begin_command
+
+if __name__ == "__main__":
+    begin_command("python docs/ledger.py")
+
 import ast
 import json
 import re

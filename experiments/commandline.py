@@ -1,7 +1,4 @@
-"""What the commands of this project share: arguments of the protocol, checks before training, exit codes.
-
-It is the first import of a command and loads nothing heavy, so that `begin_command` covers the loading of PyTorch.
-"""
+"""What the commands of this project share: arguments of the protocol, checks before training, exit codes."""
 
 import argparse
 import os
@@ -11,15 +8,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-# Libraries read these from the environment, and fail if one is not a number.
-os.environ.pop("SOURCE_DATE_EPOCH", None)
-if settings := [name for name in os.environ if name.startswith("TQDM_")]:
-    try:
-        import tqdm  # noqa: F401
-    except (ValueError, ImportError):
-        for name in settings:
-            del os.environ[name]
 
 if TYPE_CHECKING:
     from experiments.circle import Protocol
@@ -115,18 +103,6 @@ class Parser(argparse.ArgumentParser):
             self.error(f"argument --device: PyTorch cannot use {device!r} on this machine; choose {others}")
 
 
-def begin_command(prog: str) -> None:
-    """Do what comes before a command's imports: from now on, Ctrl-C ends it with one line and exit code 130."""
-    os.environ["MPLBACKEND"] = "agg"  # figures go to files, whatever else is asked for
-
-    def quit(number, frame):
-        os.write(2, f"{prog}: interrupted before it began\n".encode())
-        os._exit(130)
-
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in a background job of a shell
-        signal.signal(signal.SIGINT, quit)
-
-
 def run_command(prog: str, main: Callable[[], int | None], kept: str = "nothing else was changed") -> None:
     """Call `main` and exit with the code that it returns, or with one line and no traceback.
 
@@ -135,15 +111,34 @@ def run_command(prog: str, main: Callable[[], int | None], kept: str = "nothing 
     Args:
         kept: ends the line about an interruption, or about a file that cannot be read or written.
     """
+    interrupted = False
+
+    def interrupt(number, frame):
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    def main_or_interrupt() -> int | None:
+        # Some libraries turn an interruption into an error of another kind, or into a result.
+        try:
+            code = main()
+        except BaseException:
+            if interrupted:
+                raise KeyboardInterrupt from None
+            raise
+        if interrupted and code:
+            raise KeyboardInterrupt
+        return code
+
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, interrupt)
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if sys.stdout is None:
         sys.exit(f"{prog}: standard output is closed: there is nowhere to print to")
     try:
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", line_buffering=True)
-        sys.exit(main())
+        sys.exit(main_or_interrupt())
     except CommandError as error:
         sys.exit(f"{prog}: {error}")
     except (MemoryError, RuntimeError) as error:

@@ -6,13 +6,13 @@ The loss sums over the batch, so that the gradient of the whole batch is the sum
 from the same weights and take the same steps, and so their networks remain equal.
 """
 
-import argparse
-from pathlib import Path
-
-from experiments.commandline import begin_command, run_experiment
+from experiments.begin import begin_command
 
 if __name__ == "__main__":
     begin_command("python -m experiments.data_parallel")
+
+import argparse
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,7 @@ from safetensors.torch import save
 
 import diy
 from experiments.circle import build_network, disk_data, error_rate, one_hot
+from experiments.commandline import run_experiment
 from experiments.parallel import all_reduce_gradients
 from experiments.results import write_atomically
 

@@ -4,6 +4,11 @@ The networks of one reduction and one round differ in nothing but the learning r
 same order of the samples. They train together, as one stack of networks.
 """
 
+from experiments.begin import begin_command
+
+if __name__ == "__main__":
+    begin_command("python -m experiments.sweep")
+
 import argparse
 import math
 import os
@@ -13,17 +18,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from experiments.commandline import Parser, begin_command, run_experiment
-
-if __name__ == "__main__":
-    begin_command("python -m experiments.sweep")
-
 import torch
 from tqdm import tqdm
 
 import diy
 from experiments import circle
 from experiments.circle import MOST, Protocol, build_network, data_sets, one_hot, one_thread, seeds
+from experiments.commandline import Parser, run_experiment
 from experiments.parallel import compute
 from experiments.results import Record, Store, environment, read, reading
 from experiments.words import counted, spread

@@ -5,6 +5,11 @@
 The page needs no server and no network. It shows what the playground shows, by the same view; nothing is trained in it.
 """
 
+from experiments.begin import begin_command
+
+if __name__ == "__main__":
+    begin_command("python -m playground.page")
+
 import argparse
 import base64
 import gzip
@@ -14,14 +19,10 @@ from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
-from experiments.commandline import begin_command, run_command
-
-if __name__ == "__main__":
-    begin_command("python -m playground.page")
-
 import torch
 
 import bugs
+from experiments.commandline import run_command
 from experiments.results import write_atomically
 from playground import company
 from playground.data import DATA_SETS

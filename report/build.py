@@ -14,6 +14,11 @@ A rerun replaces its records once it has them all. A missing record or number, a
 contradict and a warning of the compiler all end the build, and leave report.pdf and the figures as they were.
 """
 
+from experiments.begin import begin_command
+
+if __name__ == "__main__":
+    begin_command("python -m report.build")
+
 import argparse
 import difflib
 import json
@@ -21,11 +26,6 @@ import shutil
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-
-from experiments.commandline import CommandError, begin_command, run_command
-
-if __name__ == "__main__":
-    begin_command("python -m report.build")
 
 import matplotlib
 import numpy as np
@@ -36,6 +36,7 @@ from pypdf import PdfReader
 import diy
 from bugs import BUGS
 from experiments import circle, evaluation, figures, sweep
+from experiments.commandline import CommandError, run_command
 from experiments.results import sealed, unsealed, write_atomically
 from report import agreement, classes
 

@@ -13,6 +13,11 @@ A case is given up, and counted, where rounding decides: where a ReLU is almost 
 where a change of PyTorch's weights by their rounding takes PyTorch about as far from itself as diy is from it.
 """
 
+from experiments.begin import begin_command
+
+if __name__ == "__main__":
+    begin_command("python -m tests.fuzz")
+
 import argparse
 import contextlib
 import copy
@@ -27,16 +32,12 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from experiments.commandline import begin_command, run_command
-
-if __name__ == "__main__":
-    begin_command("python -m tests.fuzz")
-
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 import diy
+from experiments.commandline import run_command
 
 STEPS = 20
 DTYPES = {"float64": torch.float64, "float32": torch.float32}

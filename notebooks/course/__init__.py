@@ -4,6 +4,13 @@ Importing it sets the one style of all figures and computes on one thread, so th
 number of cores.
 """
 
+import sys
+
+from experiments.begin import begin_command
+
+if sys.argv[0] == "-m":  # so Python has it while it looks for the command, execute, in this package
+    begin_command("python -m course.execute")
+
 import ast
 import base64
 import inspect

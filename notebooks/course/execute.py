@@ -10,6 +10,7 @@ cell of each notebook is a copy of fetch.py; the book leaves it out.
 
 import argparse
 import base64
+import os
 import re
 import sys
 import time
@@ -19,7 +20,8 @@ from pathlib import Path
 import nbformat
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbclient.exceptions import CellExecutionError
+from nbclient.util import run_sync
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
@@ -29,6 +31,8 @@ from experiments.results import write_atomically
 PROG, KEPT = "python -m course.execute", "finished notebooks are written"
 FOLDER = Path(__file__).resolve().parent.parent
 PICTURES = FOLDER.parent / "docs" / "pictures"
+LONGEST = 300
+"""Seconds that a cell may take."""
 
 
 def notebooks() -> list[Path]:
@@ -59,13 +63,21 @@ def execute(notebook: NotebookNode) -> None:
     client = NotebookClient(
         notebook,
         km=manager,
-        timeout=300,
+        timeout=LONGEST,
         resources={"metadata": {"path": str(FOLDER)}},
         record_timing=False,
         store_widget_state=False,
         coalesce_streams=True,
     )
-    client.execute()
+    try:  # not client.execute, which would keep Ctrl-C from us, and the kernel alive
+        client.reset_execution_trackers()
+        client.start_new_kernel()
+        client.start_new_kernel_client()
+        for index, cell in enumerate(notebook.cells):
+            client.execute_cell(cell, index, execution_count=client.code_cells_executed + 1)
+    finally:
+        if manager.has_kernel:
+            run_sync(manager.shutdown_kernel)(now=True)
 
 
 def normalize(notebook: NotebookNode) -> None:
@@ -133,6 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(f"no notebook begins with {name!r}; there are {[path.name for path in notebooks()]}")
     chosen = [path for path in notebooks() if not options.names or path.name.startswith(tuple(options.names))]
     changed = False
+    os.environ.pop("MPLBACKEND", None)  # kernels choose their own
     for path in chosen:
         start = time.perf_counter()
         try:
@@ -145,8 +158,10 @@ def main(arguments: list[str] | None = None) -> int:
             execute(notebook)
         except CellExecutionError as error:
             raise CommandError(f"{path.name}: a cell raised {error.ename}: {error.evalue}; {KEPT}") from error
-        except DeadKernelError:  # on Ctrl-C as well, for nbclient ends the kernel first
-            raise CommandError(f"{path.name}: interrupted, or the kernel died; {KEPT}") from None
+        except TimeoutError:
+            raise CommandError(f"{path.name}: a cell took more than {LONGEST} s; {KEPT}") from None
+        except RuntimeError as error:
+            raise CommandError(f"{path.name}: its kernel died, or did not start; {KEPT}") from error
         normalize(notebook)
         files = {path: (nbformat.writes(notebook) + "\n").encode()}
         if (png := picture(notebook)) is not None:

@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 import diy
 from experiments import figures
 from experiments.circle import MODELS, Recipe
-from experiments.commandline import CommandError
+from experiments.commandline import CommandError, run_command
 from experiments.results import ResultsError, read
 from report import build
 
@@ -136,6 +138,55 @@ def test_results_that_are_no_file_are_not_read(kind, tmp_path):
         results.mkdir()
     with pytest.raises(ResultsError, match="it is a folder, a pipe or a device"):
         read(results)
+
+
+def documented_commands():
+    texts = [path.read_text(encoding="utf-8") for place in ("*.md", "[a-z]*/*.md") for path in ROOT.glob(place)]
+    commands = re.findall(r"\bpython (-m [a-z._]+|[a-z/]+\.py)", "\n".join(texts))
+    return sorted({command for command in commands if not command.startswith("-m torch")})
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
+@pytest.mark.parametrize("command", documented_commands())
+def test_an_interrupt_while_libraries_load_ends_with_130_and_one_line(command, tmp_path):
+    # A library that all commands load. Short sleeps: a signal just before a long one would be noticed only after it.
+    loading = "import time\nprint('loading', flush=True)\nwhile True:\n    time.sleep(0.01)\n"
+    (tmp_path / "argparse.py").write_text(loading, encoding="utf-8")
+    process = subprocess.Popen(
+        [sys.executable, *command.split()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    try:
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    name = "test.py" if command == "test.py" else f"python {command}"
+    assert process.returncode == 130 and errors == f"{name}: interrupted before it began\n"
+
+
+@pytest.mark.parametrize("error", [ValueError("from KeyboardInterrupt"), None], ids=["an error", "a result"])
+def test_an_interrupt_that_a_library_makes_something_else_of_ends_with_130_and_one_line(error, capsys):
+    def main():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            if error:
+                raise error from None
+            return 2
+
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            run_command("a command", main, "nothing is lost")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.value.code == 130 and capsys.readouterr().err == "a command: interrupted; nothing is lost\n"
 
 
 @pytest.mark.parametrize(

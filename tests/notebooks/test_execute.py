@@ -3,6 +3,7 @@
 import copy
 
 import nbformat
+import psutil
 import pytest
 from course import execute
 from nbclient.exceptions import CellExecutionError
@@ -31,6 +32,19 @@ def test_two_runs_give_the_same_bytes():
 def test_an_exception_stops_the_execution():
     with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
         execute.execute(notebook("1 / 0"))
+
+
+def test_no_kernel_outlives_its_notebook():
+    running = notebook("import os; print(os.getpid())")
+    execute.execute(running)
+    assert not psutil.pid_exists(int(running.cells[1].outputs[0].text))
+
+
+def test_a_kernel_that_dies_is_told_in_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(execute, "FOLDER", tmp_path)
+    nbformat.write(notebook("import os; os._exit(1)"), tmp_path / "01_small.ipynb")
+    with pytest.raises(CommandError, match=r"^01_small.ipynb: its kernel died"):
+        execute.main([])
 
 
 def test_check_writes_nothing_and_reports_a_difference(tmp_path, monkeypatch, capsys):
