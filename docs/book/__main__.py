@@ -4,17 +4,25 @@ python -m docs.book           to results/book, where index.html is its first pag
 python -m docs.book DIR       to another folder
 """
 
+from experiments.begin import begin_command
+
+if __name__ == "__main__":
+    begin_command("python -m docs.book")
+
 import argparse
 import shutil
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import diy  # noqa: F401  before Sphinx, which would take Ctrl-C for a mistake in it
 from docs.book import assemble
 from experiments.commandline import CommandError, run_command
 
 PROG = "python -m docs.book"
 HERE = Path(__file__).parent
+MARK = ".buildinfo"
+"""A file that Sphinx leaves in what it has built."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,23 +32,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", nargs="?", type=Path, default=assemble.ROOT / "results" / "book")
     folder = parser.parse_args(arguments).folder
     folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()) and not (folder / ".buildinfo").exists():  # which Sphinx leaves in what it has built
+    if any(folder.iterdir()) and not (folder / MARK).exists():
         raise CommandError(f"{folder} holds something other than a book: choose a new folder")
     try:
         from sphinx.cmd.build import main as sphinx
     except ModuleNotFoundError:
         raise CommandError("the book needs Sphinx and more: pip install -r docs/requirements.txt") from None
     start = time.perf_counter()
-    with TemporaryDirectory() as source:
-        assemble.assemble(Path(source))
+    with TemporaryDirectory() as place:
+        source, built = Path(place) / "source", Path(place) / "book"
+        source.mkdir()
+        assemble.assemble(source)
         # A warning is an error: a link that leads nowhere, a docstring that cannot be read.
         options = ["--quiet", "--fail-on-warning", "--keep-going", "--conf-dir", str(HERE)]
-        failed = sphinx([*options, "--doctree-dir", f"{source}/.doctrees", source, str(folder)])
-    if not failed:
-        shutil.copytree(assemble.ROOT / "docs" / "playground", folder / "docs" / "playground", dirs_exist_ok=True)
-        print(f"{folder / 'index.html'}, {time.perf_counter() - start:.0f} s")
+        failed = sphinx([*options, "--doctree-dir", f"{place}/doctrees", str(source), str(built)])
+        if not failed:
+            shutil.copytree(assemble.ROOT / "docs" / "playground", built / "docs" / "playground", dirs_exist_ok=True)
+            (folder / MARK).touch()
+            shutil.copytree(built, folder, dirs_exist_ok=True)
+            print(f"{folder / 'index.html'}, {time.perf_counter() - start:.0f} s")
     return failed
 
 
 if __name__ == "__main__":
-    run_command(PROG, main, "the book is incomplete")
+    run_command(PROG, main, "run it again for a whole book")
