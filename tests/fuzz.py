@@ -9,8 +9,9 @@ A case is known by its seed and dtype. Both sides get the same weights, data, ra
 twenty steps; after each, losses, gradients, parameters, buffers and learning rates are compared. Some networks are
 stacks of several, each compared with a PyTorch network that trains alone.
 
-A case is given up, and counted, where rounding decides: where a ReLU is almost at its kink, where weights run away, and
-where a change of PyTorch's weights by their rounding takes PyTorch about as far from itself as diy is from it.
+A case is given up, and counted, where rounding decides: where a ReLU is almost at its kink, where a channel's mean is
+many times its standard deviation, where weights run away, and where a change of PyTorch's weights by their rounding
+takes PyTorch about as far from itself as diy is from it.
 """
 
 from experiments.begin import begin_command
@@ -487,7 +488,7 @@ class Case:
             raise difference from None
 
     def watch_kinks(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Give up where rounding decides: a ReLU almost at its kink, or almost equal maxima."""
+        """Give up where rounding decides: a ReLU almost at its kink, almost equal maxima, a channel far from 0."""
         if isinstance(module, nn.ReLU):
             self.watch(inputs[0].detach().abs().flatten())
         elif isinstance(module, nn.MaxPool2d):
@@ -496,6 +497,11 @@ class Case:
             windows = framed.unfold(2, 2, module.stride).unfold(3, 2, module.stride).flatten(4)
             first, second = windows.topk(2).values.unbind(-1)
             self.watch((first - second).flatten())
+        elif isinstance(module, nn.BatchNorm2d) and module.training:
+            variance, mean = torch.var_mean(inputs[0].detach(), (0, 2, 3))
+            count = inputs[0].numel() // len(mean)  # samples, over which the mean's rounding adds up
+            if (torch.finfo(self.dtype).eps * count * mean.abs() > 10 * CLOSE[self.dtype] * variance.sqrt()).any():
+                raise UndecidedError("a mean is so large that its rounding counts")
 
     def watch(self, distances: Tensor) -> None:
         # A distance of exactly 0 is one on both sides.

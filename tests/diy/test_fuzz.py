@@ -18,7 +18,7 @@ def test_a_random_network_takes_pytorchs_steps(seed):
     assert not difference, log
 
 
-@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.parametrize("seed", [*range(15), 2708858])  # the last with a channel whose mean is 40 times its deviation
 def test_a_random_network_takes_pytorchs_steps_in_float32(seed):
     log, difference, _ = fuzz.run(seed, torch.float32)
     assert not difference, log
