@@ -23,6 +23,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -215,7 +216,8 @@ class _SlipError(Exception):
 @contextlib.contextmanager
 def _surroundings() -> Iterator[None]:
     # float64 by default: what forward makes with torch.zeros or torch.tensor then has the digits that slopes need.
-    dtype, state = torch.get_default_dtype(), random.getstate()
+    dtype, state, numpy = torch.get_default_dtype(), random.getstate(), sys.modules.get("numpy")
+    drawn = numpy.random.get_state() if numpy else None
     try:
         torch.set_default_dtype(torch.float64)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -223,6 +225,8 @@ def _surroundings() -> Iterator[None]:
     finally:
         torch.set_default_dtype(dtype)
         random.setstate(state)
+        if numpy:
+            numpy.random.set_state(drawn)
 
 
 class _Watch(TorchFunctionMode):
@@ -274,7 +278,7 @@ class _Subject:
             self.target = target.detach().to("cpu", torch.float64 if target.is_floating_point() else target.dtype)
         parts = list(_walk(self.module, shared))
         self.held = [(path, part) for path, part in parts if isinstance(part, Tensor)]
-        self.generators = [part for _, part in parts if isinstance(part, torch.Generator)]
+        self.rewinds = [rewind for _, part in parts if (rewind := _rewind(part))]
         if meta := [path for path, tensor in self.held if tensor.is_meta]:
             raise _SlipError(meta[0], f'{meta[0]} is on the device "meta", which holds no numbers')
         self.narrow: dict[torch.dtype, str] = {}
@@ -317,8 +321,10 @@ class _Subject:
     def run(self, input: Tensor) -> Any:
         torch.default_generator.manual_seed(self.seed)
         random.seed(self.seed)
-        for generator in self.generators:
-            generator.manual_seed(self.seed)
+        if numpy := sys.modules.get("numpy"):
+            numpy.random.seed(self.seed % 2**32)
+        for rewind in self.rewinds:
+            rewind()
         forward = self.module if callable(self.module) else self.module.forward
         return forward(input, self.target) if self.is_loss else forward(input)
 
@@ -414,6 +420,18 @@ def _walk(module: Any, shared: Mapping[int, Any]) -> Iterator[tuple[str, Any]]:
             seen.add(id(value))
             yield path, value
             waiting += [(f"{path}.{name}" if path else name, part) for name, part in _inside(value)]
+
+
+def _rewind(value: Any) -> Callable[[], object] | None:
+    """Return what sets a generator of random numbers back to where it is now; None if `value` is no generator."""
+    numpy = sys.modules.get("numpy")
+    if isinstance(value, torch.Generator) or (numpy and isinstance(value, numpy.random.RandomState)):
+        return partial(value.set_state, value.get_state())
+    if isinstance(value, random.Random):
+        return partial(value.setstate, value.getstate())
+    if numpy and isinstance(value, numpy.random.Generator):
+        return partial(setattr, value.bit_generator, "state", value.bit_generator.state)
+    return None
 
 
 def _to_float64(tensors: Sequence[Tensor]) -> None:
@@ -638,7 +656,7 @@ def _judge(subject: _Subject, name: str, shape: torch.Size, got: Any, above: Ten
     difference, size = (got - nearest).abs(), torch.maximum(got.abs().where(~got.isinf(), 0.0), nearest.abs())
     still, blind = slopes.still.all(1), int((weights == 0).sum())  # blind: for outputs that are no finite numbers
     floor = 64 * (subject.eps * (slopes.slope.abs() @ sizes) + (slopes.floor @ sizes).where(still, 0.0))
-    floor += slopes.lost @ sizes + 1e-150  # squares of less vanish in float64
+    floor += slopes.lost @ sizes + torch.where(nearest == 0, 1e-150, 0.0)  # squares of less vanish in float64
     zero = still | (got == 0) & (slopes.dead | slopes.still).all(1)
     known = (error <= 5e-4 * size) | (error <= 1e-6 * reach) | zero
     bad = error.isfinite() & ~(difference <= subject.tolerance * size + error + floor) & (got.isfinite() | (blind == 0))

@@ -1,8 +1,11 @@
 """The gradient checker: it calls right gradients right, wrong ones wrong, and names the well-known mistakes."""
 
+import copy
 import math
+import random
 import types
 
+import numpy as np
 import pytest
 import torch
 
@@ -255,6 +258,60 @@ def test_a_forward_that_is_no_function_is_reported():
 
     check = check_gradients(Counting(), numbers(3), verbose=False)
     assert "two forward passes on the same input gave different outputs" in check["output"].reason
+
+
+class Masked:
+    """Multiplies by random numbers, which `draw(generator)` gives; `anew` draws others for backward."""
+
+    def __init__(self, generator, draw, anew=False):
+        self.generator, self.draw, self.anew = generator, draw, anew
+
+    def forward(self, input):
+        self.mask = self.mask_of(input)
+        return input * self.mask
+
+    def mask_of(self, tensor):
+        return torch.tensor([self.draw(self.generator) for _ in range(tensor.numel())]).view(tensor.shape)
+
+    def backward(self, gradient):
+        return gradient * (self.mask_of(gradient) if self.anew else self.mask)
+
+
+@pytest.mark.parametrize(
+    ("generator", "draw"),
+    [
+        (None, lambda _: float(torch.rand(()))),
+        (None, lambda _: random.random()),
+        (None, lambda _: float(np.random.rand())),
+        (torch.Generator(), lambda generator: float(torch.rand((), generator=generator))),
+        (random.Random(3), lambda generator: generator.random()),
+        (np.random.default_rng(3), lambda generator: float(generator.random())),
+        (np.random.RandomState(3), lambda generator: float(generator.rand())),
+    ],
+    ids=["torch", "random", "numpy", "torch.Generator", "random.Random", "numpy Generator", "numpy RandomState"],
+)
+def test_random_numbers_of_every_source_are_drawn_again(generator, draw):
+    before = draw(copy.deepcopy(generator)) if generator else None
+    state = random.getstate(), np.random.get_state()[1].tolist()
+    assert check_gradients(Masked(generator, draw), numbers(4, 3), verbose=False)
+    assert check_gradients(Masked(generator, draw, anew=True), numbers(4, 3), verbose=False).wrong
+    assert state == (random.getstate(), np.random.get_state()[1].tolist())
+    assert not generator or draw(generator) == before
+
+
+@pytest.mark.parametrize(
+    "misuse",
+    [
+        *(torch.abs, torch.sign, torch.square, torch.relu, torch.ones_like),
+        *(lambda g: g.clamp(-1, 1), lambda g: g / g.norm(), lambda g: g.mean().expand_as(g)),
+        *(lambda g: g.flip(0), lambda g: g[:1].expand_as(g), lambda g: g + 1e-4, lambda g: g.half().double()),
+    ],
+)
+def test_a_gradient_from_above_that_is_used_wrongly_is_found(misuse):
+    module = Pointwise(torch.sin, torch.cos)
+    right = module.backward
+    module.backward = lambda gradient: right(misuse(gradient))
+    assert check_gradients(module, numbers(4, 3), verbose=False).wrong
 
 
 @pytest.mark.parametrize("derivative", [0.0, 0.3, 1.0])

@@ -178,6 +178,10 @@ POINTWISE = {
     "times 1e8": (lambda x: 1e8 * x, lambda x: 0 * x + 1e8, numbers(3)),
     "times 1e-8": (lambda x: 1e-8 * x, lambda x: 0 * x + 1e-8, numbers(3)),
     "times 1e-30": (lambda x: 1e-30 * x, lambda x: 0 * x + 1e-30, numbers(3)),
+    "times 1e-200": (lambda x: 1e-200 * x, lambda x: 0 * x + 1e-200, numbers(3)),
+    "tanh of 1e8 times": (lambda x: (1e8 * x).tanh(), lambda x: 1e8 / (1e8 * x).cosh() ** 2, numbers(3, scale=1e-8)),
+    "power 1.5 of |x|": (lambda x: x.abs() ** 1.5, lambda x: 1.5 * x.sign() * x.abs().sqrt(), f64(0.0, 1.0)),
+    "x log x": (lambda x: x * x.log(), lambda x: x.log() + 1, f64(1e-10, 1.0, 0.3)),
     "plus 1e6": (lambda x: x**2 + 1e6, lambda x: 2 * x, f64(1.0, 0.3, -2.0)),
     "a sum that loses digits": (lambda x: (x + 1e6) - 1e6, lambda x: 0 * x + 1, f64(1.0, -0.3)),
     "Gaussian": (lambda x: (-(x**2)).exp(), lambda x: -2 * x * (-(x**2)).exp(), f64(0.0, 1.0, 4.0, -5.0)),
@@ -229,6 +233,11 @@ BACKWARD = {
     "log softmax": (lambda x: x.log_softmax(-1), log_softmax_rule, numbers(4, 3, scale=4)),
     "log softmax of large scores": (lambda x: x.log_softmax(-1), log_softmax_rule, numbers(4, 3, scale=1000)),
     "norm": (lambda x: x.norm(dim=-1), lambda g, x: g[:, None] * x / x.norm(dim=-1, keepdim=True), numbers(4, 3)),
+    "inverse": (
+        torch.linalg.inv,
+        lambda g, x: -torch.linalg.inv(x).mT @ g @ torch.linalg.inv(x).mT,
+        numbers(3, 3) + 3 * torch.eye(3).double(),
+    ),
     "norm of 1e-8": (
         lambda x: x.norm(dim=-1),
         lambda g, x: g[:, None] * x / x.norm(dim=-1, keepdim=True),
