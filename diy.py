@@ -65,6 +65,8 @@ class Function(ABC):
             _guard(cls)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        if cls.__init__ is object.__init__ and (args or kwargs):
+            raise TypeError(f"{cls.__name__} takes no arguments: make it by {cls.__name__}(), then call it on an input")
         self = super().__new__(cls)
         vars(self)["_memory"] = _Memory()
         return self

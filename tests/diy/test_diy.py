@@ -137,6 +137,9 @@ def test_arguments_that_are_not_supported_are_refused(diy):
             call()
     with pytest.raises(ValueError, match='reduction must be "mean" or "sum", got \'none\''):
         diy.MSELoss(reduction="none")
+    for call in lambda: diy.Tanh(torch.zeros(2)), lambda: diy.Sigmoid(inplace=False):
+        with pytest.raises(TypeError, match=r"takes no arguments: make it by (Tanh|Sigmoid)\(\)"):
+            call()
 
 
 def test_module_and_loss_are_abstract(diy):
