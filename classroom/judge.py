@@ -282,8 +282,9 @@ class Worker:
         line, _, self.replies = b"".join(parts).partition(b"\n")
         try:
             reply = json.loads(line)
-            assert isinstance(reply, dict) and key in reply
-        except (ValueError, AssertionError, RecursionError):
+            if not isinstance(reply, dict) or key not in reply:
+                raise ValueError
+        except (ValueError, RecursionError):
             raise StoppedError("something other than an answer came back") from None
         return reply
 

@@ -56,7 +56,9 @@ def main(arguments: list[str] | None = None, rank: int = 0) -> int:
             optimizer.step()
 
     if rank == 0:
-        print(f"{ranks} processes, train error {error_rate(network, points, labels):.2%}")
+        print(
+            f"{ranks} {'process' if ranks == 1 else 'processes'}, train error {error_rate(network, points, labels):.2%}"
+        )
         if options.save:
             write_atomically(options.save, save(network.state_dict()))
     return 0

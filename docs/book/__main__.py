@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import diy  # noqa: F401  before Sphinx, which would take Ctrl-C for a mistake in it
+import diy  # before Sphinx, which would take Ctrl-C for a mistake in it
 from docs.book import assemble
 from experiments.commandline import CommandError, run_command
 
@@ -34,6 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()) and not (folder / MARK).exists():
         raise CommandError(f"{folder} holds something other than a book: choose a new folder")
+    if not diy.__doc__:
+        raise CommandError("the book is made of docstrings, which python -OO leaves out: build without -OO")
     try:
         from sphinx.cmd.build import main as sphinx
     except ModuleNotFoundError:

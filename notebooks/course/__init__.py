@@ -10,6 +10,10 @@ from experiments.begin import begin_command
 
 if sys.argv[0] == "-m":  # so Python has it while it looks for the command, execute, in this package
     begin_command("python -m course.execute")
+if not __debug__:
+    sys.exit(
+        "Python leaves out assertions (-O or PYTHONOPTIMIZE), and with them all that notebooks check: let it keep them"
+    )
 
 import ast
 import base64
