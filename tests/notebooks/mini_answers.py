@@ -1252,6 +1252,58 @@ def exchanged(network, criterion, optimizer, batches):
     return mini.train(network, criterion, optimizer, batches)
 
 
+def on(choose, adapt=lambda gradient: gradient, between=lambda network, optimizer: None):
+    """Return a training loop over the batches that are chosen of them, with its gradient adapted."""
+
+    def train(network, criterion, optimizer, batches):
+        losses = []
+        for X, T in choose(batches):
+            losses.append(float(criterion(network(X), T)))
+            optimizer.zero_grad()
+            network.backward(adapt(criterion.backward()))
+            optimizer.step()
+            between(network, optimizer)
+        return losses
+
+    return train
+
+
+def every_other(network, criterion, optimizer, batches):
+    losses = []
+    for n, (X, T) in enumerate(batches):
+        losses.append(float(criterion(network(X), T)))
+        if n % 2:
+            optimizer.zero_grad()
+        network.backward(criterion.backward())
+        optimizer.step()
+    return losses
+
+
+def with_names(network, criterion, optimizer, batches):
+    losses = []
+    for X, T in batches:
+        losses.append(criterion.forward(T=T, P=network.forward(X=X)).item())
+        optimizer.zero_grad()
+        network.backward(G=criterion.backward())
+        optimizer.step()
+    return losses
+
+
+def one_behind(network, criterion, optimizer, batches):
+    losses = [float(criterion(network(batches[0][0]), batches[0][1]))]
+    for X, T in batches:
+        optimizer.zero_grad()
+        network.backward(criterion.backward())
+        optimizer.step()
+        losses.append(float(criterion(network(X), T)))
+    return losses[:-1]
+
+
+def decay(network, optimizer):
+    for parameter in network.parameters():
+        parameter *= 0.99
+
+
 RIGHT[step(10)] = [
     mini.train,
     loop(*"fLzbs"),
@@ -1259,6 +1311,7 @@ RIGHT[step(10)] = [
     loop(*"fbLsz"),
     by_forward,
     as_tensors,
+    with_names,
     loop(*"fLzbs", losses=np.array),
     loop(*"fLzbs", losses=tuple),
 ]
@@ -1277,6 +1330,8 @@ WRONG[step(10)] = [
     (loop(*"fLzbs", losses=lambda all: all[-1]), "is a single number"),
     (loop(*"fLzbs", losses=lambda all: np.cumsum(all)), "added up from batch to batch"),
     (loop(*"fLzbs", losses=lambda all: all[::-1]), "the wrong order"),
+    (loop(*"fLzbs", losses=lambda all: np.array(all) / (5, 5, 4, 6, 3, 5)), "divided by the number of samples"),
+    (loop(*"fLzbs", losses=lambda all: np.array(all) / 6), "divided by the number of batches"),
     (after_step, "that after the step"),
     (return_inside, "Only the first batch is learned from"),
     (outside, "Only the last batch is learned from"),
@@ -1284,6 +1339,21 @@ WRONG[step(10)] = [
     (own_loss, "criterion.backward is never called"),
     (by_autograd, "does not require grad"),
     (popping, "changes the batches"),
+    (on(reversed), "The batches go through it in reverse"),
+    (on(lambda batches: [*batches[1:], batches[0]]), "in the order 2, 3, 4, 5, 6, 1"),
+    (on(lambda batches: batches[:1] + batches[:5]), "Batch 6 never goes through the network"),
+    (on(lambda batches: [(batches[0][0], batches[1][1]), *batches[1:]]), "batch 1 together with the T of batch 2"),
+    (on(lambda batches: [(X, 0 * T) for X, T in batches]), "batch 1 together with something other than its T"),
+    (on(lambda batches: [(X / 2, T) for X, T in batches]), "is not always the X of a batch"),
+    (on(lambda batches: batches, lambda gradient: gradient / len(gradient)), "pass it on unchanged"),
+    (on(lambda batches: batches, between=decay), "does something else change the parameters"),
+    (
+        on(lambda batches: batches, between=lambda network, optimizer: vars(optimizer).update(lr=0.01)),
+        "or the learning rate",
+    ),
+    (every_other, "optimizer.zero_grad is called 3 times for 6 batches"),
+    (one_behind, "network is called 7 times for 6 batches"),
+    (loop(*"fLzbbs"), "backward is called 12 times for 6 batches"),
     (no_losses, "is `return` missing?"),
     (lambda n, criterion, o, batches: [n.backward(criterion(n(X), T)) for X, T in batches], "gets the loss, a number"),
     (lambda network, criterion, optimizer, batches: ..., "open"),

@@ -6,6 +6,7 @@ case. Everything is float64 here, as in that notebook, and what one step returns
 
 import inspect
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice, permutations
 from types import GeneratorType
@@ -773,7 +774,7 @@ def exercise_10(train) -> str:
     batches = [(normal(n, 2, seed=i), normal(n, 1, seed=i + 50)) for i, n in enumerate(sizes)]
     network, criterion, optimizer = _fresh()
     given = [(X.clone(), T.clone()) for X, T in batches]
-    called = _counted(network, "backward"), _counted(optimizer, "step"), _counted(criterion, "backward")
+    calls = _noted(network, criterion, optimizer)
     at_first = [one.clone() for one in network.parameters()]
     arguments = {"network": network, "criterion": criterion, "optimizer": optimizer, "batches": given}
     losses = run("train", train, copies=False, **arguments)
@@ -789,48 +790,100 @@ def exercise_10(train) -> str:
     if numbers.shape == expected.shape:
         print(f"The losses of {len(batches)} batches, in a small network:")
         course.beside(yours=numbers, expected=expected)
-    for method, calls in zip(("network.backward", "optimizer.step", "criterion.backward"), called, strict=True):
-        if not calls:
-            still = _all_equal(found, at_first)
-            words = "After train the network is as it was" if still else "The parameters change by other means"
+    times = Counter(name for name, _, _ in calls)
+    for method in "network.backward", "optimizer.step", "criterion.backward":
+        if not times[method]:
+            words = (
+                "The parameters change by other means"
+                if "optimizer" in method
+                else "The gradient is not the loss's own"
+            )
+            words = "After train the network is as it was" if _all_equal(found, at_first) else words
             raise AnswerError(f"{words}: {method} is never called.")
     for words, flags in _LOOPS.items():
         wrong, parameters = _trained(**flags)(batches)
         same = numbers.shape == wrong.shape and _equals(numbers, wrong) and not _equals(numbers, expected)
         if _all_equal(found, parameters) and (same or not _all_equal(found, learned)):
             raise AnswerError(words)
-    if len(called[1]) != len(batches):
-        times = f"{len(called[1])} times for {len(batches)} batches"
-        raise AnswerError(f"optimizer.step is called {times}: each batch takes one step.")
+    if times["optimizer.step"] != len(batches):
+        counted = f"{_times(times['optimizer.step'])} for {len(batches)} batches"
+        raise AnswerError(f"optimizer.step is called {counted}: each batch takes one step.")
     if not _all_equal(found, learned):
         still = "as it was" if _all_equal(found, at_first) else "not what one step for each batch makes of it"
-        raise AnswerError(
-            f"After train the network is {still}. In which order should criterion, zero_grad, backward and step come?"
-        )
+        raise AnswerError(f"After train the network is {still}. {_oddity(calls, batches)}")
     if numbers.numel() == 1:
         raise AnswerError("What train returns is a single number: a list of the losses is wanted, one for each batch.")
     mistakes = {
         "they are added up from batch to batch: each batch has its own.": expected.cumsum(0),
         "they stand in the wrong order, the last one first.": expected.flip(0),
+        "they are divided by the number of samples: note what criterion gives.": expected / torch.tensor(sizes),
+        "they are divided by the number of batches: each batch has its own.": expected / len(batches),
     }
     expect("What train returns", numbers, expected, mistakes)
     return "Loss, zero_grad, backward, step: the loop by which every network learns."
 
 
-def _counted(thing, method: str) -> list:
-    """Let an object note in a list when a method of it is called."""
-    calls, function = [], getattr(thing, method)
+def _noted(network, criterion, optimizer) -> list[tuple]:
+    """Let the three note in a list what is called, with which arguments, and what it returns."""
+    calls: list[tuple] = []
 
-    def counted(*arguments):
-        if arguments and getattr(arguments[0], "shape", None) == ():
-            raise AnswerError(
-                "network.backward gets the loss, a number: it needs the gradient, which criterion.backward() returns."
-            )
-        calls.append(method)
-        return function(*arguments)
+    def note(name: str, thing, method: str) -> None:
+        function = getattr(thing, method)
+        signature = inspect.signature(function)
 
-    setattr(thing, method, counted)
+        def noted(*arguments, **named):
+            given = signature.bind(*arguments, **named).args
+            if name == "network.backward" and getattr(given[0], "shape", None) == ():
+                returned = "it needs the gradient, which criterion.backward() returns"
+                raise AnswerError(f"network.backward gets the loss, a number: {returned}.")
+            calls.append((name, given, function(*given)))
+            return calls[-1][-1]
+
+        setattr(thing, method, noted)
+
+    for name, thing in ("network", network), ("criterion", criterion):
+        note(name, thing, "forward")
+        note(f"{name}.backward", thing, "backward")
+    for method in "zero_grad", "step":
+        note(f"optimizer.{method}", optimizer, method)
     return calls
+
+
+def _oddity(calls: list[tuple], batches: list[tuple[Tensor, Tensor]]) -> str:
+    """Say what is unusual about the calls of a loop that does not do what it should."""
+
+    def which(given, part: int) -> int:
+        """Return the number of the batch that something is the X (0) or the T (1) of; the first is 1, none is 0."""
+        return next((n for n, batch in enumerate(batches, 1) if _equals(given, batch[part])), 0)
+
+    order, present, gradient, total = [], 0, None, len(batches)
+    for name, given, returned in calls:
+        if name == "network":
+            present = which(given[0], 0)
+            if not present:
+                return "What goes through the network is not always the X of a batch."
+            order += [present] if order[-1:] != [present] else []
+        elif name == "criterion" and present and (other := which(given[1], 1)) != present:
+            what = f"the T of batch {other}" if other else "something other than its T"
+            return f"criterion gets the output for batch {present} together with {what}."
+        elif name == "criterion.backward":
+            gradient = returned
+        elif name == "network.backward" and (gradient is None or not _equals(given[0], gradient)):
+            return "network.backward does not get what criterion.backward has just returned: pass it on unchanged."
+    left_out = sorted({*range(1, total + 1)} - {*order})
+    if order and left_out:
+        return f"Batch {left_out[0]} never goes through the network."
+    if order and order != [*range(1, total + 1)]:
+        way = "in reverse" if order == [*range(total, 0, -1)] else f"in the order {', '.join(map(str, order))}"
+        return f"The batches go through it {way}: take them one after the other, from the first to the last."
+    for name, times in Counter(name for name, *_ in calls).items():
+        if times != total:
+            return f"{name} is called {_times(times)} for {total} batches, and should be called once for each."
+    return "Each call is in its place: does something else change the parameters, their gradients or the learning rate?"
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
 
 
 _LOOPS: dict[str, dict] = {
