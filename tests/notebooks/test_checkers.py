@@ -1115,9 +1115,9 @@ WRONG["circle.4"] = [
     (ring(10, None), "Hand over the function ring_data itself"),
 ]
 
-# The factor of 200
+# The case
 
-RIGHT["factor_200.1"] = [
+RIGHT["the_case.1"] = [
     0.0025,
     0.3 / 120,
     "0.0025",
@@ -1129,7 +1129,7 @@ RIGHT["factor_200.1"] = [
     torch.tensor(0.0025),
     [2.5e-3],
 ]
-WRONG["factor_200.1"] = [
+WRONG["the_case.1"] = [
     (0.3 / 40, "you counted the samples only"),
     (0.3 / 3, "you counted the outputs only"),
     (0.3 * 120, "You made it larger"),
@@ -1188,7 +1188,7 @@ def sample_mean(d):
     return d.square().sum() / len(d)
 
 
-RIGHT["factor_200.2"] = [
+RIGHT["the_case.2"] = [
     SampleMean,
     PlainSampleMean,
     ByMSE,
@@ -1198,7 +1198,7 @@ RIGHT["factor_200.2"] = [
     loss(lambda d: torch.einsum("nk,nk->", d, d) / len(d), lambda d: torch.from_numpy(2 / len(d) * d.numpy())),
     loss(lambda d: sum(row @ row for row in d) / len(d), lambda d: torch.stack([2 * row / len(d) for row in d])),
 ]
-WRONG["factor_200.2"] = [
+WRONG["the_case.2"] = [
     (loss(lambda d: d.square().mean(), lambda d: 2 * d / 15), "the mean over all components"),
     (loss(lambda d: d.square().sum(), lambda d: 2 * d), "this is the sum"),
     (loss(lambda d: d.square().sum() / 3, lambda d: 2 * d / 3), "divided by the outputs"),
@@ -1224,7 +1224,7 @@ def with_a_loop(decay, M):
     return total
 
 
-RIGHT["factor_200.3"] = [
+RIGHT["the_case.3"] = [
     lambda decay, M: decay * M,
     lambda decay, M: torch.tensor(decay, dtype=torch.float32) * M,
     lambda decay, M: np.float32(decay) * M,
@@ -1235,7 +1235,7 @@ RIGHT["factor_200.3"] = [
     with_a_loop,
     lambda decay, M: decay / (1 / M),
 ]
-WRONG["factor_200.3"] = [
+WRONG["the_case.3"] = [
     (lambda decay, M: decay, "M times less weight"),
     (lambda decay, M: decay / M, "the wrong way round"),
     (lambda decay, M: decay * M * M, "M counts twice"),
@@ -1346,7 +1346,7 @@ def zero_after(model, criterion, chunks):
         parameter.grad = torch.zeros_like(parameter)
 
 
-RIGHT["factor_200.4"] = [
+RIGHT["the_case.4"] = [
     in_chunks(lambda part, total, count: part / total),
     own_sum,
     by_hand,
@@ -1355,7 +1355,7 @@ RIGHT["factor_200.4"] = [
     Accumulator(),
     functools.partial(in_chunks(lambda part, total, count: part / total)),
 ]
-WRONG["factor_200.4"] = [
+WRONG["the_case.4"] = [
     (in_chunks(lambda part, total, count: 1), "it is the sum of the chunks' means"),
     (in_chunks(lambda part, total, count: 1 / count), "the plain average"),
     (in_chunks(lambda part, total, count: 1, zero_grad_inside=True), "zero_grad stands in the loop"),
@@ -2181,7 +2181,7 @@ def test_a_step_that_is_done_is_named_where_the_next_is_open(capsys):
         ("forward_pass.1", 777, 0),
         ("circle.1", 50, 0),
         ("circle.1", 1.58, 1),
-        ("factor_200.1", 0.0025, 0),
+        ("the_case.1", 0.0025, 0),
         ("playground.1", 0.08, 0),
     ],
 )

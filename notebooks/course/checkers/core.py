@@ -50,7 +50,7 @@ NOTEBOOKS = {
     "2": "backward_pass",
     "3": "build_it_yourself",
     "4": "circle",
-    "5": "factor_200",
+    "5": "the_case",
     "6": "museum",
     "7": "convolutions",
     "8": "classification",

@@ -1,4 +1,4 @@
-"""The checkers of the notebook about the factor of 200."""
+"""The checkers of the notebook about the SGD that did not converge."""
 
 import copy
 
