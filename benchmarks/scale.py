@@ -159,7 +159,7 @@ def torchrun(*arguments: str) -> str:
     """Run this file on two processes and return what it prints."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "benchmarks.scale"]
-    return subprocess.run([*command, *arguments], capture_output=True, text=True, check=True).stdout
+    return subprocess.run([*command, *arguments], capture_output=True, encoding="utf-8", check=True).stdout
 
 
 def main(arguments: list[str] | None = None) -> None:

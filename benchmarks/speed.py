@@ -163,7 +163,7 @@ def in_a_process(row: str, task: Task, epochs: int, warm: bool = False) -> dict[
     process = subprocess.run(
         [sys.executable, "-m", "benchmarks.speed", "--child", json.dumps(request)],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         env={**os.environ, **ENVIRONMENT, **({"MALLOC_MMAP_THRESHOLD_": str(2**16)} if warm else {})},
     )
     if process.returncode:

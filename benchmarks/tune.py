@@ -91,13 +91,13 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = max((entry for entry in tried if entry["error"] <= limit), key=lambda entry: entry["batch_size"])
     sizes = {"rounds": options.rounds, "training": TRAINING, "validation": 1000 - TRAINING}
     content = {**sizes, "chosen": chosen, "tried": tried}
-    write_atomically(ROOT / "benchmarks" / "tuning.json", sealed(content, indent=1))
     for entry in tried:
         recipe = "  ".join(
             f"{name} {entry[name]:<5}" for name in ("optimizer", "lr", "batch_size", "momentum", "beta2")
         )
         mark = "  <- chosen" if entry is chosen else ""
         print(f"{recipe}  validation error {entry['error']:.2%} ± {entry['std']:.2%}{mark}")
+    write_atomically(ROOT / "benchmarks" / "tuning.json", sealed(content, indent=1))
 
 
 if __name__ == "__main__":

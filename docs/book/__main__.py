@@ -49,9 +49,11 @@ def main(arguments: list[str] | None = None) -> int:
         options = ["--quiet", "--fail-on-warning", "--keep-going", "--conf-dir", str(HERE)]
         failed = sphinx([*options, "--doctree-dir", f"{place}/doctrees", str(source), str(built)])
         if not failed:
-            shutil.copytree(assemble.ROOT / "docs" / "playground", built / "docs" / "playground", dirs_exist_ok=True)
+            page = Path("docs", "playground", "index.html")
+            (built / page).parent.mkdir()
+            shutil.copyfile(assemble.ROOT / page, built / page)
             (folder / MARK).touch()
-            shutil.copytree(built, folder, dirs_exist_ok=True)
+            shutil.copytree(built, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)  # all can be replaced
             print(f"{folder / 'index.html'}, {time.perf_counter() - start:.0f} s")
     return failed
 

@@ -26,7 +26,12 @@ def run(tmp_path, arguments, redirect="", **environment):
     # Through a shell, which can close a stream.
     command = f'"{sys.executable}" test.py {arguments} --output "{tmp_path}" {redirect}'
     return subprocess.run(
-        ["sh", "-c", command], cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120
+        ["sh", "-c", command],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
     )
 
 
@@ -156,7 +161,7 @@ def test_an_interrupt_while_libraries_load_ends_with_130_and_one_line(command, t
         [sys.executable, *command.split()],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )

@@ -63,7 +63,7 @@ def run_ranks(launcher, *commands):
 
 def test_torchrun_gives_the_numbers_of_one_process_to_the_bit(alone, tmp_path):
     done = subprocess.run(
-        [*TORCHRUN, *TEST, "--output", tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [*TORCHRUN, *TEST, "--output", tmp_path], cwd=ROOT, capture_output=True, encoding="utf-8", timeout=120
     )
     assert done.returncode == 0, done.stderr
     assert numbers(tmp_path) == alone
