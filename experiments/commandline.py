@@ -83,14 +83,14 @@ class Parser(argparse.ArgumentParser):
         except ValueError as error:
             self.error(str(error))
 
-    def check_output(self, directory: Path) -> None:
+    def check_output(self, directory: Path, argument: str = "--output") -> None:
         """Make the output directory, and see that it can be written to. Call it last: it leaves a folder behind."""
         try:
             directory.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=directory):
                 pass
         except OSError as error:
-            self.error(f"argument --output: cannot write to {directory}: {error.strerror}; choose another directory")
+            self.error(f"argument {argument}: cannot write to {directory}: {error.strerror}; choose another directory")
 
     def check_device(self, device: str) -> None:
         """See that PyTorch computes on a device here."""

@@ -10,7 +10,6 @@ from experiments.begin import begin_command
 if __name__ == "__main__":
     begin_command("python -m playground.page")
 
-import argparse
 import base64
 import gzip
 import json
@@ -22,7 +21,7 @@ from pathlib import Path
 import torch
 
 import bugs
-from experiments.commandline import run_command
+from experiments.commandline import Parser, run_command
 from experiments.results import write_atomically
 from playground import company
 from playground.data import DATA_SETS
@@ -106,16 +105,10 @@ def _base64(value: bytes) -> dict:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog=PROG,
-        description="Record runs of the playground and write a page that plays them: some minutes.",
-    )
+    parser = Parser(PROG, "Record runs of the playground and write a page that plays them: some minutes.")
     parser.add_argument("--out", type=Path, default=Path(), metavar="FOLDER", help="where playground.html goes")
     folder = parser.parse_args(arguments).out
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        parser.error(f"--out must be a folder that can be written to: {error}")
+    parser.check_output(folder, "--out")
     runs = []
     for settings in wanted():
         lab = Lab(**asdict(settings))

@@ -182,4 +182,4 @@ def test_a_folder_that_cannot_be_is_refused_in_a_sentence(tmp_path, capsys):
     (tmp_path / "taken").touch()
     with pytest.raises(SystemExit):
         recorder.main(["--out", str(tmp_path / "taken")])
-    assert "--out must be a folder" in capsys.readouterr().err
+    assert "argument --out: cannot write to" in capsys.readouterr().err
