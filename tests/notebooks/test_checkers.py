@@ -1396,12 +1396,16 @@ RIGHT["museum.1"] = [
     seen(str),
     seen(lambda yes: "yes" if yes else "no"),
     seen(lambda yes: "Yes!" if yes else "No."),
+    seen(lambda yes: "sees it" if yes else "silent"),
+    seen(lambda yes: "Seen" if yes else "not  seen"),
+    seen(lambda yes: "caught" if yes else "doesn't see it"),
     {name.replace("-", "_"): answer for name, answer in seen().items()},
 ]
 WRONG["museum.1"] = [
     (seen(uphill=True), "4 of 5 are right. Think again about uphill"),
     (seen(tanh_at_the_input=False), "Think again about tanh-at-the-input"),
     (seen(missing_two="no"), "Think again about missing-two"),
+    (seen(missing_two="silent"), "Think again about missing-two"),
     (seen(no_mean_at_all="True"), "what is the slope of the loss as it is reported"),
     (seen(eval_is_shallow=1), "in which mode do the layers run"),
     (seen(uphill=..., missing_two=...), "No answer yet for uphill, missing-two."),
@@ -1713,46 +1717,64 @@ WRONG["convolutions.3"] = [
 # Classification
 
 
-def shifted(scores, target):
-    largest = scores.max()
-    return largest + (scores - largest).exp().sum().log() - scores[target]
+def two_class_loss(score, yes):
+    """Take the larger of the two exponentials, those of 0 and of the wrong answer's lead, out of the sum."""
+    lead = -score if yes else score
+    return lead.clamp(min=0) + (-lead.abs()).exp().log1p()
 
 
-def with_lists(scores, target):
-    values = scores.tolist()
-    return max(values) + math.log(sum(math.exp(v - max(values)) for v in values)) - values[target]
+def with_math(score, yes):
+    lead = float(-score if yes else score)
+    return max(0, lead) + math.log(1 + math.exp(-abs(lead)))
+
+
+def with_numpy(score, yes):
+    return np.logaddexp(0, (-score if yes else score).numpy())
+
+
+def in_four_cases(score, yes):
+    if yes:
+        return torch.log(1 + torch.exp(-score)) if score > 0 else -score + torch.log(1 + torch.exp(score))
+    return torch.log(1 + torch.exp(score)) if score < 0 else score + torch.log(1 + torch.exp(-score))
 
 
 RIGHT["classification.1"] = [
-    shifted,
-    with_lists,
-    lambda s, t: s.logsumexp(0) - s[t],
-    lambda s, t: torch.nn.functional.softplus(torch.cat([s[:t], s[t + 1 :]]).logsumexp(0) - s[t]),
-    lambda s, t: -s.log_softmax(0)[t],
-    lambda s, t: torch.nn.functional.cross_entropy(s[None], torch.tensor([t])),
-    lambda s, t: [shifted(s.float(), t)],
-    lambda s, t: (s - s[t]).logsumexp(0),
-    lambda s, t: np.logaddexp.reduce(s.numpy()) - s.numpy()[t],
-    lambda s, t: shifted(s, t).item(),
+    two_class_loss,
+    with_math,
+    with_numpy,
+    in_four_cases,
+    lambda s, yes: torch.nn.functional.softplus(-s if yes else s),
+    lambda s, yes: -torch.nn.functional.logsigmoid(s if yes else -s),
+    lambda s, yes: torch.nn.functional.binary_cross_entropy_with_logits(s, torch.tensor(yes).to(s)),
+    lambda s, yes: torch.stack([s, 0 * s]).logsumexp(0) - (s if yes else 0),
+    lambda s, yes: torch.nn.functional.cross_entropy(torch.stack([0 * s, s]), torch.tensor(int(yes))),
+    lambda s, yes: [two_class_loss(s.float(), yes)],
+    lambda s, yes: two_class_loss(s, yes).item(),
 ]
 WRONG["classification.1"] = [
-    (lambda s, t: -shifted(s, t), "the sign is wrong"),
-    (lambda s, t: s.softmax(0)[t], "that is the probability itself"),
-    (lambda s, t: (s - s.max()).exp().sum().log() - s[t], "the largest score that you took out is missing"),
-    (lambda s, t: shifted(s, t) / math.log(10), "to base e"),
-    (lambda s, t: s.exp().sum().log() - s[t], "lower all scores by the largest before exp"),
-    (lambda s, t: -(s.softmax(0)[t].log()), "the probability is rounded to 0"),
-    (lambda s, t: s.logsumexp(0), "the score of the right class is missing"),
-    (lambda s, t: -s.log_softmax(0), "one number per class"),
-    (lambda s, t: -s.log_softmax(0).mean(), "only the right one counts"),
-    (lambda s, t: s.sub_(s.max()).exp().sum().log() - s[t], "changes its argument scores in place"),
-    (lambda s, t: s.logsumexp(0) - s[0], "should be"),
-    (lambda s, t: 1.1 * shifted(s, t), "should be"),
-    (lambda s: s.logsumexp(0), "is called with 2 arguments: scores, target"),
-    (lambda s, t: s.clamp(-500, 500).logsumexp(0) - s.clamp(-500, 500)[t], "should be 1000, but is 500"),
-    (lambda s, t: math.log(sum(math.exp(v) for v in s.tolist())) - s[t], "raises OverflowError in line"),
-    (torch.nn.CrossEntropyLoss, "should be a number"),
-    (lambda s, t: (s - s.min()).exp().sum().log() + s.min() - s[t], "lower all scores by the largest"),
+    (lambda s, yes: -two_class_loss(s, yes), "the sign is wrong"),
+    (lambda s, yes: two_class_loss(s, not yes), "yes and no are exchanged"),
+    (lambda s, yes: two_class_loss(s, True), "always the loss for yes"),
+    (lambda s, yes: two_class_loss(s, False), "always the loss for no"),
+    (lambda s, yes: s.sigmoid() if yes else 1 - s.sigmoid(), "that is the probability itself"),
+    (lambda s, yes: 1 + torch.exp(-s if yes else s), "the logarithm is missing"),
+    (lambda s, yes: (s.sigmoid() - yes) ** 2, "the squared error"),
+    (lambda s, yes: two_class_loss(s, yes) / math.log(10), "to base e"),
+    (lambda s, yes: two_class_loss(s, True) + two_class_loss(s, False), "both losses are added up"),
+    (lambda s, yes: (-s if yes else s).relu(), "the logarithm of the sum is missing"),
+    (lambda s, yes: (-s.abs()).exp().log1p(), "is not put back"),
+    (lambda s, yes: s.abs() + (-s.abs()).exp().log1p(), "may be 0, the other one"),
+    (lambda s, yes: (1 + (-s if yes else s).exp()).log(), "take the larger exponential out of the sum"),
+    (lambda s, yes: -(s.sigmoid() if yes else (-s).sigmoid()).log(), "take the larger exponential out of the sum"),
+    (lambda s, yes: -(s.sigmoid() if yes else 1 - s.sigmoid()).log(), "(-1000, True) is inf: put q into the logarithm"),
+    (lambda s, yes: with_math(s, yes) if yes else -torch.log(1 - s.sigmoid()), "1 − q is rounded to 0"),
+    (lambda s, yes: -(s.exp() / (1 + s.exp())).log() if yes and s > 0 else two_class_loss(s, yes), "infinity"),
+    (lambda s, yes: math.log(1 + math.exp(-s if yes else s)), "raises OverflowError in line"),
+    (lambda s, yes: two_class_loss(s.clamp(-500, 500), yes), "should be 1000, but is 500"),
+    (lambda s, yes: two_class_loss(s.mul_(1 if yes else -1), True), "changes its argument score in place"),
+    (lambda s, yes: 1.1 * two_class_loss(s, yes), "should be"),
+    (lambda s: s, "is called with 2 arguments: score, yes"),
+    (torch.nn.BCEWithLogitsLoss, "should be a number"),
 ]
 
 

@@ -124,14 +124,18 @@ def _quotient(words: str) -> Iterator[float]:
     yield from (1 / other for other in others)
 
 
-def truth(what: str, value) -> bool:
+def truth(what: str, value, yes: Sequence[str] = (), no: Sequence[str] = ()) -> bool:
     """Return an answer to a question of yes or no: True or False of any library, 0 or 1, or the words.
+
+    Args:
+        yes, no: more words that mean the same, in lower case.
 
     Raises:
         AnswerError: it is something else.
     """
-    words = dict.fromkeys(("true", "t", "yes", "y", "1"), True) | dict.fromkeys(("false", "f", "no", "n", "0"), False)
-    if isinstance(value, str) and (word := value.lower().strip(" .!")) in words:
+    words = dict.fromkeys(("true", "t", "yes", "y", "1", *yes), True)
+    words |= dict.fromkeys(("false", "f", "no", "n", "0", *no), False)
+    if isinstance(value, str) and (word := " ".join(value.lower().strip(" .!").split())) in words:
         return words[word]
     with contextlib.suppress(Exception):
         if isinstance(value, (bool, int, float, np.ndarray, np.generic, Tensor)):

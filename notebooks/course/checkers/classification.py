@@ -1,70 +1,58 @@
 """The checkers of the notebook about classification."""
 
+import itertools
 import math
 
 import torch
+from torch.nn.functional import softplus
 
 from .answers import AnswerError, digits, expect, expect_numbers, tensor
 from .running import Passes, any_precision, check_memory, normal, run
 
 
 @any_precision
-def exercise_1(cross_entropy) -> str:
-    samples = [
-        torch.tensor([2.0, -1.0, 0.5]),
-        normal(5, seed=1),
-        normal(2, seed=2),
-        torch.tensor([1.0, 1.0, 1.0, -3.0]),
-    ]
+def exercise_1(two_class_loss) -> str:
+    def loss(score: float, yes: bool):
+        return run("two_class_loss", two_class_loss, score=torch.tensor(score), yes=yes)
+
     cases = []
-    for scores in samples:
-        for target in range(len(scores)):
-            q = scores.softmax(0)
-            right = -q[target].log()
-            mistakes = {
-                "the sign is wrong: a loss is large when the right class got little.": -right,
-                "that is the probability itself; take the logarithm.": q[target],
-                "that is all but the probability; take the logarithm.": 1 - q[target],
-                "the largest score that you took out is missing in the result.": right - scores.max(),
-                "the largest score was taken out of the sum, and is not in the score of the right class.": right
-                + scores.max(),
-                "the largest score that you took out is put back twice.": right + 2 * scores.max(),
-                "the logarithm to base e is meant.": right / math.log(10),
-                "the logarithm to base e is meant, not to base 2.": right / math.log(2),
-                "the score of the right class is missing.": scores.logsumexp(0),
-                "the score of the right class is added: it makes the loss smaller.": scores.logsumexp(0)
-                + scores[target],
-                "that is the score of the right class alone.": -scores[target],
-                "the logarithm comes after the sum, and not before it.": scores.sum() - scores[target],
-                "the logarithm comes after the sum of the exponentials, and not before it.": scores.max()
-                + (scores - scores.max()).sum()
-                - scores[target],
-                "the largest score that you took out is subtracted, and should be put back.": right - 2 * scores.max(),
-                "the logarithm is missing.": scores.exp().sum() - scores[target],
-                "that is the mean over all classes; only the right one counts.": -q.log().mean(),
-                "that is the sum over all classes; only the right one counts.": -q.log().sum(),
-                "that is the entropy of the probabilities; only the right class counts.": -(q * q.log()).sum(),
-                "the right class is missing from the sum.": (scores.exp().sum() - scores[target].exp()).log()
-                - scores[target],
-                "the mean is taken where the sum belongs.": scores.exp().mean().log() - scores[target],
-            }
-            what = f"cross_entropy({_listed(scores)}, {target})"
-            got = run("cross_entropy", cross_entropy, scores=scores, target=target)
-            if getattr(got, "shape", ()) == scores.shape:
-                raise AnswerError(f"{what} has one number per class; only the right one counts.")
-            cases.append(
-                (what, got, float(right), {words: float(wrong) for words, wrong in mistakes.items()}, (right,))
-            )
+    for score, yes in itertools.product([0.5, -0.7, 1.3, -2.0, 3.1, -4.0, 0.0], [True, False]):
+        s = torch.tensor(score if yes else -score)  # that of the right answer
+        q, right, other = s.sigmoid(), softplus(-s), softplus(s)
+        mistakes = {
+            "the sign is wrong: a loss is large when the right answer got little.": -right,
+            "yes and no are exchanged.": other,
+            "that is always the loss for yes; where no is right, its probability is 1 − q.": right if yes else other,
+            "that is always the loss for no; where yes is right, its probability is q.": other if yes else right,
+            "that is the probability itself; take the logarithm.": q,
+            "that is 1 minus the probability; take the logarithm.": 1 - q,
+            "the logarithm is missing.": 1 / q,
+            "the logarithm to base e is meant.": right / math.log(10),
+            "the logarithm to base e is meant, not to base 2.": right / math.log(2),
+            "that is the squared error.": (1 - q) ** 2,
+            "both losses are added up; only that of the right answer counts.": right + other,
+            "that is the mean of both losses; only that of the right answer counts.": (right + other) / 2,
+            "that is the entropy of the two probabilities; only the right answer counts.": q * right + (1 - q) * other,
+            "the logarithm of the sum is missing: it is small, but not nothing.": (-s).relu(),
+            "the larger exponent, which you took out, is not put back.": right - (-s).relu(),
+            "the larger exponent, which you took out, is put back twice.": right + (-s).relu(),
+            "the larger of the two exponents may be 0, the other one.": right + s.relu(),
+        }
+        what = f"two_class_loss({score:g}, {yes})"
+        cases.append((what, loss(score, yes), float(right), {w: float(m) for w, m in mistakes.items()}, (right,)))
     expect_numbers(cases, lambda got, right: f"It should be {digits(float(right), got)[0]}.")
-    for scores in torch.tensor([1000.0, 0.0, -1000.0]), torch.tensor([-1000.0, -1002.0]), torch.tensor([900.0, 1000.0]):
-        for target in range(len(scores)):
-            what = f"cross_entropy({_listed(scores)}, {target})"
-            got = tensor(what, run("cross_entropy", cross_entropy, scores=scores, target=target))
-            right = scores.logsumexp(0) - scores[target]
-            if not got.isfinite().all():
-                raise AnswerError(f"{what} is {got.flatten()[0].item():g}: {_overflow(cross_entropy, scores, target)}")
-            if (got - right).abs().max() > 1e-6:  # next to nothing is right where this is rounded to 0
-                expect(what, got, right)
+    for score, yes in itertools.product([-1000.0, 1000.0, -100.0, 100.0], [True, False]):
+        what, right = f"two_class_loss({score:g}, {yes})", softplus(torch.tensor(-score if yes else score))
+        got = tensor(what, loss(score, yes))
+        if got.isnan().any():
+            raise AnswerError(f"{what} is NaN: infinity is divided by infinity, or subtracted from it.")
+        if got.isinf().any():
+            early = not yes and tensor(what, loss(40.0, False)).isinf().any()
+            rounded = "1 − q is rounded to 0 before its logarithm is taken: write it as a sigmoid, too."
+            too_large = "put q into the logarithm and simplify, then take the larger exponential out of the sum."
+            raise AnswerError(f"{what} is {got.item():g}: {rounded if early else too_large}")
+        if (got - right).abs().max() > 1e-6:  # next to nothing is right where this is rounded to 0
+            expect(what, got, right)
     return "And 1000 is no problem for it."
 
 
@@ -168,17 +156,3 @@ def exercise_3(fold) -> str:
         }
         expect("The new bias", got[1], (bias - mean) * factor + beta, shifted)
     return "One convolution does the work of both."
-
-
-def _overflow(cross_entropy, scores, target) -> str:
-    """Say what became infinite: an exponential, or the logarithm of one that vanished."""
-    least = tensor("", run("cross_entropy", cross_entropy, scores=scores, target=int(scores.argmax())))
-    if least.isfinite().all():
-        return "the probability is rounded to 0 before its logarithm is taken. Take the logarithm of the formula first."
-    if scores.max() < 0:
-        return "every exponential is rounded to 0, and has no logarithm: lower all scores by the largest before exp."
-    return "an exponential is too large for a number: lower all scores by the largest before exp."
-
-
-def _listed(scores) -> str:
-    return "[" + ", ".join(f"{score:.4g}" for score in scores.tolist()) + "]"

@@ -21,6 +21,32 @@ ASKED = {
 }
 """The bugs of exercise 1, and what to ask oneself about each."""
 
+SEEN = (
+    "sees it",
+    "sees",
+    "see it",
+    "seen",
+    "visible",
+    "will see it",
+    "finds it",
+    "found",
+    "caught",
+    "noticed",
+    "detected",
+)
+UNSEEN = (
+    *("silent", "blind", "unseen", "not seen", "invisible", "misses it", "missed", "not found", "not caught"),
+    *(
+        "does not see it",
+        "doesn't see it",
+        "cannot see it",
+        "can't see it",
+        "will not see it",
+        "unnoticed",
+        "undetected",
+    ),
+)
+
 
 def exercise_1(answers) -> str:
     if not isinstance(answers, Mapping):
@@ -37,7 +63,7 @@ def exercise_1(answers) -> str:
         raise NoAnswerError
     if missing:
         raise AnswerError(f"No answer yet for {', '.join(missing)}.")
-    said = {name: truth(f"The answer for {name}", given[name]) for name in ASKED}
+    said = {name: truth(f"The answer for {name}", given[name], SEEN, UNSEEN) for name in ASKED}
     seen = {name: "finite differences" in BUGS[name].seen_by for name in ASKED}
     wrong = [name for name in ASKED if said[name] != seen[name]]
     if not wrong:
