@@ -1026,6 +1026,7 @@ WRONG["circle.3"] = [
     (torch.tensor([[4, 2], [1, 3]]), "Hand over the function confusion itself"),
     (lambda labels: table(labels, labels), "is called with 2 arguments"),
     (lambda labels, predicted: {"right": 3}, "should be a number or a tensor"),
+    (lambda labels, predicted: np.histogram2d(labels.numpy(), predicted.numpy(), bins=2)[0], "a label that is absent"),
 ]
 
 
@@ -1398,6 +1399,7 @@ RIGHT["museum.1"] = [
     seen(lambda yes: "Yes!" if yes else "No."),
     seen(lambda yes: "sees it" if yes else "silent"),
     seen(lambda yes: "Seen" if yes else "not  seen"),
+    seen(lambda yes: "✓" if yes else "✗"),
     seen(lambda yes: "caught" if yes else "doesn't see it"),
     {name.replace("-", "_"): answer for name, answer in seen().items()},
 ]

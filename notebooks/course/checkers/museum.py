@@ -21,31 +21,10 @@ ASKED = {
 }
 """The bugs of exercise 1, and what to ask oneself about each."""
 
-SEEN = (
-    "sees it",
-    "sees",
-    "see it",
-    "seen",
-    "visible",
-    "will see it",
-    "finds it",
-    "found",
-    "caught",
-    "noticed",
-    "detected",
-)
-UNSEEN = (
-    *("silent", "blind", "unseen", "not seen", "invisible", "misses it", "missed", "not found", "not caught"),
-    *(
-        "does not see it",
-        "doesn't see it",
-        "cannot see it",
-        "can't see it",
-        "will not see it",
-        "unnoticed",
-        "undetected",
-    ),
-)
+SEEN = "sees it", "see it", "sees", "seen", "will see it", "visible", "finds it", "found", "caught", "noticed", "✓"
+UNSEEN = "silent", "blind", "unseen", "invisible", "misses it", "missed", "unnoticed", "✗"
+UNSEEN += tuple(f"{word} see it" for word in ("does not", "doesn't", "cannot", "can't", "will not", "won't"))
+UNSEEN += tuple(f"not {word}" for word in ("seen", "visible", "found", "caught", "noticed"))
 
 
 def exercise_1(answers) -> str:
