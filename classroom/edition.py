@@ -121,7 +121,8 @@ def _without_unused(source: str) -> str:
         if not unused:
             return source
         lines = source.splitlines(keepends=True)
-        del lines[_start(unused[-1]) - 1 : unused[-1].end_lineno]
+        for node in reversed(unused):
+            del lines[_start(node) - 1 : node.end_lineno]
         source = "".join(lines)
 
 

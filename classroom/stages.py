@@ -1,6 +1,7 @@
 """What students write, stage by stage, in the numbers of the ledger."""
 
 import ast
+import functools
 import re
 from dataclasses import dataclass
 
@@ -67,6 +68,7 @@ def parse_stages(text: str) -> list[int]:
     return sorted(set(found))
 
 
+@functools.lru_cache(32)
 def owners(source: str) -> dict[str, tuple[ast.FunctionDef, list[str]]]:
     """Return each function that states formulas, such as "Linear.forward", with its node and their numbers."""
     found = {}

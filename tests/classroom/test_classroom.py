@@ -18,7 +18,7 @@ from classroom.free import FREE
 from classroom.grade import main, submissions
 from classroom.items import ITEMS, fresh_items
 from classroom.judge import Worker, composite, judge, sandboxed, suspicious
-from classroom.selfcheck import read
+from classroom.selfcheck import own_files, read
 from classroom.stages import STAGES, owners, parse_stages, stage_of
 
 ROOT = Path(__file__).parents[2]
@@ -187,11 +187,12 @@ def test_the_source_notebook_for_nbgrader_solves_itself_and_is_empty_without_its
     names, text = tuple(line.removeprefix("%%part ") for line in parts), "\n\n".join(parts.values())
     assert text.count("### BEGIN SOLUTION") == text.count("### END SOLUTION") > 10
     edition = (tmp_path / "source" / "diy.py").read_text(encoding="utf-8")
-    solved = judge(worker, "solved", composite(edition, text, names), [i for i in ITEMS if i.stage <= 3])
+    items = [item for item in ITEMS if item.stage <= 3]
+    solved = judge(worker, "solved", composite(edition, text, names), items, edition)
     assert solved.points == solved.possible, [o.reason for o in solved.outcomes]
     unsolved = re.sub(r"### BEGIN SOLUTION.*?### END SOLUTION", "raise NotImplementedError()", text, flags=re.DOTALL)
     unsolved = unsolved.replace("raise NotImplementedError()", "", 1)  # the helpers
-    assert judge(worker, "empty", composite(edition, unsolved, names), [i for i in ITEMS if i.stage <= 3]).points == 0
+    assert judge(worker, "empty", composite(edition, unsolved, names), items, edition).points == 0
 
 
 def test_a_handout_is_not_written_over_a_students_work(tmp_path):
@@ -202,16 +203,14 @@ def test_a_handout_is_not_written_over_a_students_work(tmp_path):
 
 
 def test_the_handout_checks_itself_in_a_fresh_process(tmp_path):
-    write(tmp_path / "handout", [1, 2], [2], ["ELU"])
+    write(tmp_path / "handout", [1, 2, 3], [2], ["ELU"])
+    written = student_source(SOURCE, [3], [1, 2]) + fresh.gaps(["ELU"])  # the first stage, and no more
+    (tmp_path / "handout" / "diy.py").write_text(written, encoding="utf-8")
     command = [sys.executable, "grade.py", "diy.py"]
     done = subprocess.run(command, cwd=tmp_path / "handout", capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0 and "0 of 26 points" in done.stdout and "not written yet (stage 1: F2)" in done.stdout
+    assert done.returncode == 0 and "(20 of 20 points)" in done.stdout and "20 of 61 points" in done.stdout
+    assert "not written yet (stage 3: F8)" in done.stdout and "ELU" in done.stdout
     assert "stage 2" not in done.stdout, "what is solved is not asked for"
-    (tmp_path / "handout" / "diy.py").write_text(SOURCE, encoding="utf-8")
-    done = subprocess.run(
-        [*command, "--stage", "1"], cwd=tmp_path / "handout", capture_output=True, text=True, timeout=300
-    )
-    assert "20 of 20 points" in done.stdout
 
 
 # The grader; `python -m classroom.grade --prove` asks all that is known
@@ -316,12 +315,13 @@ def test_a_free_framework_learns(worker):
 
 def test_the_free_handout_gets_nothing_until_there_is_a_framework(tmp_path, worker):
     write_free(tmp_path / "handout")
-    command = [sys.executable, "grade.py", "--stage", "2"]
-    options = {"cwd": tmp_path / "handout", "capture_output": True, "text": True, "timeout": 300}
-    assert "No module named 'framework'" in subprocess.run(command, **options).stdout
+    found = judge(worker, "nothing", own_files(tmp_path / "handout" / "adapters.py"), FREE)
+    assert found.points == 0 and all("No module named 'framework'" in o.reason for o in found.outcomes)
     text = frameworks.RIGHT["as suggested"]["framework.py"]
     (tmp_path / "handout" / "framework.py").write_text(text, encoding="utf-8")
-    assert "18 of 18 points" in subprocess.run(command, **options).stdout
+    command = [sys.executable, "grade.py", "--stage", "2"]
+    done = subprocess.run(command, cwd=tmp_path / "handout", capture_output=True, text=True, timeout=300)
+    assert "18 of 18 points" in done.stdout
 
 
 def test_a_handout_needs_nothing_but_pytorch_and_for_its_notebooks_what_it_says(tmp_path, handout):
