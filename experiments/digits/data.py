@@ -108,15 +108,6 @@ def hold_out(data: Images) -> Images:
     return Images(data.name, images[train], labels[train], images[held_out], labels[held_out])
 
 
-def read_idx(path: str | os.PathLike) -> np.ndarray:
-    """Return the array of unsigned bytes in an IDX file, which may be packed by gzip.
-
-    Raises:
-        DataError: the file is missing, cut off, too long, or not in this format.
-    """
-    return _parse(_unpacked(Path(path)), path)
-
-
 def _found(directory: Path, name: str, checksum: str) -> tuple[np.ndarray, str]:
     names = [spelt + end for spelt in (name, name.replace("-idx", ".idx")) for end in ("", ".gz")]
     folders = directory, directory / "raw", directory / "MNIST" / "raw"
@@ -136,15 +127,13 @@ def _unpacked(path: Path) -> bytes:
     try:
         content = path.read_bytes()
         return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is damaged or cut off: gzip cannot unpack it ({error})") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _parse(content: bytes, path: str | os.PathLike) -> np.ndarray:
+def _parse(content: bytes, path: Path) -> np.ndarray:
     if len(content) < 4 or content[:3] != b"\x00\x00\x08" or content[3] == 0:
         raise DataError(f"{path} is not an IDX file of bytes: it begins with {content[:4].hex(' ') or 'nothing'}")
     start = 4 + 4 * content[3]
