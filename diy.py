@@ -127,7 +127,8 @@ class Module(_Base):
         It belongs to the last forward. As in PyTorch, each forward allows one backward.
 
         Raises:
-            RuntimeError: no forward is waiting for a backward, or what it remembered has since been changed in place.
+            RuntimeError: no forward is waiting for a backward, what it remembered has since been changed in place, or
+                `gradient` is that of something else, such as a loss of twice the output.
             TypeError, ValueError: the dtype or shape of `gradient` is not the output's.
         """
 
@@ -1541,22 +1542,18 @@ class _Run:
             one (module, (), run). Backward takes them out again.
         versions: of all values, in order; `noted` is the number of entries that they belong to.
         input, output: shape and dtype of both.
-        number: tells the runs of a module apart.
-        origin: which run of which module made the input.
-        swapped: whether a loss got the output of a module as its target, and something else as the prediction.
+        got, gave: if no other module called, both as they were then: a tensor and its version.
         names: the attributes of the module that this run has assigned.
         attributes: after a learner's forward, by name, the state of whatever its backward might read there.
-        replaced: the origins of the inputs of earlier runs that this one replaced before their backward.
     """
 
     input: tuple[torch.Size, torch.dtype]
     output: tuple[torch.Size, torch.dtype]
-    noted = number = 0
-    origin: tuple[int, int] | None = None
-    swapped = False
+    got: tuple[Tensor, int | None] | None = None
+    gave: tuple[Tensor, int | None] | None = None
+    noted = 0
     names: frozenset[str] = frozenset()
     attributes: Mapping[str, list[Any]] | None = None
-    replaced: Mapping[int, int] | None = None
 
     def __init__(self, module: Any, outer: "_Run | None"):
         self.module, self.trusted = module, module._trusted
@@ -1565,14 +1562,9 @@ class _Run:
         self.versions: list[int | None] = []
         if outer is None and self.recorded is not None:
             # The last run is forgotten, even if this forward fails: the layers may have changed.
-            memory = module._memory
-            last, memory.disabled = memory.enabled if self.recorded else memory.disabled, None
+            module._memory.disabled = None
             if self.recorded:
-                memory.enabled = None
-            if last is not None:
-                self.replaced = (
-                    last.replaced if last.origin is None else {**(last.replaced or {}), **dict([last.origin])}
-                )
+                module._memory.enabled = None
 
     def note_versions(self) -> None:
         """Note the state of what was remembered, before anything else can change it in place."""
@@ -1598,9 +1590,9 @@ class _Run:
             if self.recorded is outer.recorded:
                 outer.entries.append((self.module, (), self))
             return output
-        self.number = next(_numbers)
+        output._diy_output = True  # type: ignore[attr-defined]
+        self.gave = _as_it_is(output)
         setattr(self.module._memory, "enabled" if self.recorded else "disabled", self)
-        output._diy_origin = id(self.module), self.number  # type: ignore[attr-defined]  # for the loss to pass on
         return output
 
     def take(self, module: Any, inner: bool) -> tuple[Any, tuple[Any, ...], Any]:
@@ -1635,7 +1627,6 @@ class _Memory(threading.local):
 
 
 _thread = _Thread()
-_numbers = itertools.count(1)
 _one_at_a_time = threading.RLock()
 _version = operator.attrgetter("_version")
 _PlainTensors = torch._C.DisableTorchFunctionSubclass  # inside, a Parameter costs hardly more than a plain tensor
@@ -1663,9 +1654,7 @@ def _guarded_forward(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
             self._check(*inputs)
             run = _thread.run = _Run(self, outer)
             if outer is None:
-                run.origin = getattr(inputs[0], "_diy_origin", None)
-                if run.origin is None and len(inputs) > 1:
-                    run.swapped = hasattr(inputs[1], "_diy_origin")
+                run.got = _as_it_is(inputs[0])
                 with _PlainTensors():
                     output = formula(self, *map(Tensor.detach, inputs))
             else:
@@ -1713,10 +1702,8 @@ def _guarded_backward(formula: Callable[..., Tensor | None]) -> Callable[..., Te
             result = result.detach()  # a parameter shared with PyTorch has asked for a graph
         if run.entries or not isinstance(result, Tensor) or (result.shape, result.dtype) != run.input:
             _check_result(run, result)
-        if run.origin is not None and result is not None:
-            result._diy_origin = run.origin  # type: ignore[attr-defined]
-        if run.replaced is not None and result is not None:
-            result._diy_replaced = run.replaced  # type: ignore[attr-defined]
+        if run.got is not None and result is not None:
+            result._diy_of = run.got, result._version  # type: ignore[attr-defined]
         return result
 
     return backward
@@ -1754,11 +1741,6 @@ def _find(self: Any, outer: _Run | None, gradient: tuple[Any, ...]) -> _Run:
     for G in gradient:
         if not isinstance(G, Tensor) or (G.shape, G.dtype) != run.output:
             _refuse_gradient(run, G)
-    if run.swapped:
-        raise RuntimeError(
-            f"{name} got the output of a network as its target and something else as its prediction: write "
-            f"{name}(...)(prediction, target), in this order (if a network did make the target, pass target.clone())"
-        )
     if not gradient and math.prod((shape := run.output[0])[self.stacked :]) != 1:
         wanted = "one number per network" if self.stacked else "one number"
         raise ValueError(f"{name}.forward returned {tuple(shape)}: a loss is {wanted}, such as self.reduce(terms)")
@@ -1778,19 +1760,39 @@ def _find(self: Any, outer: _Run | None, gradient: tuple[Any, ...]) -> _Run:
 
 
 def _waiting(self: Any, gradient: tuple[Any, ...]) -> _Run | None:
-    memory, name = self._memory, type(self).__name__
+    """Return the run whose output a gradient belongs to. One that was computed by hand is taken at its word."""
+    memory = self._memory
     runs = [*filter(None, (memory.enabled, None if torch.is_grad_enabled() else memory.disabled))]
-    fitting, origin = runs, getattr(gradient[0], "_diy_origin", None) if gradient else None
-    what = f"{name} was called again after the forward that this gradient belongs to"
-    if runs and origin is not None and origin[0] == id(self):
-        fitting = [run for run in runs if run.number == origin[1]]
-    elif runs and gradient and (replaced := getattr(gradient[0], "_diy_replaced", None)) is not None:
-        fitting = [run for run in runs if run.number != replaced.get(id(self))]
-        what = what if fitting else f"this gradient is not that of {name}'s output: the loss was called again"
-    if len(fitting) > 1 or (runs and not fitting):
-        hint = "Call the network, the loss and both backwards in this order, and make any call in between under"
-        raise RuntimeError(f"{what}. {hint} torch.no_grad()")
+    of, version = getattr(gradient[0], "_diy_of", (None, 0)) if gradient else (None, 0)
+    if of is not None and gradient[0]._version == version:
+        fitting = [run for run in runs if _same(run.gave, of)]
+    else:
+        fitting = runs if len(runs) < 2 else []
+    if runs and not fitting:
+        name = type(self).__name__
+        raise RuntimeError(
+            f"this gradient is not that of the last output of {name}: since criterion(model(x), target), {name} or the "
+            "loss was called again (do that under torch.no_grad()), or the loss got something other than this output "
+            "(the target first, or an operation in between). If it is right nevertheless, because you applied the "
+            "chain rule by hand or other outputs were added, pass gradient.clone()"
+        )
     return fitting[0] if fitting else None
+
+
+def _as_it_is(tensor: Tensor) -> tuple[Tensor, int | None]:
+    return tensor, None if tensor.is_inference() else tensor._version
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two tensors were the same numbers, each at its version."""
+    (output, then), (tensor, later) = one, other
+    if tensor.shape != output.shape or tensor.dtype != output.dtype or tensor.is_meta:
+        return True  # told by a better message, or nothing can be told
+    if tensor is output or (tensor.data_ptr() == output.data_ptr() != 0 and tensor.stride() == output.stride()):
+        return bool(then == later)  # one memory
+    if hasattr(tensor, "_diy_output"):
+        return False  # of another call, even if it is equal
+    return bool(((tensor == output) | ((tensor != tensor) & (output != output))).all())
 
 
 def _versions(entries: list[Any]) -> list[int | None]:

@@ -2,6 +2,7 @@
 
 import collections
 import copy
+import math
 import pickle
 import sys
 import threading
@@ -201,7 +202,7 @@ def test_the_loss_knows_whose_forward_it_belongs_to():
     criterion = diy.MSELoss()
     criterion(ours(X), G)
     ours(OTHER)  # to look at it, without no_grad
-    with pytest.raises(RuntimeError, match=r"called again after the forward that this gradient belongs to"):
+    with pytest.raises(RuntimeError, match="is not that of the last output of Sequential"):
         ours.backward(criterion.backward())
     assert all(parameter.grad is None for parameter in ours.parameters())
 
@@ -225,7 +226,7 @@ def test_the_loss_of_something_else_says_nothing_about_the_network(other, gradie
     with torch.set_grad_enabled(gradients):
         criterion(ours(X), G)
         other(ours, criterion)
-        with pytest.raises(RuntimeError, match="is not that of Sequential's output: the loss was called again"):
+        with pytest.raises(RuntimeError, match="is not that of the last output of Sequential"):
             ours.backward(criterion.backward())
     assert all(parameter.grad is None for parameter in ours.parameters())
 
@@ -245,15 +246,93 @@ def test_a_loss_that_was_only_looked_at_hinders_no_later_step():
     other.backward(criterion.backward())
 
 
-def test_a_sum_of_two_networks_hands_the_same_gradient_to_both():
-    one, other = pair()[0], pair()[0]
+BETWEEN = {
+    "a factor": lambda output: 3 * output,
+    "an activation": torch.sigmoid,
+    "softmax": lambda output: output.softmax(1),
+    "in place": lambda output: output.clamp_(min=0),
+    "in place, on a view": lambda output: output[:1].mul_(2) is not None and output,
+    "another order": lambda output: output.flip(0),
+    "transposed": lambda output: output.mT.contiguous().view(output.shape),
+    "noise": lambda output: output + torch.randn_like(output),
+}
+
+
+@pytest.mark.parametrize("between", BETWEEN.values(), ids=BETWEEN)
+@pytest.mark.parametrize("gradients", [True, False], ids=["", "disabled"])
+def test_an_operation_between_network_and_loss_is_noticed(between, gradients):
+    ours, _ = pair()
     criterion = diy.MSELoss()
-    prediction = one(X)
-    prediction += other(OTHER)
-    criterion(prediction, G)
+    with torch.set_grad_enabled(gradients):
+        criterion(between(ours(X)), G)
+        with pytest.raises(RuntimeError, match="an operation in between"):
+            ours.backward(criterion.backward())
+    assert all(parameter.grad is None for parameter in ours.parameters())
+
+
+def test_an_operation_between_two_networks_is_noticed():
+    (below, _), above, criterion = pair(), diy.Sequential(diy.Linear(2, 2)).double(), diy.MSELoss()
+    criterion(above(below(X).relu()), G)
+    gradient = above.backward(criterion.backward())
+    with pytest.raises(RuntimeError, match="an operation in between"):
+        below.backward(gradient)
+
+
+SAME = {
+    "detached": torch.Tensor.detach,
+    "a copy": torch.Tensor.clone,
+    "reshaped": lambda output: output.view(-1).view(output.shape),
+    "through NumPy": lambda output: torch.from_numpy(output.numpy().copy()),
+    "to its own dtype": lambda output: output.to(output.dtype),
+}
+
+
+@pytest.mark.parametrize("alike", SAME.values(), ids=SAME)
+def test_the_same_numbers_are_the_same_output(alike):
+    ours, theirs = pair()
+    criterion = diy.MSELoss()
+    for number in (1.0, math.nan):
+        x = X * number
+        criterion(alike(ours(x)), G)
+        gradient = criterion.backward()
+        ours.backward(gradient)
+        ours.zero_grad()
+    criterion(alike(ours(X)), G)
+    assert_gradients_of(ours, theirs, X, criterion.backward())
+
+
+def test_an_equal_output_of_another_network_is_another_output():
+    ours, _ = pair()
+    for parameter in ours.parameters():
+        parameter.zero_()
+    criterion = diy.MSELoss()
+    criterion(ours(X), G)
+    criterion(copy.deepcopy(ours)(OTHER), -G)
+    with pytest.raises(RuntimeError, match="is not that of the last output"):
+        ours.backward(criterion.backward())
+
+
+def test_a_gradient_worked_out_by_hand_is_taken():
+    ours, theirs = pair()
+    criterion = diy.MSELoss()
+    criterion(3 * ours(X), G)
+    assert_gradients_of(ours, theirs, X, 3 * criterion.backward())
+    ours.zero_grad()
+    criterion(3 * ours(X), G)
     gradient = criterion.backward()
-    one.backward(gradient)
-    other.backward(gradient)
+    gradient *= 3
+    assert_gradients_of(ours, theirs, X, gradient)
+
+
+def test_a_sum_of_two_networks_hands_the_same_gradient_to_both():
+    (one, theirs), (other, _) = pair(), pair()
+    criterion = diy.MSELoss()
+    criterion(one(X) + other(OTHER), G)
+    gradient = criterion.backward()
+    with pytest.raises(RuntimeError, match=r"other outputs were added, pass gradient\.clone\(\)"):
+        one.backward(gradient)
+    other.backward(gradient.clone())
+    assert_gradients_of(one, theirs, X, gradient.clone())
 
 
 def test_a_loss_without_gradients_leaves_no_trace():
@@ -283,7 +362,7 @@ def test_two_forwards_one_with_gradients_one_without_and_a_backward_without_are_
     ours(X)
     with torch.no_grad():
         ours(OTHER)
-        with pytest.raises(RuntimeError, match="called again after the forward"):
+        with pytest.raises(RuntimeError, match="Sequential or the loss was called again"):
             ours.backward(G)
 
 
@@ -918,8 +997,8 @@ def test_prediction_and_target_in_the_wrong_order_are_noticed():
     loss = criterion(G, ours(X))  # the same number, and a gradient that leads uphill
     assert loss.equal(criterion(ours(X), G))
     criterion(G, ours(X))
-    with pytest.raises(RuntimeError, match=r"MSELoss got the output of a network as its target"):
-        criterion.backward()
+    with pytest.raises(RuntimeError, match="the target first"):
+        ours.backward(criterion.backward())
     criterion(G, ours(X).clone())  # whoever means it
     torch.testing.assert_close(criterion.backward(), 2 * (G - ours(X)) / G.numel(), rtol=1e-12, atol=1e-12)
 
