@@ -709,7 +709,6 @@ NAMED: dict[str, str] = {
 
 
 @functools.cache
-@functools.cache
 def planted() -> dict[str, Mistake]:
     """Return the planted bugs of diy.py that lie in a formula of the plain assignment.
 
