@@ -46,21 +46,22 @@ for step in range(start, 200):
 
 
 @pytest.mark.parametrize("kind", ["SGD", "Adam"])
-def test_training_that_was_killed_goes_on_to_the_bit(kind, tmp_path):
+def test_training_that_was_killed_goes_on_to_the_bit(kind, tmp_path, monkeypatch):
     whole, killed = tmp_path / "whole.pt", tmp_path / "killed.pt"
 
-    def command(path):
-        return [sys.executable, "-c", PROGRAM, str(path), kind]
+    def train(path):
+        monkeypatch.setattr(sys, "argv", ["-c", str(path), kind])
+        exec(PROGRAM, {"__name__": "__main__"})
 
-    subprocess.run(command(whole), cwd=ROOT, check=True)
-    process = subprocess.Popen(command(killed), cwd=ROOT)
+    train(whole)
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(killed), kind], cwd=ROOT)
     while not killed.exists():
         assert process.poll() is None
         time.sleep(0.001)
     process.kill()
     process.wait()
     assert torch.load(killed)["step"] < 200, "it was killed in between"
-    subprocess.run(command(killed), cwd=ROOT, check=True)
+    train(killed)
     one, other = torch.load(whole), torch.load(killed)
     for name in one["network"]:
         assert torch.equal(one["network"][name], other["network"][name]), name
