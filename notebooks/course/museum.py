@@ -145,7 +145,7 @@ def check_exhibit(number: int) -> GradientCheck:
     return check_gradients(*item.example(load(item.bug)), verbose=False)
 
 
-_PRE = '<pre style="font-family: monospace">'  # templates differ, and columns need one width
+_PRE = '<pre style="font-family: monospace; word-break: normal">'  # templates differ, and columns need one width
 _IMPORT = "from playground.view import Playground"
 
 
