@@ -24,7 +24,7 @@ def exercise_1(sigmoid_slope) -> str:
             "the sign is wrong: the sigmoid rises everywhere.": -y * (1 - y),
             "that is one of two factors.": 1 - y,
             "that is the derivative of y (1 - y), the slope of the slope.": 1 - 2 * y,
-            "a square is too many: write the fraction as a product of two and look for y in each.": (
+            "there is one square too many: write the fraction as a product of two and look for y in each.": (
                 y * (1 - y)
             ).square(),
             "1 - y must be e⁻ˢ / (1 + e⁻ˢ); you have y + 1.": y * (1 + y),

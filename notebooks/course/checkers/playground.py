@@ -108,7 +108,7 @@ def _settings(settings, data: str | None = None) -> dict:
     if data and settings.get("noise", 0) != 0:
         raise AnswerError("The data set should stay as it is, without noise.")
     if settings.get("data") == "own points":
-        raise AnswerError("Own points are none yet, so there is nothing to learn: choose another data set.")
+        raise AnswerError("There are no points of your own yet, so there is nothing to learn: choose another data set.")
     if settings.get("bug", NO_BUG) != NO_BUG:
         raise AnswerError("Without a planted bug, please: the settings themselves should do it.")
     return dict(settings)
