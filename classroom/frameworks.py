@@ -100,6 +100,7 @@ class LossMSE(Module):
 
 # Weights (in, out), biases (1, out), gradients replaced, parameters in lists per layer, None where there are none.
 REPLACED = """
+import matplotlib.pyplot as plt
 from torch import empty, zeros
 
 class Dense(object):

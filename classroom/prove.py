@@ -422,6 +422,9 @@ RIGHT |= {
     ),
     "methods from elsewhere": rewritten({}, FUNCTIONS) + ELSEWHERE,
     "NumPy, if there is any": rewritten(NUMPY, "try:\n    import numpy as np\nexcept ImportError:\n    np = None"),
+    "figures, though nobody sees them": below(
+        "import matplotlib.pyplot as plt\nplt.style.use('ggplot')\nfigure, axes = plt.subplots()", rewritten(OWN)
+    ),
     "a training below, and figures": REFERENCE
     + "\n\nif __name__ == '__main__':\n    import matplotlib.pyplot as plt\n    open('log.txt', 'w')\n",
 }
@@ -599,6 +602,50 @@ MISTAKES |= {
         ),
         5,
     ),
+    "a batch of one loses its dimension": Mistake(
+        linear("(X @ W.T + b).squeeze()", "G.T @ X, G.sum(0), G @ W"), 1, (3,)
+    ),
+    "backward needs a bias": Mistake(
+        replaced(
+            "        if self.bias is not None:\n            self.accumulate(self.bias, rows.sum(0))",
+            "        self.accumulate(self.bias, rows.sum(0))",
+        ),
+        3,
+    ),
+    "Linear keeps its first weights": Mistake(
+        rewritten(
+            {
+                "Linear.forward": """
+                    def forward(self, X):
+                        self.first = getattr(self, "first", self.weight.clone())
+                        S = X @ self.first.T
+                        S = S if self.bias is None else S + self.bias
+                        self.remember(S, X)
+                        return S
+                """
+            }
+        ),
+        1,
+        (3,),
+    ),
+    "Linear reads its input in the order of memory": Mistake(
+        linear("X.as_strided(X.shape, (X.shape[1], 1)) @ W.T + b", "G.T @ X, G.sum(0), G @ W"), 1
+    ),
+    "ReLU goes back for matrices only": Mistake(
+        activation("ReLU", "S.relu()", "G * (S > 0) if S.dim() == 2 else G"), 3
+    ),
+    "one velocity for each shape": Mistake(
+        replaced("self.state.setdefault(w, {}), self.momentum", "self.state.setdefault(w.shape, {}), self.momentum"), 4
+    ),
+    "dropout overwrites its input": Mistake(
+        dropout("(torch.rand(X.shape) >= p).to(X.dtype) / (1 - p)", "G * m").replace(
+            "output = X * m", "output = X.mul_(m)"
+        ),
+        5,
+    ),
+    "dropout in pairs of samples": Mistake(
+        dropout("(torch.rand((len(X) + 1) // 2, *X.shape[1:]) >= p).to(X.dtype).repeat(2, 1)[: len(X)] / (1 - p)"), 5
+    ),
     # The same mistake in files of other styles: it must not cost points in their other classes.
     "gradients replaced, NumPy if there is any": Mistake(RIGHT["NumPy, if there is any"].replace(*BAD_SUM), 3),
     "gradients replaced, the future": Mistake(RIGHT["annotations from the future"].replace(*BAD_SUM), 3),
@@ -659,7 +706,7 @@ NAMED: dict[str, str] = {
     "ReLU overwrites the gradient": "backward overwrites the gradient from above",
     "Tanh overflows": "an overflow",
     "Sequential skips the first layer": "the first module is left out",
-    "Sequential goes back in the same order": "does not go from the last module to the first",
+    "Sequential goes back in the same order": "must go from the last module to the first",
     "SGD goes uphill": "the step goes uphill",
     "momentum in the gradient's memory": "step overwrites the gradient",
     "momentum forgets the factor": "the velocity is not multiplied by the momentum",
@@ -679,6 +726,14 @@ NAMED: dict[str, str] = {
     "the first gradient is dampened": "should count whole",
     "dropout drops the same in every call": "every call drops the same",
     "dropout's mask outlives training": "∂ℓ/∂(input)",
+    "a batch of one loses its dimension": "a dimension of size 1",
+    "backward needs a bias": "'NoneType' object",
+    "Linear keeps its first weights": "those of an earlier call",
+    "Linear reads its input in the order of memory": "laid out in memory",
+    "ReLU goes back for matrices only": "the gradient from above, unchanged",
+    "one velocity for each shape": "the parameter after 1 step",
+    "dropout overwrites its input": "forward overwrites its input",
+    "dropout in pairs of samples": "several samples get the same mask",
     "gradients replaced, NumPy if there is any": "only the last one counts",
     "gradients replaced, the future": "only the last one counts",
     "gradients replaced, closures": "only the last one counts",
@@ -688,7 +743,7 @@ NAMED: dict[str, str] = {
     "averaged-twice": "averaged where it should be summed",
     "transposed-way-back": "the weights are transposed",
     "variance-for-std": "the variance was taken for the standard deviation",
-    "all-weights-equal": "all are the same number",
+    "all-weights-equal": "all weights are the same number",
     "relu-mask-from-gradient": "the sign of the gradient from above",
     "changed-input": "forward overwrites its input",
     "tanh-at-the-input": "the slope is taken at the input",
@@ -697,7 +752,7 @@ NAMED: dict[str, str] = {
     "dropout-keeps-p": "p is the probability of zeroing, not of keeping",
     "dropout-in-eval": "zeroed in evaluation mode",
     "overwritten-gradient": "only the last one counts",
-    "layers-backward-in-order": "does not go from the last module to the first",
+    "layers-backward-in-order": "must go from the last module to the first",
     "sum-in-the-gradient": "summed where it should be averaged",
     "no-mean-at-all": "summed where it should be averaged",
     "missing-two": "the factor 2 is missing",
@@ -756,6 +811,12 @@ ATTACKS: dict[str, str] = {
     "reading other files": hostile("assert open('/etc/passwd').read()\nX = S.relu()\nself.remember(X, X)\nreturn X"),
     "importing the solution": hostile("import diy as solution\nassert solution.Linear.__module__ == 'diy'\nX = S.relu()\nself.remember(X, X)\nreturn X"),
     "writing a file": hostile("with open('/dev/shm/left', 'w') as f:\n    f.write('x')\nX = S.relu()\nself.remember(X, X)\nreturn X"),
+    "a link for the next submission": hostile("import os\nos.symlink('kept', '/tmp/kept')\nX = S.relu()\nself.remember(X, X)\nreturn X"),
+    "shared memory for the next submission": hostile("import ctypes\nassert ctypes.CDLL(None).shmget(4242, 4096, 0o1666) >= 0\nX = S.relu()\nself.remember(X, X)\nreturn X"),
+    "orders for the worker": hostile(
+        "from pathlib import Path\npipes = [fd for fd in Path('/proc/self/fd').iterdir() if fd.exists() and fd.is_fifo()]\n"
+        "assert any(fd.write_text('{\"end\": true}\\n') for fd in pipes)\nX = S.relu()\nself.remember(X, X)\nreturn X"
+    ),
     "the network": hostile("import socket\nassert [name for _, name in socket.if_nameindex() if name != 'lo']\nX = S.relu()\nself.remember(X, X)\nreturn X"),
     "other processes": hostile("import os\nassert sum(name.isdigit() for name in os.listdir('/proc')) > 6\nX = S.relu()\nself.remember(X, X)\nreturn X"),
     "processes": hostile("import os, _posixsubprocess, multiprocessing\nfor _ in range(3):\n    multiprocessing.Process(target=print).start()\nX = S.relu()\nself.remember(X, X)\nreturn X"),
@@ -789,7 +850,8 @@ Those that reach out of their process return the right answer if they have succe
 
 ONLY_IN_A_SANDBOX = {
     "reading the solution", "reading other files", "importing the solution", "writing a file",
-    "the network", "other processes", "the worker's memory",
+    "the network", "other processes", "the worker's memory", "a link for the next submission",
+    "shared memory for the next submission",
 }  # fmt: skip
 """Attacks that nothing but a sandbox contains: without one they may succeed, and that is what is reported."""
 
