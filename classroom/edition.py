@@ -204,7 +204,8 @@ def _refuse_if_taken(out: Path) -> None:
 def _write(out: Path, files: dict[str, str], settings: dict[str, Any]) -> list[Path]:
     files["grade.py"] = (
         '"""Check what you have written, stage by stage: python grade.py"""\n\n'
-        "from selfcheck.selfcheck import main\n\n"
+        "import sys\n\ntry:\n    from selfcheck.selfcheck import main\nexcept ModuleNotFoundError as error:\n"
+        '    sys.exit(f"grade.py: {error}. It needs PyTorch: pip install torch")\n\n'
         'if __name__ == "__main__":\n    main()\n'
     )
     for name in SELFCHECK:

@@ -170,14 +170,22 @@ def grade_all(
 # What is written
 
 
+def _of_all(grade: Grade) -> str:
+    """Return the reason that all items have in common, such as a file that is not valid Python."""
+    reasons = {outcome.reason for outcome in grade.outcomes}
+    return reasons.pop() if len(reasons) == 1 else ""
+
+
 def page(grade: Grade) -> str:
     """Return a student's page, in Markdown."""
-    lines = [f"# {grade.name}: {grade.points} of {grade.possible} points\n"]
+    lines, whole = [f"# {grade.name}: {grade.points} of {grade.possible} points\n"], _of_all(grade)
+    lines += [f"{_plain(whole)}\n"] if whole else []
     for number in dict.fromkeys(outcome.stage for outcome in grade.outcomes):
         part = [outcome for outcome in grade.outcomes if outcome.stage == number]
         lines.append(f"## {title(number)} ({sum(o.got for o in part)} of {sum(o.points for o in part)})\n")
         for o in part:
-            lines.append(f"- **{o.got} of {o.points}** {o.what}" + (f". {_plain(o.reason)}" if o.reason else ""))
+            lines.append(f"- **{o.got} of {o.points}** {o.what}")
+            lines += [f"    - {_plain(o.reason)}"] if o.reason and not whole else []
         lines.append("")
     return "\n".join(lines)
 
@@ -188,10 +196,10 @@ def _plain(text: str) -> str:
 
 
 def as_html(grade: Grade) -> str:
-    rows = []
+    rows, whole = [], _of_all(grade)
     for o in grade.outcomes:
         colour = {"right": "#1a7f37", "todo": "#6e7781"}.get(o.state, "#b35900")
-        reason = f"<br><small>{html.escape(o.reason)}</small>" if o.reason else ""
+        reason = f"<br><small>{html.escape(o.reason)}</small>" if o.reason and not whole else ""
         rows.append(
             f'<tr><td>{o.stage if o.stage > 0 else ""}</td><td style="color:{colour}"><b>{o.got} of {o.points}</b></td>'
             f"<td>{html.escape(o.what)}{reason}</td></tr>"
@@ -201,7 +209,7 @@ def as_html(grade: Grade) -> str:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>'
         "<style>body{font:16px/1.5 system-ui;max-width:50em;margin:2em auto;padding:0 1em}td{vertical-align:top;"
         "padding:.2em .6em;border-top:1px solid #ccc}b{white-space:nowrap}</style>"
-        f"<h1>{name}: {grade.points} of {grade.possible} points</h1>"
+        f"<h1>{name}: {grade.points} of {grade.possible} points</h1><p>{html.escape(whole)}</p>"
         f"<table><tr><th>stage<th>points<th>what</tr>{''.join(rows)}</table></html>"
     )
 
@@ -240,9 +248,13 @@ def mistakes(grades: Iterable[Grade]) -> Counter:
     """Return how often each mistake was made, as pairs (item, reason without numbers)."""
     found = Counter()
     for grade in grades:
-        wrong = {(o.what, kind_of(o.reason)) for o in grade.outcomes if o.state in ("wrong", "stopped")}
+        wrong = {
+            (o.what.split(":")[0], kind_of(o.reason))
+            for o in grade.outcomes
+            if o.state in ("wrong", "stopped") and not o.reason.startswith("skipped")
+        }
         reasons = {reason for _, reason in wrong}
-        whole = len(wrong) == len(grade.outcomes) > len(reasons) == 1  # a file that cannot be read, or is not there
+        whole = len(wrong) > 1 and bool(_of_all(grade))  # a file that cannot be read, or is not there
         found.update({("the whole submission", *reasons)} if whole else wrong)
     return found
 
@@ -299,7 +311,7 @@ def picture(common: Sequence[tuple[tuple[str, str], int]], total: int) -> bytes:
 
     figure = Figure(figsize=(8, 0.55 * len(common) + 1), layout="constrained")
     axes = figure.subplots()
-    names = [fill(f"{what.split(':')[0]}: {reason}", 60) for (what, reason), _ in common]
+    names = [fill(f"{what}: {reason}", 60) for (what, reason), _ in common]
     axes.barh(range(len(common)), [count for _, count in common], color="#0173b2")
     axes.set_yticks(range(len(common)), names, fontsize=8)
     axes.invert_yaxis()
@@ -375,7 +387,7 @@ def main(arguments: list[str] | None = None) -> int:
             return one_for_gradescope(options.submissions, options.out, items, options.sandbox, options.free)
         found = submissions(options.submissions, options.free, options.out)
         if found.others:
-            print(f"no submissions, and left out: {', '.join(found.others)}", file=sys.stderr)
+            print(f"left out, because they are no submissions: {', '.join(found.others)}", file=sys.stderr)
         jobs = 1 if options.sandbox == "user" else options.jobs  # as one user, they could reach each other
         grades = grade_all(found, items, options.out, options.sandbox, jobs)
         written = write(grades, options.out, found.others)

@@ -75,6 +75,16 @@ def away_from_zero(generator: torch.Generator, *shape: int) -> Tensor:
     return x.sign() * (x.abs() + 0.1)
 
 
+@contextlib.contextmanager
+def told(where: str):
+    """Say in the reason where it goes wrong."""
+    try:
+        yield
+    except WrongError as wrong:
+        wrong.args = (f"{where}{': ' * bool(where)}{wrong}",)
+        raise
+
+
 def linear(generator: torch.Generator, n_in: int, n_out: int, bias: bool = True) -> dict[str, Any]:
     numbers = {"weight": randn(generator, n_out, n_in), **({"bias": randn(generator, n_out)} if bias else {})}
     return {"class": "Linear", "args": [n_in, n_out], "kwargs": {} if bias else {"bias": False}, "set": numbers}
@@ -461,7 +471,8 @@ def linear_backward(only: str):
         for samples, n_in, n_out in LINEAR_SIZES:
             for bias in (True, False) if only != "bias" else (True,):
                 spec = linear(generator, n_in, n_out, bias)
-                remarks.append(backward(ask, spec, randn(generator, samples, n_in), generator, only))
+                with told("" if bias else "with bias=False"):
+                    remarks.append(backward(ask, spec, randn(generator, samples, n_in), generator, only))
         return next(filter(None, remarks), None)
 
     return test

@@ -555,6 +555,7 @@ def judge(
         grade.outcomes = [session.outcome(each, seed) for each in items]
     session.close()
     grade.flags += [f"used at run time: {what}" for what in dict.fromkeys(session.refused)] + session.remarks
+    grade.flags += [f"nothing was graded: {session.unreadable}"] if session.unreadable else []
     grade.seconds = time.monotonic() - start
     if grade.flags or any(outcome.state == "stopped" for outcome in grade.outcomes):
         worker.stop()  # the next one gets a sandbox of its own, in which nothing was left
@@ -701,5 +702,5 @@ def _short(text: Any) -> str:
 
 def kind_of(reason: str) -> str:
     """Return a reason without its numbers, to count the same mistake of several submissions as one."""
-    reason = re.sub(r" \((yours|line).*", "", reason)
+    reason = re.sub(r" \((yours|line).*|, with [MN] = [^:]*", "", reason)
     return textwrap.shorten(re.sub(r"-?\d[\d.e+-]*", "…", reason), 120, placeholder=" …")

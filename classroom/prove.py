@@ -727,7 +727,7 @@ NAMED: dict[str, str] = {
     "dropout drops the same in every call": "every call drops the same",
     "dropout's mask outlives training": "∂ℓ/∂(input)",
     "a batch of one loses its dimension": "a dimension of size 1",
-    "backward needs a bias": "'NoneType' object",
+    "backward needs a bias": "with bias=False",
     "Linear keeps its first weights": "those of an earlier call",
     "Linear reads its input in the order of memory": "laid out in memory",
     "ReLU goes back for matrices only": "the gradient from above, unchanged",
