@@ -205,7 +205,8 @@ def _write(out: Path, files: dict[str, str], settings: dict[str, Any]) -> list[P
     files["grade.py"] = (
         '"""Check what you have written, stage by stage: python grade.py"""\n\n'
         "import sys\n\ntry:\n    from selfcheck.selfcheck import main\nexcept ModuleNotFoundError as error:\n"
-        '    sys.exit(f"grade.py: {error}. It needs PyTorch: pip install torch")\n\n'
+        '    sys.exit(f"grade.py: {error}. It needs PyTorch: pip install torch")\n'
+        'except KeyboardInterrupt:\n    sys.exit("grade.py: interrupted")\n\n'
         'if __name__ == "__main__":\n    main()\n'
     )
     for name in SELFCHECK:

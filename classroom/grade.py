@@ -159,7 +159,9 @@ def grade_all(
             except BaseException as error:
                 pool.shutdown(cancel_futures=True, wait=False)
                 if isinstance(error, KeyboardInterrupt):
-                    print("\nstopping: what has begun is finished first, in a minute at most", file=sys.stderr)
+                    print(
+                        "\nstopping: what has begun is finished first, which may take a minute or two", file=sys.stderr
+                    )
                 raise
     finally:
         while not workers.empty():
