@@ -126,6 +126,10 @@ def _without_unused(source: str) -> str:
         source = "".join(lines)
 
 
+def _listed(stages: Collection[int], comma: str = ",") -> str:
+    return comma.join(map(str, sorted(stages)))
+
+
 def statement(stages: Collection[int], solved: Collection[int]) -> str:
     """Return the assignment in words: what to write, for how many points, and how to check it."""
     rows = []
@@ -135,7 +139,10 @@ def statement(stages: Collection[int], solved: Collection[int]) -> str:
             points = sum(item.points for item in items)
             rows.append(f"\n## Stage {stage.number}: {stage.title} ({points} points)\n")
             rows += [f"- {item.what} ({', '.join(item.formulas)}): {item.points}" for item in items]
-    given = f"Stages {', '.join(map(str, sorted(solved)))} are solved for you.\n" if solved else ""
+    own = sorted({*stages} - {*solved})
+    which = f"Stages {_listed(solved, ', ')} are" if len(solved) > 1 else f"Stage {_listed(solved)} is"
+    given = f"{which} solved for you.\n" if solved else ""
+    whole = "\nOnly the network that learns, in stage 5, needs everything." if 5 in own else ""
     return f"""# Write a deep-learning framework
 
 `diy.py` is a framework with gaps. Each gap names its stage and the numbers of its formulas, which the lecture and
@@ -145,15 +152,15 @@ Keep the names and arguments; how you compute is up to you: loops, matrix produc
 {given}
     pip install torch
     python grade.py diy.py            # checks what you have, stage by stage; as often as you like
-    python grade.py diy.py --stage 2  # one stage
+    python grade.py diy.py --stage {own[0] if own else 1}  # one stage
 
 The notebooks derive the formulas, and check what you have written. To use them:
 
     pip install jupyterlab matplotlib scikit-learn
     jupyter lab
 
-Your teacher's grader asks the same questions with other numbers. It judges each class as if the others were right, so
-that a mistake in one costs nothing in another. Only the network that learns, in stage 5, needs everything.
+Hand in `diy.py`, with everything that you have written in this one file. Your teacher's grader asks the same questions
+with other numbers. Each class is judged as if the others were right: a mistake in one costs nothing in another.{whole}
 {chr(10).join(rows)}
 """
 
@@ -253,8 +260,12 @@ def main(arguments: list[str] | None = None) -> None:
         files = write(options.out, stages, solved, options.modules)
     except (ValueError, OSError) as error:
         sys.exit(f"{parser.prog}: {error}")
-    gaps = (options.out / "diy.py").read_text(encoding="utf-8").count('raise NotImplementedError("stage')
+    gaps = len(
+        re.findall('raise NotImplementedError\\("(?:stage|this year)', (options.out / "diy.py").read_text("utf-8"))
+    )
     print(f"{options.out}: diy.py with {gaps} gaps, README.md, grade.py and what it needs ({len(files)} files)")
+    modules = f" --modules {' '.join(options.modules)}" if options.modules else ""
+    print(f"to grade: python -m classroom.grade FOLDER --stages {_listed({*stages} - {*solved})}{modules}")
 
 
 if __name__ == "__main__":
