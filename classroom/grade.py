@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from classroom.free import FREE
 from classroom.items import ITEMS, Item, fresh_items
-from classroom.judge import IMAGE, Grade, Outcome, Worker, judge, kind_of
+from classroom.judge import IMAGE, Grade, Outcome, SandboxError, Worker, judge, kind_of
 from classroom.selfcheck import own_files, read
 from classroom.stages import parse_stages, title
 from experiments.commandline import run_command
@@ -139,6 +139,8 @@ def grade_all(
         worker = workers.get()
         try:
             grade = judge(worker, name, source, items, reference)
+        except SandboxError:
+            raise
         except Exception as error:  # not the student's mistake, and no reason to stop the others
             worker.stop()
             return nothing(name, f"the grader itself failed, {type(error).__name__}: {error}; grade it by hand")
@@ -395,7 +397,7 @@ def main(arguments: list[str] | None = None) -> int:
         written = write(grades, options.out, found.others)
     except KeyError as error:
         parser.error(f"argument --modules: there is no {error}; classroom/fresh.py has the names")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, SandboxError) as error:
         parser.error(str(error))
     for grade in grades:
         print(f"{grade.points:>5} of {grade.possible}  {grade.name}" + ("  (worth a look)" if grade.flags else ""))

@@ -45,6 +45,10 @@ class WrongError(Exception):
     """A submission's answer is not right; the message says how."""
 
 
+class SandboxError(Exception):
+    """No submission can run here; the message says why."""
+
+
 class TodoError(WrongError):
     """A gap is still a gap."""
 
@@ -208,7 +212,8 @@ def sandboxed(kind: str) -> list[str]:
     ]
     for written in ("/tmp", "/dev", "/"):  # names of files and links can hold messages, too
         command += ["--remount-ro", written]
-    return [*command, sys.executable, "-I", "/tmp/worker.py"]
+    python = Path(sys.executable)  # whose own link must stay: it tells Python its environment
+    return [*command, str(python.parent.resolve() / python.name), "-I", "/tmp/worker.py"]
 
 
 class Worker:
@@ -232,8 +237,15 @@ class Worker:
         self.replies, self.said, self.begun, self.heard = b"", b"", 0, queue.Queue()
         for stream in (self.process.stdout, self.process.stderr):
             threading.Thread(target=_hear, args=(stream, self.heard), daemon=True).start()
-        self.receive(120, "ready")
-        self._fork()
+        try:
+            self.receive(120, "ready")
+            self._fork()
+        except (OSError, StoppedError):
+            self.stop()
+            time.sleep(0.1)  # what it said last may still be on its way
+            self.said += b"".join(read for _, read in [*self.heard.queue])
+            why = self.said.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+            raise SandboxError(f"--sandbox {self.sandbox}: no submission can run: {why[0]}") from None
 
     def _fork(self) -> None:
         self.begun += 1
@@ -314,7 +326,7 @@ class Worker:
             raise StoppedError(ENDED)
         if stream is self.process.stdout:
             return read
-        self.said = self.said[-99:] + read
+        self.said = self.said[-999:] + read
         return b""
 
     def stop(self) -> None:
