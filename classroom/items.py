@@ -468,11 +468,11 @@ def accumulates(ask, generator):
 def linear_backward(only: str):
     def test(ask, generator):
         remarks = []
-        for samples, n_in, n_out in LINEAR_SIZES:
-            for bias in (True, False) if only != "bias" else (True,):
-                spec = linear(generator, n_in, n_out, bias)
-                with told("" if bias else "with bias=False"):
-                    remarks.append(backward(ask, spec, randn(generator, samples, n_in), generator, only))
+        cases = [(*sizes, True) for sizes in LINEAR_SIZES] + [(*LINEAR_SIZES[0], False)] * (only != "bias")
+        for samples, n_in, n_out, bias in cases:
+            with told("" if bias else "with bias=False"):
+                spec, x = linear(generator, n_in, n_out, bias), randn(generator, samples, n_in)
+                remarks.append(backward(ask, spec, x, generator, only))
         return next(filter(None, remarks), None)
 
     return test

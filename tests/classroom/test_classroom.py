@@ -211,6 +211,8 @@ def test_the_handout_checks_itself_in_a_fresh_process(tmp_path):
     assert done.returncode == 0 and "(20 of 20 points)" in done.stdout and "20 of 61 points" in done.stdout
     assert "not written yet (stage 3: F8)" in done.stdout and "ELU" in done.stdout
     assert "stage 2" not in done.stdout, "what is solved is not asked for"
+    words = (tmp_path / "handout" / "README.md").read_text(encoding="utf-8")
+    assert "Stage 2 is solved for you." in words and "Hand in `diy.py`" in words and "in stage 5" not in words
 
 
 # The grader; `python -m classroom.grade --prove` asks all that is known
@@ -530,6 +532,29 @@ def test_what_cannot_be_graded_is_told_in_one_line(tmp_path, arguments, capsys):
         main([*arguments, "--sandbox", "none", "--out", str(tmp_path / "out")])
     assert stopped.value.code == 2
     assert "error:" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_sandbox_that_cannot_start_stops_the_grading_and_gives_nobody_0_points(tmp_path, capsys, monkeypatch):
+    (tmp_path / "ada.py").write_text(SOURCE, encoding="utf-8")
+    broken = [sys.executable, "-c", "import sys; sys.exit('bwrap: no user namespaces here')"]
+    monkeypatch.setattr("classroom.judge.sandboxed", lambda kind: broken)
+    with pytest.raises(SystemExit) as stopped:
+        main([str(tmp_path), "--sandbox", "none", "--jobs", "1", "--out", str(tmp_path / "out")])
+    assert (
+        stopped.value.code == 2 and "no submission can run: bwrap: no user namespaces here" in capsys.readouterr().err
+    )
+    assert not (tmp_path / "out" / "grades.csv").exists()
+
+
+def test_a_submission_that_spoils_its_worker_does_not_harm_the_next():
+    worker = Worker("none")
+    try:
+        items = [item for item in ITEMS if item.what == "ReLU forward"]
+        assert judge(worker, "right", SOURCE, items, SOURCE).points == items[0].points
+        worker.process.kill()
+        assert judge(worker, "the next", SOURCE, items, SOURCE).points == items[0].points
+    finally:
+        worker.stop()
 
 
 def test_gradescope_gets_results_for_right_and_for_missing_files(tmp_path):
