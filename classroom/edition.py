@@ -27,17 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ALSO_LEFT_OUT = {"stack", "unstack"}
 """Many networks at once: their layers would give away those that students write."""
 
-SELFCHECK = (
-    "__init__.py",
-    "stages.py",
-    "items.py",
-    "free.py",
-    "fresh.py",
-    "judge.py",
-    "nbgrader.py",
-    "worker.py",
-    "selfcheck.py",
-)
+SELFCHECK = ["__init__", "stages", "items", "free", "fresh", "judge", "nbgrader", "worker", "selfcheck"]
 
 
 def student_source(source: str, stages: Collection[int], solved: Collection[int] = (), marked: bool = False) -> str:
@@ -217,8 +207,8 @@ def _write(out: Path, files: dict[str, str], settings: dict[str, Any]) -> list[P
         'if __name__ == "__main__":\n    main()\n'
     )
     for name in SELFCHECK:
-        text = (Path(__file__).parent / name).read_text(encoding="utf-8")
-        files[f"selfcheck/{name}"] = text.replace("from classroom", "from selfcheck").replace(
+        text = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
+        files[f"selfcheck/{name}.py"] = text.replace("from classroom", "from selfcheck").replace(
             "from gradcheck", "from selfcheck.gradcheck"
         )
     files["selfcheck/gradcheck.py"] = (ROOT / "gradcheck.py").read_text(encoding="utf-8")

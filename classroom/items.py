@@ -182,7 +182,7 @@ def backward(
             return sum(gradient(k, *arguments) for k in ks)
 
         def others(ks: list[int] = ks, total: Callable[..., Tensor] = total) -> dict[str, Tensor]:
-            found = {"what forward kept is not that of its last call": total(Tensor.clone, batches[0])}
+            found = {"backward uses what an earlier forward kept": total(Tensor.clone, batches[0])}
             if only != "input":
                 found["only the last backward counts, but gradients should add up"] = gradient(1)
             if only == "bias" and len(x) == above[0].shape[-1]:
@@ -400,7 +400,7 @@ def loss(ask: Ask, kind: str, reduction: str, pairs: Sequence[tuple[Tensor, Tens
         value.backward()
         sizes = {"samples": len(prediction), "components": prediction.numel()}
         if back:
-            known = {"what forward kept is not that of its last call": first if first is not None else own.grad}
+            known = {"backward uses what an earlier forward kept": first if first is not None else own.grad}
             known |= loss_gradients(prediction, target, value.item(), own.grad)
             same("∂ℓ/∂(prediction)", done["gradient"], own.grad, sizes, alternatives=lambda known=known: known)
             first = own.grad if first is None else first

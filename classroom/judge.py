@@ -134,7 +134,7 @@ def _shared(expected: Tensor) -> dict[str, Tensor]:
 
 def unchanged(who: str, what: str, after: Tensor, before: Tensor) -> None:
     if not torch.equal(after, before):
-        raise WrongError(f"{who} overwrites {what}: it must change a copy, for others still need it")
+        raise WrongError(f"{who} overwrites {what}: it must change a copy, because others still need it")
 
 
 def _beside(got: Any, expected: Tensor) -> str:
@@ -163,53 +163,23 @@ def sandboxed(kind: str) -> list[str]:
         command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--no-new-privs"]
         return [*command, sys.executable, "-I", "-c", worker.read_text(encoding="utf-8")]
     if kind == "docker":
-        command = [
-            "docker",
-            "run",
-            "--rm",
-            "--interactive",
-            "--network",
-            "none",
-            "--read-only",
-            "--user",
-            "65534:65534",
-        ]
-        command += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--pids-limit", "64"]
-        command += ["--memory", f"{int(2 * GIGABYTES)}g", "--memory-swap", f"{int(2 * GIGABYTES)}g", "--cpus", "1"]
+        command = ["docker", "run", "--rm", "--interactive", "--network", "none", "--read-only"]
+        command += ["--user", "65534:65534", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+        command += ["--pids-limit", "64", "--cpus", "1"]
+        command += ["--memory", f"{int(2 * GIGABYTES)}g", "--memory-swap", f"{int(2 * GIGABYTES)}g"]
         command += ["--env", "OMP_NUM_THREADS=1", "--volume", f"{worker}:/worker.py:ro", IMAGE]
         return [*command, "python", "-I", "/worker.py"]
     # Not all of sys.path: there a teacher's own diy.py may lie.
     places = {Path(p).resolve() for p in (sys.prefix, sys.base_prefix, Path(torch.__file__).parents[1])}
     command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--uid", "65534", "--gid", "65534"]
-    command += [
-        "--proc",
-        "/proc",
-        "--dev",
-        "/dev",
-        "--size",
-        str(2**24),
-        "--tmpfs",
-        "/tmp",
-        "--chdir",
-        "/tmp",
-        "--clearenv",
-    ]
+    command += ["--clearenv", "--setenv", "OMP_NUM_THREADS", "1", "--setenv", "HOME", "/tmp", "--proc", "/proc"]
+    command += ["--dev", "/dev", "--size", str(2**24), "--tmpfs", "/tmp", "--chdir", "/tmp"]
     for system in ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache"):
         command += ["--ro-bind-try", system, system]
     for place in sorted(places):
         if not place.is_relative_to("/usr"):
             command += ["--ro-bind", str(place), str(place)]
-    command += [
-        "--ro-bind",
-        str(worker),
-        "/tmp/worker.py",
-        "--setenv",
-        "OMP_NUM_THREADS",
-        "1",
-        "--setenv",
-        "HOME",
-        "/tmp",
-    ]
+    command += ["--ro-bind", str(worker), "/tmp/worker.py"]
     for written in ("/tmp", "/dev", "/"):  # names of files and links can hold messages, too
         command += ["--remount-ro", written]
     python = Path(sys.executable)  # whose own link must stay: it tells Python its environment

@@ -474,7 +474,7 @@ MISTAKES: dict[str, Mistake] = {
         3,
     ),
     "Tanh overflows": Mistake(
-        activation("Tanh", "(S.exp() - (-S).exp()) / (S.exp() + (-S).exp())", "G * (1 - X * X)"), 1, "NaN"
+        activation("Tanh", "(S.exp() - (-S).exp()) / (S.exp() + (-S).exp())", "G * (1 - X * X)"), 1
     ),
     "Sequential skips the first layer": Mistake(
         rewritten(
@@ -715,9 +715,9 @@ NAMED: dict[str, str] = {
     "dropout draws another mask for backward": "other components",
     "dropout in evaluation, too": "zeroed in evaluation mode",
     "weights from a uniform distribution": "not normally distributed",
-    "ReLU keeps the first input": "not that of its last call",
-    "Tanh keeps the first output": "not that of its last call",
-    "the loss keeps the first difference": "not that of its last call",
+    "ReLU keeps the first input": "what an earlier forward kept",
+    "Tanh keeps the first output": "what an earlier forward kept",
+    "the loss keeps the first difference": "what an earlier forward kept",
     "the loss overwrites the target": "overwrites the target",
     "Linear changes its weights": "changes the parameter weight",
     "no bias cannot be initialized": "no attribute 'fill_'",
@@ -791,6 +791,11 @@ def hostile(statement: str, where: str = "ReLU.forward") -> str:
     )
 
 
+def reaching(statement: str) -> str:
+    """Reach out of the process, and return the right answer if that succeeds."""
+    return hostile(f"{statement}\nX = S.relu()\nself.remember(X, X)\nreturn X")
+
+
 ATTACKS: dict[str, str] = {
     "an endless loop": hostile("while True: pass"),
     "exit": hostile("raise SystemExit(0)"),
@@ -804,22 +809,22 @@ ATTACKS: dict[str, str] = {
         "import os\nfor fd in range(20):\n    try:\n        os.write(fd, b'ended 1\\n{\"ended\": 1}\\n' * 9)\n"
         "    except OSError:\n        pass\nreturn S"
     ),
-    "the worker's memory": hostile("import os\nopen(f'/proc/{os.getppid()}/mem', 'rb').close()\nX = S.relu()\nself.remember(X, X)\nreturn X"),
+    "the worker's memory": reaching("import os\nopen(f'/proc/{os.getppid()}/mem', 'rb').close()"),
     "the end of the worker": hostile("import os\nos.kill(os.getppid(), 9)\nreturn S"),
     "patched PyTorch": hostile("torch.equal = torch.allclose = lambda *a, **k: True\ntorch.Tensor.__eq__ = lambda a, b: True\nreturn S"),
-    "reading the solution": hostile(f"open({str(ROOT / 'diy.py')!r}).close()\nX = S.relu()\nself.remember(X, X)\nreturn X"),
-    "reading other files": hostile("assert open('/etc/passwd').read()\nX = S.relu()\nself.remember(X, X)\nreturn X"),
-    "importing the solution": hostile("import diy as solution\nassert solution.Linear.__module__ == 'diy'\nX = S.relu()\nself.remember(X, X)\nreturn X"),
-    "writing a file": hostile("with open('/dev/shm/left', 'w') as f:\n    f.write('x')\nX = S.relu()\nself.remember(X, X)\nreturn X"),
-    "a link for the next submission": hostile("import os\nos.symlink('kept', '/tmp/kept')\nX = S.relu()\nself.remember(X, X)\nreturn X"),
-    "shared memory for the next submission": hostile("import ctypes\nassert ctypes.CDLL(None).shmget(4242, 4096, 0o1666) >= 0\nX = S.relu()\nself.remember(X, X)\nreturn X"),
-    "orders for the worker": hostile(
+    "reading the solution": reaching(f"open({str(ROOT / 'diy.py')!r}).close()"),
+    "reading other files": reaching("assert open('/etc/passwd').read()"),
+    "importing the solution": reaching("import diy as solution\nassert solution.Linear.__module__ == 'diy'"),
+    "writing a file": reaching("with open('/dev/shm/left', 'w') as f:\n    f.write('x')"),
+    "a link for the next submission": reaching("import os\nos.symlink('kept', '/tmp/kept')"),
+    "shared memory for the next submission": reaching("import ctypes\nassert ctypes.CDLL(None).shmget(4242, 4096, 0o1666) >= 0"),
+    "orders for the worker": reaching(
         "from pathlib import Path\npipes = [fd for fd in Path('/proc/self/fd').iterdir() if fd.exists() and fd.is_fifo()]\n"
-        "assert any(fd.write_text('{\"end\": true}\\n') for fd in pipes)\nX = S.relu()\nself.remember(X, X)\nreturn X"
+        "assert any(fd.write_text('{\"end\": true}\\n') for fd in pipes)"
     ),
-    "the network": hostile("import socket\nassert [name for _, name in socket.if_nameindex() if name != 'lo']\nX = S.relu()\nself.remember(X, X)\nreturn X"),
-    "other processes": hostile("import os\nassert sum(name.isdigit() for name in os.listdir('/proc')) > 6\nX = S.relu()\nself.remember(X, X)\nreturn X"),
-    "processes": hostile("import os, _posixsubprocess, multiprocessing\nfor _ in range(3):\n    multiprocessing.Process(target=print).start()\nX = S.relu()\nself.remember(X, X)\nreturn X"),
+    "the network": reaching("import socket\nassert [name for _, name in socket.if_nameindex() if name != 'lo']"),
+    "other processes": reaching("import os\nassert sum(name.isdigit() for name in os.listdir('/proc')) > 6"),
+    "processes": reaching("import os, _posixsubprocess, multiprocessing\nfor _ in range(3):\n    multiprocessing.Process(target=print).start()"),
     "torch.nn from its inner modules": hostile("from torch.nn.modules.activation import ReLU as Other\nX = Other()(S)\nself.remember(X, X)\nreturn X"),
     "a nested reply": hostile("import os\nfor fd in range(3, 20):\n    try:\n        os.write(fd, b'[' * 50000 + b'\\n')\n    except OSError:\n        pass\nreturn S"),
     "an answer without end": hostile("import os\nwhile True:\n    for fd in range(3, 20):\n        try:\n            os.write(fd, b'x' * 60000)\n        except OSError:\n            pass"),
