@@ -491,9 +491,12 @@ def _mentioned(source: str) -> dict[str, int]:
     return found
 
 
+MAIN = "__name__ == '__main__'", "'__main__' == __name__"
+
+
 def _running(tree: ast.Module) -> list[ast.AST]:
     """Return all nodes but those below if __name__ == "__main__": nothing there runs, unless that name is changed."""
-    mains = [n for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) == "__name__ == '__main__'"]
+    mains = [n for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) in MAIN]
     nodes = [node for part in tree.body if part not in mains for node in ast.walk(part)]
     changed = any(
         (isinstance(n, ast.Name) and n.id == "__name__" and isinstance(n.ctx, ast.Store))
