@@ -21,6 +21,7 @@ CHAPTERS = {"01_forward_pass": 1, "02_backward_pass": 3, "08_classification": 6,
 SUPPORT = (
     "gradcheck.py",
     "experiments/__init__.py",
+    "experiments/begin.py",
     "experiments/circle.py",
     "notebooks/course/__init__.py",
     "notebooks/course/course.mplstyle",

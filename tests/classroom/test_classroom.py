@@ -336,7 +336,7 @@ def test_a_handout_needs_nothing_but_pytorch_and_for_its_notebooks_what_it_says(
                 names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
                 roots = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names)
                 more = (
-                    {"matplotlib", "numpy", "IPython", "course", "experiments", "gradcheck", "diy"}
+                    {"matplotlib", "numpy", "IPython", "course", "experiments", "gradcheck", "diy", "tqdm"}
                     if of_notebooks
                     else set()
                 )
