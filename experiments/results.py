@@ -50,8 +50,8 @@ class Store:
         self.key = digest(json.dumps([inputs, torch.__version__, code], sort_keys=True).encode())[:16]
         if self.file.exists():
             read(self.file)
-        if self.rounds.exists() and not self.rounds.is_dir():
-            raise ResultsError(f"{self.rounds} is a file, but a folder is needed there: rename or remove it")
+        if os.path.lexists(self.rounds) and not self.rounds.is_dir():  # also a link that leads nowhere
+            raise ResultsError(f"{self.rounds} is no folder, but one is needed there: rename or remove it")
 
     def save(self, name: str, record: Record) -> None:
         """Keep the record of the round `name`."""

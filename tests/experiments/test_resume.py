@@ -252,12 +252,16 @@ def test_an_interrupted_sweep_goes_on_to_the_same_numbers(tmp_path):
             assert {**old, "seconds": 0} == {**new, "seconds": 0}
 
 
-def test_a_file_where_the_rounds_belong_is_told_before_anything_is_trained(tmp_path):
-    (tmp_path / "rounds").write_text("mine", encoding="utf-8")
+@pytest.mark.parametrize("link", [False, True], ids=["a file", "a link to nothing"])
+def test_what_is_no_folder_where_the_rounds_belong_is_told_before_anything_is_trained(tmp_path, link):
+    if link:
+        (tmp_path / "rounds").symlink_to(tmp_path / "nothing")
+    else:
+        (tmp_path / "rounds").touch()
     for resume in True, False:
-        with pytest.raises(ResultsError, match="rounds is a file, but a folder is needed there: rename"):
+        with pytest.raises(ResultsError, match="rounds is no folder, but one is needed there: rename"):
             evaluation.run(SMALL, ["diy-sgd"], directory=tmp_path, resume=resume)
-    assert (tmp_path / "rounds").read_text(encoding="utf-8") == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["rounds"]
 
 
 def test_what_is_no_file_is_not_replaced_and_links_are_followed(tmp_path):
