@@ -607,6 +607,10 @@ MISTAKES: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
         changed(("for module in self.modules:\n            x", "for module in self.modules[1:]:\n            x")),
         ("Sequential",), "the first module is left out",
     ),
+    "Sequential goes back in the same order": (
+        changed(("for module in reversed(self.modules):", "for module in self.modules:")),
+        ("Sequential",), "from the first to the last on the way back",
+    ),
     "param() is empty": (
         changed(("return [(self.w, self.dw), (self.b, self.db)]", "return []")), ("parameters",), "gives no tensor"
     ),

@@ -255,20 +255,28 @@ def _or_with_probes(ask: Ask, generator: torch.Generator, test: Callable[[], Non
         except WrongError:
             raise wrong from None
         x, above = x.double(), above.double()
-        steps = [x]
-        for factor in (2.0, -3.0, 5.0):
-            steps.append(factor * steps[-1] + factor)
+        factors = (5.0, -3.0, 2.0) if back else (2.0, -3.0, 5.0)  # in the order in which they must run
+
+        def after(start: Tensor, *factors: float) -> Tensor:
+            for factor in factors:
+                start = factor * start + factor
+            return start
+
+        which, start = ("on the way back", above) if back else ("", x)
         others = {
-            "the first module is left out": 5 * (-3 * x - 3) + 5,
-            "the last module is left out": steps[2],
-            "the modules run from the last to the first": 2 * (-3 * (5 * x + 5) - 3) + 2,
+            f"the {'last' if back else 'first'} module is left out {which}": after(start, *factors[1:]),
+            f"the {'first' if back else 'last'} module is left out {which}": after(start, *factors[:-1]),
+            f"the modules run from the {'first to the last' if back else 'last to the first'} {which}": after(
+                start, *factors[::-1]
+            ),
         }
-        if not back:
-            same("the output", reply["output"], steps[3], tolerance=TOLERANCE, alternatives=lambda: others)
-        elif reply["input_gradient"] is None:
+        others[f"only the {'first' if back else 'last'} module counts {which}"] = after(start, factors[-1])
+        others = {words.strip(): value for words, value in others.items()}
+        got = reply["input_gradient"] if back else reply["output"]
+        if got is None:
             raise wrong from None
-        else:
-            same("∂ℓ/∂(input)", reply["input_gradient"], -30 * above, tolerance=TOLERANCE)
+        words = "∂ℓ/∂(input)" if back else "the output"
+        same(words, got, after(start, *factors), tolerance=TOLERANCE, alternatives=lambda: others)
 
 
 # The loss
