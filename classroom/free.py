@@ -161,6 +161,9 @@ def linear_forward(ask: Ask, generator: torch.Generator) -> None:
 
     same("the output", reply["output"], layers.output(x).detach(), tolerance=TOLERANCE, alternatives=others)
     unchanged("forward", "its input", reply["input_after"], x.float().double())
+    alone = ask("own_layer", {"class": "Linear", "args": [4, 3], "passes": [{"input": x[:1]}], "seed": 1})
+    expected = Layers(alone["before"], [4, 3]).output(x[:1]).detach()
+    same("the output for a batch of one", alone["output"], expected, tolerance=TOLERANCE)
 
 
 def linear_backward(kind: str) -> Callable[[Ask, torch.Generator], None]:
