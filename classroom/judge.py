@@ -11,6 +11,7 @@ import json
 import os
 import queue
 import re
+import secrets
 import signal
 import subprocess
 import symtable
@@ -218,11 +219,13 @@ class Worker:
             raise SandboxError(f"--sandbox {self.sandbox}: no submission can run: {why[0]}") from None
 
     def _fork(self) -> None:
+        """Begin a submission. What the last one may have left in the pipe does not know this one's token."""
         self.begun += 1
-        self.send(
-            {"gigabytes": self.gigabytes, "seconds": 2 * int(SUBMISSION_SECONDS), "alone": self.sandbox != "none"}
-        )
-        self.receive(30, "begun")
+        limits = {"gigabytes": self.gigabytes, "seconds": 2 * int(SUBMISSION_SECONDS), "alone": self.sandbox != "none"}
+        token = secrets.token_hex()
+        self.send({**limits, "token": token})
+        if self.receive(30, "begun")["begun"] != token:
+            raise StoppedError(ENDED)
 
     def end(self) -> None:
         """End the submission, and drop what it has written that nobody asked for."""

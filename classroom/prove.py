@@ -817,7 +817,6 @@ ATTACKS: dict[str, str] = {
     "importing the solution": reaching("import diy as solution\nassert solution.Linear.__module__ == 'diy'"),
     "writing a file": reaching("with open('/dev/shm/left', 'w') as f:\n    f.write('x')"),
     "a link for the next submission": reaching("import os\nos.symlink('kept', '/tmp/kept')"),
-    "shared memory for the next submission": reaching("import ctypes\nassert ctypes.CDLL(None).shmget(4242, 4096, 0o1666) >= 0"),
     "orders for the worker": reaching(
         "from pathlib import Path\npipes = [fd for fd in Path('/proc/self/fd').iterdir() if fd.exists() and fd.is_fifo()]\n"
         "assert any(fd.write_text('{\"end\": true}\\n') for fd in pipes)"
@@ -856,7 +855,6 @@ Those that reach out of their process return the right answer if they have succe
 ONLY_IN_A_SANDBOX = {
     "reading the solution", "reading other files", "importing the solution", "writing a file",
     "the network", "other processes", "the worker's memory", "a link for the next submission",
-    "shared memory for the next submission",
 }  # fmt: skip
 """Attacks that nothing but a sandbox contains: without one they may succeed, and that is what is reported."""
 
