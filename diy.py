@@ -138,7 +138,7 @@ class Module(_Base):
             _refuse_inputs(self, 1 + len(more))
         if not self._guarded:
             self._check(input)
-            input = input.detach()
+            input = _apart(input)
         return self.forward(input)
 
     @staticmethod
@@ -707,7 +707,7 @@ class CrossEntropyLoss(Loss):
                 f"expected a prediction of shape ({sizes}, classes) and a target of shape {of_target}, "
                 f"got {shapes}{hint}"
             )
-        if t.numel() and not 0 <= t.min() <= t.max() < S.shape[-1]:
+        if t.numel() and not t.is_meta and not 0 <= t.min() <= t.max() < S.shape[-1]:
             low, high = t.min().item(), t.max().item()
             raise ValueError(f"the target must hold indices from 0 to {S.shape[-1] - 1}, got {low} to {high}")
 
@@ -1462,15 +1462,23 @@ class _Housekeeping:
 class _Remembering:
     """What every Function does unseen: it notes which attributes forward sets, and copies have no memory."""
 
+    parameter_names: tuple[str, ...] = ()
+    buffer_names: tuple[str, ...] = ()
+
     def _check(self: Any, *inputs: Any) -> None:
         """Refuse arguments that `forward` can't take. By default: anything that is not floating-point."""
         _check_floating("prediction" if isinstance(self, Loss) else "input", inputs[0])
 
     def __setattr__(self: Any, name: str, value: Any) -> None:
         run = _thread.run
-        if run is not None and run.module is self and name not in getattr(self, "buffer_names", ()):
+        if run is not None and run.module is self and name not in self.buffer_names:
             run.names |= {name}
-        object.__setattr__(self, name, _adopted(value) if name in getattr(self, "parameter_names", ()) else value)
+        if name in self.parameter_names:
+            value = _adopted(value)
+            for tensor, successor in (vars(self).get(name), value), (value, None):
+                if isinstance(tensor, Parameter):
+                    tensor.successor = successor
+        object.__setattr__(self, name, value)
 
     def __getstate__(self: Any) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_memory"}
@@ -1492,6 +1500,7 @@ class Parameter(Tensor):
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # results are plain tensors
     frozen = False
+    successor: Any = None  # what has taken its place in a module
 
     @property
     def data(self) -> Tensor:
@@ -1656,7 +1665,7 @@ def _guarded_forward(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
             if outer is None:
                 run.got = _as_it_is(inputs[0])
                 with _PlainTensors():
-                    output = formula(self, *map(Tensor.detach, inputs))
+                    output = formula(self, *map(_apart, inputs))
             else:
                 output = formula(self, *inputs)
         except Exception as error:
@@ -1707,6 +1716,12 @@ def _guarded_backward(formula: Callable[..., Tensor | None]) -> Callable[..., Te
         return result
 
     return backward
+
+
+def _apart(tensor: Tensor) -> Tensor:
+    # Of a tensor from inference mode, a copy: later changes would not be counted.
+    from_inference = tensor.is_inference() and not torch.is_inference_mode_enabled()
+    return tensor.clone() if from_inference else tensor.detach()
 
 
 def _remember(self: Any, output: Tensor, values: tuple[Any, ...]) -> None:
@@ -1862,7 +1877,7 @@ def _state_of(module: Any, assigned: Iterable[str] = ()) -> dict[str, list[Any]]
     kind: Any = type(module)
     own = vars(module)
     attributes, variables = _reads(kind)
-    names = {*attributes, *assigned, *getattr(module, "parameter_names", ())} - {"_memory"}
+    names = {*attributes, *assigned, *module.parameter_names} - {"_memory"}
     if "vars" in variables or "__dict__" in names:
         names |= own.keys() - {"_memory"}
     state = {}
@@ -1870,8 +1885,7 @@ def _state_of(module: Any, assigned: Iterable[str] = ()) -> dict[str, list[Any]]
         value = own[name] if name in own else getattr(module if name in assigned else kind, name, None)
         state[f"{kind.__name__}.{name}"] = _held(value)
     for name, place in variables.items():
-        with contextlib.suppress(ValueError):  # a cell that is empty still
-            state[name] = _held(place.get(name) if isinstance(place, dict) else place.cell_contents)
+        state[name] = _held(place.get(name) if isinstance(place, dict) else place)
     return state
 
 
@@ -1885,7 +1899,7 @@ def _kept(run: _Run, before: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 
 def _held(value: Any) -> list[Any]:
-    """Return all tensors and numbers in a value, and in the lists, dictionaries and objects there."""
+    """Return all tensors and numbers in a value, and in the lists, dictionaries, objects and functions there."""
     found: list[Any] = []
     waiting, seen = [value], set()
     for part in waiting:
@@ -1893,13 +1907,17 @@ def _held(value: Any) -> list[Any]:
             found.append((id(part), None if part.is_inference() else part._version, part))
         elif isinstance(part, (numbers.Number, str, bytes, type(None))):
             found.append(part)
-        elif not isinstance(part, (Function, type, types.FunctionType, types.ModuleType)) and id(part) not in seen:
+        elif isinstance(part, types.CellType):
+            with contextlib.suppress(ValueError):  # empty still
+                waiting.append(part.cell_contents)
+        elif not isinstance(part, (Function, type, types.ModuleType)) and id(part) not in seen:
             seen.add(id(part))
-            inside = (
-                part if isinstance(part, (Mapping, MutableSequence, Set, tuple)) else getattr(part, "__dict__", None)
-            )
-            found += [(id(part), part)] if inside is None else []
+            container = isinstance(part, (Mapping, MutableSequence, Set, tuple))
+            inside = part if container else getattr(part, "__dict__", None)
+            if inside is None or isinstance(part, (types.FunctionType, types.MethodType, functools.partial)):
+                found.append(part if callable(part) else (id(part), part))
             waiting += (inside.values() if isinstance(inside, Mapping) else inside) or ()
+            waiting += getattr(part, "__closure__", None) or ()
     return found
 
 
@@ -1922,7 +1940,7 @@ for _class in Sequential, MSELoss, CrossEntropyLoss:
     _guard(_class)
 
 for _owner, _methods in (Module, _Housekeeping), (Function, _Remembering):
-    for _name in vars(_methods).keys() - {"__module__", "__dict__", "__weakref__", "__doc__"}:
+    for _name in vars(_methods).keys() - {"__module__", "__dict__", "__weakref__", "__doc__", "__annotations__"}:
         setattr(_owner, _name, vars(_methods)[_name])
 
 
@@ -2280,9 +2298,19 @@ def _check_steps(optimizer: Optimizer, steps: list[Tensor], parameters: list[Ten
                 f"{type(optimizer).__name__}.direction must return a tensor of its parameter's shape, "
                 f"{tuple(w.shape)}, got {got}: is a return missing, or a sum too much?"
             )
+    every = optimizer.param_groups[0]["params"]
+    for new in [getattr(w, "successor", None) for w in every if w.grad is None] if len(parameters) < len(every) else []:
+        if new is not None and all(new is not w for w in every):
+            raise RuntimeError(
+                "a parameter of this optimizer has been replaced in its module by another tensor, which would never be "
+                "trained: copy the new values into it, layer.weight.copy_(values), or make a new optimizer"
+            )
 
 
 def _check_setting(optimizer: Optimizer, name: str, value: Any) -> Any:
+    if not hasattr(optimizer, "param_groups"):
+        own = type(optimizer).__name__
+        raise RuntimeError(f"{own}.__init__ has to call super().__init__(params, lr) before it sets {name}")
     parameters = optimizer.param_groups[0]["params"]
     if name == "nesterov":
         return bool(value)

@@ -480,6 +480,12 @@ def test_large_scores_neither_overflow_nor_vanish(diy):
         assert criterion.backward().tolist() == [[1, -1], [0, 0], [0, 0]]
 
 
+def test_cross_entropy_without_numbers_has_shapes(diy):
+    criterion = diy.CrossEntropyLoss()
+    assert criterion(torch.empty(4, 3, device="meta"), torch.empty(4, dtype=torch.int64, device="meta")).shape == ()
+    assert criterion.backward().shape == (4, 3)
+
+
 def test_an_empty_batch(diy):
     criterion = diy.CrossEntropyLoss(reduction="sum")
     assert criterion(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)).item() == 0

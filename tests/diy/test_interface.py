@@ -379,3 +379,34 @@ def test_an_optimizer_of_ones_own_returns_a_direction_for_each_number(direction)
     with pytest.raises(ValueError, match=r"Own.direction must return a tensor of its parameter's shape, \(3, 2\)"):
         kind([layer.weight], lr=0.1).step()
     assert torch.equal(layer.weight, before)
+
+
+def test_an_optimizer_whose_parameter_was_replaced_says_so():
+    layer, other = diy.Linear(2, 2), diy.Linear(2, 2)
+    optimizer = diy.SGD([*layer.parameters(), *other.parameters()], lr=0.1)
+
+    def step():
+        optimizer.zero_grad()
+        for one in layer, other:
+            one(torch.ones(1, 2))
+            one.backward(torch.ones(1, 2))
+        optimizer.step()
+
+    layer.weight, other.weight = other.weight, layer.weight
+    step()
+    layer.weight = other.weight  # shared from now on: the optimizer has it
+    step()
+    layer.weight = other.weight = torch.ones(2, 2)
+    with pytest.raises(RuntimeError, match=r"has been replaced in its module .* never be trained: copy the new values"):
+        step()
+
+
+def test_an_optimizer_of_ones_own_calls_the_constructor_first():
+    def init(self, params, lr):
+        self.lr = lr
+
+    kind = type("Own", (diy.Optimizer,), {"__init__": init, "direction": lambda self, g, w: g})
+    with pytest.raises(
+        RuntimeError, match=r"Own.__init__ has to call super\(\).__init__\(params, lr\) before it sets lr"
+    ):
+        kind([torch.ones(2)], 0.1)

@@ -2,6 +2,7 @@
 
 import collections
 import copy
+import functools
 import math
 import pickle
 import sys
@@ -372,6 +373,16 @@ def test_a_forward_without_gradients_is_of_no_use_outside():
         ours(X)
     with pytest.raises(RuntimeError, match=r"before forward.*under torch\.no_grad\(\) allows none outside"):
         ours.backward(G)
+
+
+def test_an_input_from_inference_mode_may_be_changed_there():
+    ours, theirs = pair()
+    with torch.inference_mode():
+        x = X.clone()
+    ours(x)
+    with torch.inference_mode():
+        x.zero_()
+    assert_gradients_of(ours, theirs, X, G)
 
 
 def test_a_copy_has_neither_memory_nor_gradients():
@@ -825,6 +836,30 @@ class InAnArray(Caching):
         return torch.from_numpy(self.cache["deep"]["down"][0][0])
 
 
+class InAFunction(Caching):
+    def forward(self, x):
+        self.kept = lambda: x
+        return x * x
+
+
+class InAPartialFunction(Caching):
+    def forward(self, x):
+        self.kept = functools.partial(torch.clone, x)
+        return x * x
+
+
+class OfAFunction(Caching):
+    def __init__(self):
+        self.slope = lambda: 2 * self.slope.x
+
+    def forward(self, x):
+        self.slope.x = x
+        return x * x
+
+    def backward(self, g):
+        return g * self.slope()
+
+
 class InAGlobalVariable(diy.Module):
     def forward(self, x):
         global LAST
@@ -864,7 +899,8 @@ def in_a_closure():
 
 
 LAST, CACHE = None, {}
-INSIDE = [InADictionary, InAList, InAnObject, InATensor, InABuffer, InAnArray]
+INSIDE = [InADictionary, InAList, InAnObject, InATensor, InABuffer, InAnArray, InAFunction, InAPartialFunction]
+INSIDE += [OfAFunction]
 OUTSIDE = [InTheClass, InAGlobalVariable, InAGlobalDictionary, in_a_closure]
 
 
