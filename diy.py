@@ -1726,9 +1726,7 @@ def _apart(tensor: Tensor) -> Tensor:
 
 def _remember(self: Any, output: Tensor, values: tuple[Any, ...]) -> None:
     run = _thread.run
-    directly = (
-        run is not None and run.trusted
-    )  # inside a Sequential, which notes the versions of all its layers at once
+    directly = run is not None and run.trusted  # a Sequential notes the versions of all its layers at once
     if run is None or not (directly or run.module is self):  # a layer that is called on its own
         outer, run = run, _Run(self, run)
         run.keep(outer, output)
@@ -1884,9 +1882,7 @@ def _state_of(module: Any, assigned: Iterable[str] = ()) -> dict[str, list[Any]]
     for name in names:
         value = own[name] if name in own else getattr(module if name in assigned else kind, name, None)
         state[f"{kind.__name__}.{name}"] = _held(value)
-    for name, place in variables.items():
-        state[name] = _held(place.get(name) if isinstance(place, dict) else place)
-    return state
+    return state | {n: _held(place.get(n) if isinstance(place, dict) else place) for n, place in variables.items()}
 
 
 def _kept(run: _Run, before: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -2020,10 +2016,11 @@ def _check_result(run: _Run, result: Any) -> None:
         raise ValueError(f"{name}.backward must return a gradient of the {what}'s shape, {_shapes(result, shape)}")
     if result is not None and result.dtype != dtype:
         raise TypeError(f"{name}.backward must return a gradient of the {what}'s dtype, {dtype}, got {result.dtype}")
-    for left in [type(owner).__name__ for owner, _, _ in run.entries if owner is not self][-1:]:
+    if left := [type(owner).__name__ for owner, _, _ in run.entries if owner is not self]:
         raise RuntimeError(
-            f"{name}.forward called {left}, but {name}.backward did not call {left}.backward as often: the gradient "
-            "must go back through every module that forward called (call it under torch.no_grad() to leave it out)"
+            f"{name}.forward called {left[-1]}, but {name}.backward did not call {left[-1]}.backward as often: the "
+            "gradient must go back through every module that forward called (call it under torch.no_grad() to leave "
+            "it out)"
         )
 
 
@@ -2115,8 +2112,7 @@ def _only_default(owner: object, **arguments: tuple[Any, ...]) -> None:
         value = bool(value) if type(value).__name__ in ("bool", "bool_") else value  # NumPy's
         simple = value is None or isinstance(value, (bool, str, tuple, list, numbers.Number))
         if not simple or all(value is not one and value != one for one in supported):
-            got = f"{value!r}" if simple else f"a {_kind(value)}"
-            got = "a tensor" if isinstance(value, Tensor) else got
+            got = repr(value) if simple else "a tensor" if isinstance(value, Tensor) else f"a {_kind(value)}"
             hint = f"; write {name}()(tensor) to create it first" if isinstance(value, Tensor) else ""
             values = " or ".join(map(repr, supported))
             raise ValueError(f"{name} supports PyTorch's argument {argument} only as {values}, got {got}{hint}")
@@ -2175,11 +2171,8 @@ def _named_tensors(module: Any, *kinds: str, prefix: str = "") -> Iterator[tuple
             if isinstance(tensor, Tensor) and tensor is not getattr(type(module), name, None):
                 yield prefix + name, tensor
             elif tensor is not None:
-                got = (
-                    "not set in __init__"
-                    if tensor is NotImplemented or isinstance(tensor, Tensor)
-                    else f"a {_kind(tensor)}"
-                )
+                missing = tensor is NotImplemented or isinstance(tensor, Tensor)
+                got = "not set in __init__" if missing else f"a {_kind(tensor)}"
                 raise TypeError(f"{owner}.{name}, named in {kind}, is {got}: each name must be that of a tensor")
     for name, child in module.named_children():
         yield from _named_tensors(child, *kinds, prefix=f"{prefix}{name}.")
@@ -2220,9 +2213,7 @@ def _alike(one: Module, other: Module) -> bool:
         tensors = list(_named_tensors(network, "parameter_names", "buffer_names"))
         first = {id(tensor): index for index, (_, tensor) in reversed([*enumerate(tensors)])}
         described = [(name, t.shape, t.dtype, t.device, first[id(t)], _frozen(t)) for name, t in tensors]
-        modules = [
-            (name, type(module), module.training, attributes(module)) for name, module in network.named_modules()
-        ]
+        modules = [(name, type(one), one.training, attributes(one)) for name, one in network.named_modules()]
         return [described, repr(network), modules]
 
     def attributes(module: Module) -> dict[str, Any]:
