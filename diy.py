@@ -66,7 +66,8 @@ class Function(ABC):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         if cls.__init__ is object.__init__ and (args or kwargs):
-            raise TypeError(f"{cls.__name__} takes no arguments: make it by {cls.__name__}(), then call it on an input")
+            name, own = cls.__name__, "" if cls.__module__ == __name__ else ", or define __init__ to take them"
+            raise TypeError(f"{name} takes no arguments: make it by {name}(), then call it on an input{own}")
         self = super().__new__(cls)
         vars(self)["_memory"] = _Memory()
         return self

@@ -802,7 +802,7 @@ WRONG["backward_pass.5"] = [
     (scale(SUM, BACK, forward=torch.add), "X and the factors are added"),
     (Unnamed, "not among the parameters"),
     (NeedsMore, "should have a tensor of 3 numbers called factor"),
-    (OnSelf, "should have a tensor of 3 numbers called factor"),
+    (OnSelf, "OnSelf takes no arguments: make it by OnSelf(), then call it on an input, or define __init__"),
     (HalfDefined, "its __init__ should accept features"),
 ]
 
@@ -925,7 +925,7 @@ WRONG["backward_pass.6"] = [
     (PlainResidual, "derive Residual from Module"),
     (InAList, "InAList.inner holds modules in a list"),
     (residual(fork, join)(diy.Tanh()), "Hand over the class Residual itself"),
-    (OnSelf, "Residual(inner)(x) at [3, 0] should be"),
+    (OnSelf, "or define __init__ to take them"),
     (torch.nn.Identity, "belongs to PyTorch"),
 ]
 
