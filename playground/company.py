@@ -64,6 +64,11 @@ def unshuffled(name: str) -> bool:
     return name == "shuffled-without-targets"
 
 
+def draws_in_evaluation(name: str) -> bool:
+    """Whether it leaves dropout on in evaluation: then losses and pictures depend on what is drawn for them."""
+    return name in ("dropout-in-eval", "eval-is-shallow")
+
+
 def settings(name: str) -> dict:
     """Return what a bug's story sets; nothing for no bug."""
     return dict(STORIES[name].settings) if name in STORIES else {}
@@ -93,4 +98,4 @@ def answer(kind: str, name: str) -> dict:
     from bugs import complaints
 
     found = complaints(kind, name)
-    return {"check": kind, "sees": bool(found), "words": "".join(found[:1])}
+    return {"check": kind, "sees": bool(found), "words": f"{found[0].rstrip('.')}." if found else ""}

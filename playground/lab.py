@@ -702,7 +702,7 @@ class Lab:
     def _predict(self, network, points: Tensor) -> Tensor:
         if network.training:
             network.eval()
-        with torch.no_grad(), self._other_random():
+        with torch.no_grad(), self._evaluating():
             return network(self._seen(points))
 
     def _outputs(self, network, points: Tensor) -> Iterator[tuple[str, Tensor, object]]:
@@ -710,7 +710,7 @@ class Lab:
         found, values, linear = 0, self._seen(points), None
         if network.training:
             network.eval()
-        with torch.no_grad(), self._other_random():
+        with torch.no_grad(), self._evaluating():
             for module in network:
                 values = module(values)
                 kind = type(module).__name__
@@ -827,9 +827,10 @@ class Lab:
             torch.set_rng_state(outside)
 
     @contextmanager
-    def _other_random(self) -> Iterator[None]:
-        """Leave all random numbers as they are, should the network draw some in evaluation, as with a bug."""
+    def _evaluating(self) -> Iterator[None]:
+        """A network that draws in evaluation, as with a bug, draws the same at the same step; all else stays."""
         outside = torch.get_rng_state()
+        torch.default_generator.manual_seed(self.steps)
         try:
             yield
         finally:

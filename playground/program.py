@@ -41,11 +41,14 @@ def write(of: "lab.Lab") -> str:
     lines += _epochs(of, s) if whole else _steps(s, changes, steps)
     # What the bug has made of the loss is not what the screen shows.
     loss = "({0} - {1}).square().mean().item()" if bug else "diy.MSELoss()({0}, {1}).item()"
-    lines += ["", "model.eval()", f"train_loss = {loss.format('model(see(x))', 'y')}"]
+    draws = bool(s.dropout) and company.draws_in_evaluation(s.bug)
+    seeded = [f"torch.manual_seed({steps})  # with this bug evaluation draws, too"] if draws else []
+    lines += ["", "model.eval()", *seeded, f"train_loss = {loss.format('model(see(x))', 'y')}"]
     if not tested:
         lines.append('print(f"train loss {train_loss:.4f}")')
     else:
         lines += [
+            *seeded,
             "test_output = model(see(x_test))",
             f"test_loss = {loss.format('test_output', 'torch.eye(2)[labels_test]')}",
             "test_error = (test_output.argmax(1) != labels_test).double().mean().item()",

@@ -590,6 +590,8 @@ SNIPPETS = [
     *[{"optimizer": name} for name in OPTIMIZERS],
     {"bug": "no-mean-at-all"},
     {"bug": "shuffled-without-targets"},
+    {"bug": "dropout-in-eval", "dropout": 0.2},
+    {"bug": "eval-is-shallow", "dropout": 0.2},
 ]
 
 
