@@ -374,7 +374,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.jobs < 1:
         parser.error(f"argument --jobs: must be at least 1, got {options.jobs}")
     if options.sandbox == "none":
-        print(WARNING, file=sys.stderr)
+        print(f"\033[1m{WARNING}\033[0m" if sys.stderr.isatty() else WARNING, file=sys.stderr)  # in bold
     if options.prove:
         from classroom.prove import prove
 

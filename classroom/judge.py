@@ -651,8 +651,9 @@ class _Session:
             raise WrongError(f"the file does not load: {self.loaded[name]}")
 
     def send(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
+        left = max(1.0, self.end - time.monotonic())  # of the submission's time
         try:
-            return self.worker.ask(request, seconds)
+            return self.worker.ask(request, min(seconds, left))
         except StoppedError:
             self.open = False
             raise
