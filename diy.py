@@ -2291,12 +2291,14 @@ def _check_steps(optimizer: Optimizer, steps: list[Tensor], parameters: list[Ten
                 f"{tuple(w.shape)}, got {got}: is a return missing, or a sum too much?"
             )
     every = optimizer.param_groups[0]["params"]
-    for new in [getattr(w, "successor", None) for w in every if w.grad is None] if len(parameters) < len(every) else []:
-        if new is not None and all(new is not w for w in every):
-            raise RuntimeError(
-                "a parameter of this optimizer has been replaced in its module by another tensor, which would never be "
-                "trained: copy the new values into it, layer.weight.copy_(values), or make a new optimizer"
-            )
+    if len(parameters) < len(every):  # one got no gradient
+        for w in every:
+            new = getattr(w, "successor", None)
+            if w.grad is None and new is not None and all(new is not other for other in every):
+                raise RuntimeError(
+                    "a parameter of this optimizer has been replaced in its module by another tensor, which would "
+                    "never be trained: copy the new values into it, layer.weight.copy_(values), or make a new optimizer"
+                )
 
 
 def _check_setting(optimizer: Optimizer, name: str, value: Any) -> Any:
