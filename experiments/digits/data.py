@@ -3,7 +3,7 @@
     data = digits_images()            # 1797 images of 8 × 8 pixels, offline
     data = mnist_images("mnist")      # 70,000 images of 28 × 28 pixels, from four IDX files in a directory
 
-Nothing is downloaded. The first are the test set of E. Alpaydin and C. Kaynak's Optical Recognition of Handwritten
+Nothing is downloaded. The former are the test set of E. Alpaydin and C. Kaynak's Optical Recognition of Handwritten
 Digits (UCI Machine Learning Repository, 1998, licence CC BY 4.0), which comes with scikit-learn.
 
 IDX is the format of the MNIST files: two bytes 0, one byte 8 for unsigned bytes, one byte for
