@@ -381,17 +381,18 @@ def machine(device: str) -> dict:
 def measure(quick: bool = False, device: str = "cpu", say: Callable = print) -> dict:
     """Run the standard benchmark; return the report that goes to speed.json."""
     report = {"environment": machine(device), "rounds": 10 if quick else 60}
+    repeats = 3 if device == "cpu" and not quick else 0
     rows = [row for row in CONTENDERS if "lenet" not in row and not (quick and row == "torch-compile")]
-    report["training"], _ = training(rows, report["rounds"], 0 if quick else 3, task=Task(device=device), say=say)
+    report["training"], _ = training(rows, report["rounds"], repeats, task=Task(device=device), say=say)
     rows = [row for row in CONTENDERS if "lenet" in row]
-    convolutional, _ = training(rows, report["rounds"] // 5, 0 if quick else 1, 3, Task(device=device), say)
+    convolutional, _ = training(rows, report["rounds"] // 5, min(1, repeats), 3, Task(device=device), say)
     report["training"] += convolutional
     large = {name: replace(task, device=device) for name, task in LARGE.items()}
     threads = min(2, report["environment"]["cores"])
-    seconds, memory = (2, 0) if quick else (6, 3 if device == "cpu" else 0)
-    report["large"] = side_by_side(large, 300, seconds, threads, memory=memory, say=say)
+    seconds = 2 if quick else 6
+    report["large"] = side_by_side(large, 300, seconds, threads, memory=repeats, say=say)
     lenet = {name: replace(task, device=device) for name, task in CONVOLUTIONAL.items()}
-    report["large"] += side_by_side(lenet, 300, seconds, threads, memory=memory, say=say, kind="lenet")
+    report["large"] += side_by_side(lenet, 300, seconds, threads, memory=repeats, say=say, kind="lenet")
     many = {f"{MANY_POINTS.samples:,} points": replace(MANY_POINTS, device=device)}
     report["inference"] = side_by_side(many, 300, seconds, 1, INFERENCE, 0, say)
     return report
