@@ -344,15 +344,10 @@ def curves(table: list[dict], width: float = 7.0):
             axes.plot(sizes, times, "o-", ms=3, color=figures.INSIDE, label="time")
             quartiles = ([entry["ratio"][key] for entry in rows] for key in ("q1", "q3"))
             axes.fill_between(sizes, *quartiles, color=figures.INSIDE, alpha=0.2, lw=0)
-            large = [entry for entry in rows if entry["torch_peak_memory_mb"] >= VISIBLE]
-            axes.plot(
-                [entry["size"] for entry in large],
-                [entry["diy_peak_memory_mb"] / entry["torch_peak_memory_mb"] for entry in large],
-                *("s--",),
-                ms=3,
-                color=figures.OUTSIDE,
-                label="peak memory",
-            )
+            if large := [entry for entry in rows if entry.get("torch_peak_memory_mb", 0) >= VISIBLE]:
+                memory = [entry["diy_peak_memory_mb"] / entry["torch_peak_memory_mb"] for entry in large]
+                drawn = [entry["size"] for entry in large]
+                axes.plot(drawn, memory, "s--", ms=3, color=figures.OUTSIDE, label="peak memory")
             axes.set(xscale="log", xlabel=axis, ylim=(0, None))
             axes.xaxis.set_major_formatter("{x:,.0f}")
         figure.axes[0].set_ylabel("diy over PyTorch")

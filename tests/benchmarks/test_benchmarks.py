@@ -194,11 +194,10 @@ def test_a_quick_look_writes_nothing(report, monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_scaling_study_draws_time_and_memory(report, monkeypatch, tmp_path):
+@pytest.mark.parametrize("memory", [{"torch_peak_memory_mb": 8.0, "diy_peak_memory_mb": 7.0}, {}])
+def test_the_scaling_study_draws_time_and_memory_where_it_was_measured(report, monkeypatch, tmp_path, memory):
     table = [
-        {**report["large"][0], "axis": axis, "size": size, "torch_peak_memory_mb": 8.0, "diy_peak_memory_mb": 7.0}
-        for axis in speed.SCALING
-        for size in (1, 10, 100)
+        {**report["large"][0], "axis": axis, "size": size, **memory} for axis in speed.SCALING for size in (1, 10, 100)
     ]
     scaling = {"environment": report["environment"], "scaling": table}
     monkeypatch.setattr(speed, "scale", lambda *_: scaling)
