@@ -5,12 +5,15 @@ from classroom.free import ADAPTERS
 IMPORT = "from framework import Linear, LossMSE, ReLU, Sequential, Tanh"
 
 
-def adapters(*changes: tuple[str, str], more: str = "") -> str:
-    text = ADAPTERS
+def changed(text: str, *changes: tuple[str, str]) -> str:
     for old, new in changes:
         assert text.count(old) == 1, old
         text = text.replace(old, new)
-    return text + more
+    return text
+
+
+def adapters(*changes: tuple[str, str], more: str = "") -> str:
+    return changed(ADAPTERS, *changes) + more
 
 
 STEP = ADAPTERS[ADAPTERS.index("    for parameter, gradient") :]
@@ -174,6 +177,12 @@ def dmse(p, t):
 
 # Samples as columns, biases (out, 1), a dictionary of parameters, an optimizer, several files, half the squared error.
 COLUMNS = {
+    "adapters.py": adapters(
+        (IMPORT, "from nn_lite import SGD, Chain as Sequential, FullyConnected as Linear, Rectifier as ReLU\n"
+         "from nn_lite import SquaredError as LossMSE, TanhLayer as Tanh"),
+        ('SAMPLES = "rows"', 'SAMPLES = "columns"'), (PARAM, "    return module.params()\n"),
+        (STEP, "    SGD(network.params(), rate).step()\n"),
+    ),
     "nn_lite/__init__.py": "from .layers import *\nfrom .loss import SquaredError\nfrom .optimizer import SGD\n",
     "nn_lite/layers.py": """
 import math, torch
@@ -235,12 +244,6 @@ class SGD:
                 w.sub_(self.lr * dw)
                 dw.zero_()
 """,
-    "adapters.py": adapters(
-        (IMPORT, "from nn_lite import SGD, Chain as Sequential, FullyConnected as Linear, Rectifier as ReLU\n"
-         "from nn_lite import SquaredError as LossMSE, TanhLayer as Tanh"),
-        ('SAMPLES = "rows"', 'SAMPLES = "columns"'), (PARAM, "    return module.params()\n"),
-        (STEP, "    SGD(network.params(), rate).step()\n"),
-    ),
 }  # fmt: skip
 
 # No memory: backward(x, g) gets the input again; Sequential keeps it. Parameters are objects with .data and .grad.
@@ -296,53 +299,6 @@ class LossMSE:
     def backward(self, p, t): return 2 * (p - t) / p.size(0)
 """
 
-# One sample after another, as in the lecture: x is a vector.
-VECTORS = """
-import torch
-
-class Linear:
-    def __init__(self, n, m):
-        self.w, self.b = torch.empty(m, n).normal_() / n ** 0.5, torch.empty(m).fill_(0.0)
-        self.dl_dw, self.dl_db = torch.zeros(m, n), torch.zeros(m)
-    def forward(self, x):
-        self.x = x
-        return self.w.mv(x) + self.b
-    def backward(self, dl_ds):
-        self.dl_dw += dl_ds.view(-1, 1).mm(self.x.view(1, -1))
-        self.dl_db += dl_ds
-        return self.w.t().mv(dl_ds)
-    def param(self): return (self.w, self.dl_dw), (self.b, self.dl_db)
-
-class ReLU:
-    def forward(self, s):
-        self.s = s
-        return s.relu()
-    def backward(self, dl_dx): return dl_dx * (self.s > 0).to(dl_dx.dtype)
-    def param(self): return ()
-
-class Tanh:
-    def forward(self, s):
-        self.s = s
-        return s.tanh()
-    def backward(self, dl_dx): return (1 - self.s.tanh().pow(2)) * dl_dx
-    def param(self): return ()
-
-class Sequential:
-    def __init__(self, *modules): self.all = modules
-    def forward(self, x):
-        for m in self.all: x = m.forward(x)
-        return x
-    def backward(self, d):
-        for m in self.all[::-1]: d = m.backward(d)
-    def param(self): return [m.param() for m in self.all]
-
-class LossMSE:
-    def forward(self, v, t):
-        self.v, self.t = v, t
-        return (v - t).pow(2).sum()
-    def backward(self): return 2 * (self.v - self.t)
-"""
-
 # torch tensors as parameters with .grad, float64, the loss takes (target, prediction), a factory for networks.
 GRADS = """
 import torch
@@ -361,7 +317,7 @@ class Affine(Layer):
         self.bias = torch.full((b,), 0.01)
         self.learned = [self.w, self.bias]
         for p in self.learned: p.grad = torch.zeros_like(p)
-    def f(self, x): return torch.nn_free_linear(x) if False else x.matmul(self.w.T).add(self.bias)
+    def f(self, x): return x.matmul(self.w.T).add(self.bias)
     def back(self, g):
         self.w.grad = self.w.grad + g.T.matmul(self.x)
         self.bias.grad = self.bias.grad + g.sum(dim=0)
@@ -385,7 +341,7 @@ class Stack(Layer):
         for l in reversed(self.layers): g = l.back(g)
         return g
 
-def loss(target, prediction): return torch.nn_free if False else float(((prediction - target) ** 2).mean())
+def loss(target, prediction): return float(((prediction - target) ** 2).mean())
 def loss_gradient(target, prediction): return (prediction - target) * (2 / prediction.numel())
 """
 
@@ -442,23 +398,39 @@ class LossMSE:
     def backward(self): return self.e * 2 / len(self.e)
 """
 
-# The loss is the last module of the network, and gradients lie in a list of their own.
-INSIDE = SUGGESTED.replace("def param(self):\n        return [(self.w, self.dw), (self.b, self.db)]",
-    "def param(self):\n        return self.w, self.b\n\n    def gradients(self):\n        return self.dw, self.db").replace(
-    "        return [pair for module in self.modules for pair in module.param()]",
-    "        return [p for module in self.modules for p in module.param()]\n\n    def gradients(self):\n"
-    "        return [g for m in self.modules if hasattr(m, 'gradients') for g in m.gradients()]")  # fmt: skip
+# Gradients lie in a list of their own.
+INSIDE = changed(
+    SUGGESTED,
+    ("return [(self.w, self.dw), (self.b, self.db)]", "return self.w, self.b\n\n    def gradients(self):\n        return self.dw, self.db"),
+    ("return [pair for module in self.modules for pair in module.param()]",
+     "return [p for module in self.modules for p in module.param()]\n\n    def gradients(self):\n"
+     "        return [g for m in self.modules if hasattr(m, 'gradients') for g in m.gradients()]"),
+)  # fmt: skip
+
+# One sample after another, as in the lecture: x is a vector.
+VECTORS = changed(
+    SUGGESTED,
+    ("x @ self.w.t() + self.b", "self.w.mv(x) + self.b"), ("g.t() @ self.x", "g.view(-1, 1).mm(self.x.view(1, -1))"),
+    ("g.sum(0)", "g"), ("return g @ self.w\n", "return self.w.t().mv(g)\n"),
+    ("g = module.backward(g)\n        return g", "g = module.backward(g)"),
+    ("return [pair for module in self.modules for pair in module.param()]", "return [module.param() for module in self.modules]"),
+    ("(self.d ** 2).mean()", "(self.d ** 2).sum()"), (" / self.d.numel()", ""),
+)  # fmt: skip
 
 # Each layer gives its pairs as an iterator, and a Sequential gives an iterator of those.
-LAZY = SUGGESTED.replace("    def param(self):\n        return []",
-    "    def pairs(self):\n        return iter(())").replace(
-    "    def param(self):\n        return [(self.w, self.dw), (self.b, self.db)]",
-    "    def pairs(self):\n        return zip((self.w, self.b), (self.dw, self.db))").replace(
-    "    def param(self):\n        return [pair for module in self.modules for pair in module.param()]",
-    "    def pairs(self):\n        return (module.pairs() for module in self.modules)")  # fmt: skip
+LAZY = changed(
+    SUGGESTED,
+    ("param(self):\n        return []", "pairs(self):\n        return iter(())"),
+    ("param(self):\n        return [(self.w, self.dw), (self.b, self.db)]",
+     "pairs(self):\n        return zip((self.w, self.b), (self.dw, self.db))"),
+    ("param(self):\n        return [pair for module in self.modules for pair in module.param()]",
+     "pairs(self):\n        return (module.pairs() for module in self.modules)"),
+)  # fmt: skip
 
 # Parameters are objects with __slots__, kept in dictionaries.
-SLOTS = SUGGESTED.replace("class Module:", """class Parameter:
+SLOTS = changed(
+    SUGGESTED,
+    ("class Module:", """class Parameter:
     __slots__ = ("value", "slope")
 
     def __init__(self, value):
@@ -467,152 +439,101 @@ SLOTS = SUGGESTED.replace("class Module:", """class Parameter:
 
 class Module:
     parameters = {}
-""").replace("        self.dw, self.db = torch.zeros_like(self.w), torch.zeros_like(self.b)",
-    "        self.parameters = {'w': Parameter(self.w), 'b': Parameter(self.b)}\n"
-    "        self.dw, self.db = (p.slope for p in self.parameters.values())").replace(
-    "        self.modules = modules\n", "        self.modules = modules\n        self.parameters = {\n"
-    "            (k, name): p for k, m in enumerate(modules) for name, p in m.parameters.items()\n        }\n")  # fmt: skip
+"""),
+    ("self.dw, self.db = torch.zeros_like(self.w), torch.zeros_like(self.b)",
+     "self.parameters = {'w': Parameter(self.w), 'b': Parameter(self.b)}\n"
+     "        self.dw, self.db = (p.slope for p in self.parameters.values())"),
+    ("self.modules = modules\n",
+     "self.modules = modules\n        self.parameters = {\n"
+     "            (k, name): p for k, m in enumerate(modules) for name, p in m.parameters.items()\n        }\n"),
+)  # fmt: skip
 
-RIGHT: dict[str, dict[str, str]] = {
-    "as suggested": {"adapters.py": adapters(), "framework.py": SUGGESTED},
-    "gradients replaced, (in, out), (1, out)": {
-        "adapters.py": adapters(
-            (IMPORT, "from framework import Dense as Linear, Net, Relu as ReLU, TanH as Tanh, dmse, mse"),
-            (PARAM, "    return module.parameters()\n"), (STEP, "    network.update(rate)\n"),
-            more="\n\ndef Sequential(*modules):\n    return Net(list(modules))\n\n\nclass LossMSE:\n"
-            "    def forward(self, p, t):\n        self.both = p, t\n        return mse(p, t)\n\n"
-            "    def backward(self):\n        return dmse(*self.both)\n",
-        ),
-        "framework.py": REPLACED,
-    },
-    "columns, a package, half the squared error": {"adapters.py": COLUMNS["adapters.py"], **COLUMNS},
-    "no memory, generators of objects": {
-        "adapters.py": adapters(
-            (PARAM, "    return module.parameters()\n"),
-            (STEP, "    for p in network.parameters():\n        p.data -= rate * p.grad\n        p.grad.zero_()\n"),
-        ),
-        "framework.py": NO_MEMORY,
-    },
-    "one sample after another": {
-        "adapters.py": adapters(
-            ('SAMPLES = "rows"', 'SAMPLES = "one by one"'),
-            (STEP, "    for layer in network.param():\n        for parameter, gradient in layer:\n"
-             "            parameter -= rate * gradient\n            gradient.zero_()\n"),
-        ),
-        "framework.py": VECTORS,
-    },
-    "tensors with .grad, float64, (target, prediction)": {
-        "adapters.py": adapters(
-            (IMPORT, "from framework import Affine, Hyp, Rect, Stack, loss, loss_gradient"),
-            (PARAM, "    return module.learned\n"),
-            (STEP, "    for p in network.learned:\n        p -= rate * p.grad\n        p.grad.zero_()\n"),
-            more="\n\ndef named(kind):\n    class Adapted(kind):\n        forward = kind.__call__\n        backward = kind.back\n\n"
-            "    return Adapted\n\n\nLinear, ReLU, Tanh = named(Affine), named(Rect), named(Hyp)\n\n\n"
-            "def Sequential(*modules):\n    return named(Stack)(modules)\n\n\nclass LossMSE:\n"
-            "    def forward(self, p, t):\n        self.both = t, p\n        return loss(t, p)\n\n"
-            "    def backward(self):\n        return loss_gradient(*self.both)\n",
-        ),
-        "framework.py": GRADS.replace("torch.nn_free_linear(x) if False else ", "").replace("torch.nn_free if False else ", ""),
-    },
-    "NumPy inside, a property": {
-        "adapters.py": adapters(
-            (PARAM, "    return module.param\n"),
-            (STEP, "    for layer in network.args:\n        if isinstance(layer, Linear):\n"
-             "            layer._w -= rate * layer._dw\n            layer._b -= rate * layer._db\n"),
-        ),
-        "framework.py": NUMPY,
-    },
-    "gradients in a list of their own": {
-        "adapters.py": adapters(
-            (PARAM, "    return [*module.param(), *(module.gradients() if hasattr(module, 'gradients') else ())]\n"),
-            ("    for parameter, gradient in network.param():",
-             "    for parameter, gradient in zip(network.param(), network.gradients()):"),
-        ),
-        "framework.py": INSIDE,
-    },
-    "lazy pairs, a chain": {
-        "adapters.py": adapters((PARAM, "    return module.pairs()\n"), ("network.param()", "chain(*network.pairs())"),
-                                more="\n\nfrom itertools import chain\n"),
-        "framework.py": LAZY,
-    },
-    "objects with slots in a dictionary's values": {
-        "adapters.py": adapters(
-            (PARAM, "    return module.parameters.values()\n"),
-            (STEP, "    for p in network.parameters.values():\n        p.value -= rate * p.slope\n        p.slope.zero_()\n"),
-        ),
-        "framework.py": SLOTS,
-    },
-    "one flat list, the summed loss": {
-        "adapters.py": adapters(
-            (STEP, "    flat = network.param()\n    for k in range(0, len(flat), 2):\n"
-             "        flat[k] -= rate * flat[k + 1]\n        flat[k + 1].zero_()\n"),
-        ),
-        "framework.py": SUGGESTED.replace("return [(self.w, self.dw), (self.b, self.db)]",
-                                          "return [self.w, self.dw, self.b, self.db]")
-        .replace("(self.d ** 2).mean()", "(self.d ** 2).sum()").replace(" / self.d.numel()", ""),
-    },
+RIGHT: dict[str, dict[str, str]] = {name: {"adapters.py": own, "framework.py": text} for name, own, text in (
+    ("as suggested", adapters(), SUGGESTED),
+    ("gradients replaced, (in, out), (1, out)", adapters(
+        (IMPORT, "from framework import Dense as Linear, Net, Relu as ReLU, TanH as Tanh, dmse, mse"),
+        (PARAM, "    return module.parameters()\n"), (STEP, "    network.update(rate)\n"),
+        more="\n\ndef Sequential(*modules):\n    return Net(list(modules))\n\n\nclass LossMSE:\n"
+        "    def forward(self, p, t):\n        self.both = p, t\n        return mse(p, t)\n\n"
+        "    def backward(self):\n        return dmse(*self.both)\n",
+    ), REPLACED),
+    ("no memory, generators of objects", adapters(
+        (PARAM, "    return module.parameters()\n"),
+        (STEP, "    for p in network.parameters():\n        p.data -= rate * p.grad\n        p.grad.zero_()\n"),
+    ), NO_MEMORY),
+    ("one sample after another", adapters(
+        ('SAMPLES = "rows"', 'SAMPLES = "one by one"'),
+        (STEP, "    for layer in network.param():\n        for parameter, gradient in layer:\n"
+         "            parameter -= rate * gradient\n            gradient.zero_()\n"),
+    ), VECTORS),
+    ("tensors with .grad, float64, (target, prediction)", adapters(
+        (IMPORT, "from framework import Affine, Hyp, Rect, Stack, loss, loss_gradient"),
+        (PARAM, "    return module.learned\n"),
+        (STEP, "    for p in network.learned:\n        p -= rate * p.grad\n        p.grad.zero_()\n"),
+        more="\n\ndef named(kind):\n    class Adapted(kind):\n        forward = kind.__call__\n        backward = kind.back\n\n"
+        "    return Adapted\n\n\nLinear, ReLU, Tanh = named(Affine), named(Rect), named(Hyp)\n\n\n"
+        "def Sequential(*modules):\n    return named(Stack)(modules)\n\n\nclass LossMSE:\n"
+        "    def forward(self, p, t):\n        self.both = t, p\n        return loss(t, p)\n\n"
+        "    def backward(self):\n        return loss_gradient(*self.both)\n",
+    ), GRADS),
+    ("NumPy inside, a property", adapters(
+        (PARAM, "    return module.param\n"),
+        (STEP, "    for layer in network.args:\n        if isinstance(layer, Linear):\n"
+         "            layer._w -= rate * layer._dw\n            layer._b -= rate * layer._db\n"),
+    ), NUMPY),
+    ("gradients in a list of their own", adapters(
+        (PARAM, "    return [*module.param(), *(module.gradients() if hasattr(module, 'gradients') else ())]\n"),
+        ("    for parameter, gradient in network.param():",
+         "    for parameter, gradient in zip(network.param(), network.gradients()):"),
+    ), INSIDE),
+    ("lazy pairs, a chain", adapters(
+        (PARAM, "    return module.pairs()\n"), ("network.param()", "chain(*network.pairs())"),
+        more="\n\nfrom itertools import chain\n",
+    ), LAZY),
+    ("objects with slots in a dictionary's values", adapters(
+        (PARAM, "    return module.parameters.values()\n"),
+        (STEP, "    for p in network.parameters.values():\n        p.value -= rate * p.slope\n        p.slope.zero_()\n"),
+    ), SLOTS),
+    ("one flat list, the summed loss", adapters(
+        (STEP, "    flat = network.param()\n    for k in range(0, len(flat), 2):\n"
+         "        flat[k] -= rate * flat[k + 1]\n        flat[k + 1].zero_()\n"),
+    ), changed(
+        SUGGESTED, ("return [(self.w, self.dw), (self.b, self.db)]", "return [self.w, self.dw, self.b, self.db]"),
+        ("(self.d ** 2).mean()", "(self.d ** 2).sum()"), (" / self.d.numel()", ""),
+    )),
+)} | {"columns, a package, half the squared error": COLUMNS}  # fmt: skip
+
+MISTAKES = {
+    name: (where, words, {"adapters.py": adapters(), "framework.py": changed(SUGGESTED, *changes)})
+    for name, where, words, *changes in (
+        ("mean reported, divided by N alone", "LossMSE backward", "M/N", ("2 * self.d / self.d.numel()", "2 * self.d / len(self.d)")),
+        ("mean reported, not divided", "LossMSE backward", "summed where it should be averaged",
+         ("2 * self.d / self.d.numel()", "2 * self.d")),
+        ("sum/N reported, not divided", "LossMSE backward", "divided by N",
+         ("(self.d ** 2).mean()", "(self.d ** 2).sum() / len(self.d)"), ("2 * self.d / self.d.numel()", "2 * self.d")),
+        ("the root of the loss", "LossMSE:", "not a squared error", ("(self.d ** 2).mean()", "(self.d ** 2).mean().sqrt()")),
+        ("weights' gradient averaged", "Linear backward: the gradient of the weights", "averaged",
+         ("self.dw.add_(g.t() @ self.x)", "self.dw.add_(g.t() @ self.x / len(g))")),
+        ("bias' gradient one number", "Linear backward: the gradient of the bias", "one number",
+         ("self.db.add_(g.sum(0))", "self.db.add_(g.mean())")),
+        ("bias never added", "Linear forward", "the bias is not added", ("self.w.t() + self.b", "self.w.t()")),
+        ("input gradient loses the batch", "Linear backward: the gradient of the input", "averaged",
+         ("return g @ self.w\n", "return (g @ self.w).mean(0)\n")),
+        ("ReLU's slope is 1", "ReLU backward", "1 everywhere", ("g * (self.x > 0).float()", "g")),
+        ("ReLU's slope is the input", "ReLU backward", "the input is used in place of the slope",
+         ("g * (self.x > 0).float()", "g * self.x")),
+        ("ReLU overwrites its input", "ReLU forward", "overwrites its input", ("return x.clamp(min=0)", "return x.clamp_(min=0)")),
+        ("Tanh taken twice", "Tanh backward", "as if Tanh had been applied twice", ("1 - self.y ** 2", "1 - self.y.tanh() ** 2")),
+        ("Tanh ignores what comes from above", "Tanh backward", "not multiplied by the gradient from above",
+         ("g * (1 - self.y ** 2)", "1 - self.y ** 2")),
+        ("Tanh by precedence", "Tanh backward", "brackets", ("g * (1 - self.y ** 2)", "g * 1 - self.y ** 2")),
+        ("Tanh overflows", "Tanh forward for large", "overflow",
+         ("x.tanh()", "(x.exp() - (-x).exp()) / (x.exp() + (-x).exp())")),
+        ("Sequential skips the first layer", "Sequential", "the first module is left out",
+         ("for module in self.modules:\n            x", "for module in self.modules[1:]:\n            x")),
+        ("Sequential goes back in the same order", "Sequential", "from the first to the last on the way back",
+         ("for module in reversed(self.modules):", "for module in self.modules:")),
+        ("param() is empty", "parameters", "gives no tensor", ("return [(self.w, self.dw), (self.b, self.db)]", "return []")),
+    )
 }  # fmt: skip
-
-
-def changed(*changes: tuple[str, str], base: str = SUGGESTED, own: str = "") -> dict[str, str]:
-    for old, new in changes:
-        assert base.count(old) == 1, old
-        base = base.replace(old, new)
-    return {"adapters.py": own or adapters(), "framework.py": base}
-
-
-MISTAKES: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
-    "mean reported, divided by N alone": (
-        changed(("2 * self.d / self.d.numel()", "2 * self.d / len(self.d)")), ("LossMSE backward",), "M/N"
-    ),
-    "mean reported, not divided": (
-        changed(("2 * self.d / self.d.numel()", "2 * self.d")), ("LossMSE backward",), "summed where it should be averaged"
-    ),
-    "sum/N reported, not divided": (
-        changed(("(self.d ** 2).mean()", "(self.d ** 2).sum() / len(self.d)"), ("2 * self.d / self.d.numel()", "2 * self.d")),
-        ("LossMSE backward",), "divided by N",
-    ),
-    "the root of the loss": (
-        changed(("(self.d ** 2).mean()", "(self.d ** 2).mean().sqrt()")), ("LossMSE:",), "not a squared error"
-    ),
-    "weights' gradient averaged": (
-        changed(("self.dw.add_(g.t() @ self.x)", "self.dw.add_(g.t() @ self.x / len(g))")),
-        ("Linear backward: the gradient of the weights",), "averaged",
-    ),
-    "bias' gradient one number": (
-        changed(("self.db.add_(g.sum(0))", "self.db.add_(g.mean())")), ("Linear backward: the gradient of the bias",), "one number"
-    ),
-    "bias never added": (changed(("self.w.t() + self.b", "self.w.t()")), ("Linear forward",), "the bias is not added"),
-    "input gradient loses the batch": (
-        changed(("return g @ self.w\n", "return (g @ self.w).mean(0)\n")), ("Linear backward: the gradient of the input",), "averaged"
-    ),
-    "ReLU's slope is 1": (changed(("g * (self.x > 0).float()", "g")), ("ReLU backward",), "1 everywhere"),
-    "ReLU's slope is the input": (
-        changed(("g * (self.x > 0).float()", "g * self.x")), ("ReLU backward",), "the input is used in place of the slope"
-    ),
-    "ReLU overwrites its input": (
-        changed(("return x.clamp(min=0)", "return x.clamp_(min=0)")), ("ReLU forward",), "overwrites its input"
-    ),
-    "Tanh taken twice": (
-        changed(("1 - self.y ** 2", "1 - self.y.tanh() ** 2")), ("Tanh backward",), "as if Tanh had been applied twice"
-    ),
-    "Tanh ignores what comes from above": (
-        changed(("g * (1 - self.y ** 2)", "1 - self.y ** 2")), ("Tanh backward",), "not multiplied by the gradient from above"
-    ),
-    "Tanh by precedence": (changed(("g * (1 - self.y ** 2)", "g * 1 - self.y ** 2")), ("Tanh backward",), "brackets"),
-    "Tanh overflows": (
-        changed(("x.tanh()", "(x.exp() - (-x).exp()) / (x.exp() + (-x).exp())")), ("Tanh forward for large",), "overflow"
-    ),
-    "Sequential skips the first layer": (
-        changed(("for module in self.modules:\n            x", "for module in self.modules[1:]:\n            x")),
-        ("Sequential",), "the first module is left out",
-    ),
-    "Sequential goes back in the same order": (
-        changed(("for module in reversed(self.modules):", "for module in self.modules:")),
-        ("Sequential",), "from the first to the last on the way back",
-    ),
-    "param() is empty": (
-        changed(("return [(self.w, self.dw), (self.b, self.db)]", "return []")), ("parameters",), "gives no tensor"
-    ),
-}  # fmt: skip
-"""A framework with one mistake, the beginnings of the items that it may cost, and words of the reason."""
+"""A framework with one mistake, the beginning of the items that it may cost, and words of the reason."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bugs import BUGS
 from classroom import frameworks, fresh, prove
 from classroom.edition import student_source, write, write_free, write_nbgrader
 from classroom.free import FREE
@@ -55,12 +56,10 @@ def test_every_formula_has_a_stage_and_every_stage_of_the_plain_assignment_asks_
         assert item.owners is None or all(stage_of(number) == item.stage for number in item.formulas), item.what
 
 
-def test_the_plain_assignment_has_100_points():
-    assert sum(item.points for item in ITEMS if item.stage <= 5) == 100
-
-
-def test_items_have_different_names():
-    assert len({item.what for item in ITEMS}) == len(ITEMS)
+@pytest.mark.parametrize("items", [ITEMS, FREE], ids=["gaps", "free"])
+def test_an_assignment_has_100_points_and_items_of_different_names(items):
+    assert sum(item.points for item in items if item.stage <= 5) == 100
+    assert len({item.what for item in items}) == len(items)
 
 
 @pytest.mark.parametrize("text", ["", "0", "8", "3-2", "1-9", "a", "1..3"])
@@ -156,16 +155,14 @@ def test_nothing_in_a_handout_gives_a_gap_away(handout):
 
 
 def test_the_notebooks_of_a_handout_import_what_lies_beside_them(handout):
-    names = [path.stem for path in handout.glob("*.py")]
+    written = {path.relative_to(handout).as_posix() for path in handout.rglob("*")}
     for path in sorted(handout.glob("*.ipynb")):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        imports = [
-            line for c in cells if c["cell_type"] == "code" for line in c["source"] if re.match("from|import", line)
-        ]
-        for line in imports:
-            root = line.split()[1].split(".")[0]
-            own = root in names or (handout / root).is_dir()
-            assert own or root not in ("diy", "gradcheck", "course", "experiments", "bugs", "playground"), line
+        code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        rooms = "course|experiments|diy|gradcheck|bugs|playground"
+        for module in re.findall(rf"^(?:from|import) ((?:{rooms})\b\S*)", code, re.MULTILINE):
+            file = module.replace(".", "/")
+            assert {f"{file}.py", f"{file}/__init__.py"} & written, f"{path.name} imports {module}"
     line = "import course, course.drawings, experiments.circle, diy; print(course.__file__)"
     done = subprocess.run([sys.executable, "-c", line], cwd=handout, capture_output=True, text=True, timeout=300)
     assert str(handout) in done.stdout, done.stderr
@@ -242,9 +239,12 @@ def test_other_styles_lose_nothing(worker, name):
     assert prove.check_right(name, grade(worker, prove.RIGHT[name])) == ""
 
 
-def test_every_known_mistake_has_words_by_which_it_must_be_named():
-    assert prove.NAMED.keys() == {**prove.MISTAKES, **prove.planted()}.keys()
-    assert all(len(words) > 8 for words in prove.NAMED.values())
+def test_every_planted_bug_in_a_formula_of_the_plain_assignment_is_among_the_known_mistakes():
+    plain = {name for name, (_, numbers) in owners(SOURCE).items() if {*map(stage_of, numbers)} <= {*range(1, 6)}}
+    wanted = {name for name, bug in BUGS.items() if {where for where, _, _ in bug.edits} & plain}
+    assert prove.PLANTED.keys() == wanted - {"relu-kink"}
+    known = {**prove.MISTAKES, **prove.OPTIONAL, **prove.FREE_MISTAKES}
+    assert all(mistake.where and len(mistake.words) > 2 for mistake in known.values())
 
 
 @pytest.mark.parametrize(
@@ -256,18 +256,14 @@ def test_every_known_mistake_has_words_by_which_it_must_be_named():
         "dropout drops the same in every call",
         "bias-not-summed",
         "gradients replaced, the future",
+        "He counts channels only",
+        "batch norm uses the batch in evaluation",
     ],
 )
-def test_a_mistake_costs_points_in_its_own_stage_and_is_named(worker, name):
-    mistake = {**prove.MISTAKES, **prove.planted()}[name]
-    items = [item for item in ITEMS if item.owners and item.stage in (mistake.stage, *mistake.more)]
-    assert prove.check_mistake(name, mistake, judge(worker, name, mistake.source, items, SOURCE)) == ""
-
-
-@pytest.mark.parametrize("name", ["He counts channels only", "batch norm uses the batch in evaluation"])
-def test_a_mistake_in_an_optional_stage_is_named(worker, name):
-    items = [item for item in ITEMS if item.stage == prove.OPTIONAL[name][1]]
-    assert prove.check_optional(name, judge(worker, name, prove.OPTIONAL[name][0], items, SOURCE)) == ""
+def test_a_mistake_costs_points_in_its_own_class_and_is_named(worker, name):
+    mistake = {**prove.MISTAKES, **prove.OPTIONAL}[name]
+    items = [item for item in ITEMS if item.what.startswith(mistake.where) or "Linear" in item.what]
+    assert prove.check_mistake(name, judge(worker, name, mistake.source, items, SOURCE), mistake) == ""
 
 
 def test_a_file_that_takes_forever_to_load_is_graded_class_by_class(worker, monkeypatch):
@@ -296,19 +292,16 @@ ASKED = [item for item in FREE if item.owners]
 """All but the network that learns, which takes seconds."""
 
 
-def test_the_free_edition_has_100_points():
-    assert sum(item.points for item in FREE) == 100
-
-
 @pytest.mark.parametrize("name", frameworks.RIGHT)
 def test_what_the_assignment_leaves_open_costs_nothing(worker, name):
     found = judge(worker, name, frameworks.RIGHT[name], ASKED)
     assert prove.check_right(name, found) == "" and found.flags == []
 
 
-@pytest.mark.parametrize("name", frameworks.MISTAKES)
+@pytest.mark.parametrize("name", prove.FREE_MISTAKES)
 def test_a_mistake_in_a_free_framework_costs_its_own_points_and_is_named(worker, name):
-    assert prove.check_free(name, judge(worker, name, frameworks.MISTAKES[name][0], ASKED)) == ""
+    mistake = prove.FREE_MISTAKES[name]
+    assert prove.check_mistake(name, judge(worker, name, mistake.source, ASKED), mistake, free=True) == ""
 
 
 def test_a_free_framework_learns(worker):
@@ -343,16 +336,6 @@ def test_a_handout_needs_nothing_but_pytorch_and_for_its_notebooks_what_it_says(
                 assert roots <= {"torch", "selfcheck"} | more, f"{path.name}: {roots}"
 
 
-def test_all_that_the_handouts_notebooks_import_is_there(handout):
-    written = {path.relative_to(handout).as_posix() for path in handout.rglob("*")}
-    for name in [name for name in written if name.endswith(".ipynb")]:
-        cells = json.loads((handout / name).read_text(encoding="utf-8"))["cells"]
-        code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-        for module in re.findall(r"^from ((?:course|experiments|diy|gradcheck)\S*) import", code, re.MULTILINE):
-            file = module.replace(".", "/")
-            assert {f"{file}.py", f"{file}/__init__.py"} & written, f"{name} imports {module}"
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -365,7 +348,7 @@ def test_an_attack_gets_nothing_and_harms_nobody(sandbox, name, monkeypatch):
     with monkeypatch.context() as patience:
         if name == "an endless loop":
             patience.setattr("classroom.judge.ITEM_SECONDS", 1.0)  # for what never ends, the wait proves nothing
-        assert prove.check_attack(name, judge(sandbox, name, prove.ATTACKS[name], items, SOURCE)) == ""
+        assert prove.check_attack(name, judge(sandbox, name, prove.ATTACKS[name][1], items, SOURCE)) == ""
     after = judge(sandbox, "the next submission", SOURCE, items, SOURCE)
     assert after.points == after.possible
 
@@ -392,12 +375,12 @@ def test_a_submission_can_leave_nothing_for_the_next(sandbox):
     statement += "        with open(place + '/left', 'w') as file:\n            file.write('x')\n"
     statement += "    except OSError:\n        continue\n    return S * 0\nX = S.relu()\nself.remember(X, X)\nreturn X"
     items = [item for item in ITEMS if item.what == "ReLU forward"]
-    assert judge(sandbox, "writes", prove.hostile(statement), items).points == items[0].points
+    assert judge(sandbox, "writes", prove.hostile(statement)[1], items).points == items[0].points
 
 
 def test_a_missing_initialization_costs_nothing_else(worker):
-    gap = '        raise NotImplementedError("stage 1: F6")'
-    source = prove.rewritten({"Linear.reset_parameters": "def reset_parameters(self):\n" + gap[4:]})
+    gap = "def reset_parameters(self):\n        raise NotImplementedError('stage 1: F6')"
+    source = prove.rewritten(f"class Linear:\n    {gap}")
     lost = [o.what for o in grade(worker, source, [1, 3]).outcomes if not o.got]
     assert lost == ["Linear's first weights: Xavier, every bias 0.01"]
 
