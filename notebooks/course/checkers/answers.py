@@ -177,7 +177,8 @@ def expect(
     Args:
         what: what is compared, for the message.
         got: the answer, in any form that `tensor` accepts.
-        mistakes: answers that show a known misunderstanding: {the sentence about it: the value}.
+        mistakes: answers that show a known misunderstanding: {the sentence about it: the value, or several in a tuple}.
+            A wrong sign and nothing but zeros need not be among them.
         at: {name: tensor of the expected shape}: from which number a component was made.
         nan: what to say where the answer is NaN, after "... is ".
 
@@ -189,8 +190,9 @@ def expect(
         got = got.reshape(expected.shape)
     if close(got, expected):
         return
-    for words, mistake in (mistakes or {}).items():
-        if close(got, mistake):
+    named = {**(mistakes or {}), "the sign is wrong.": -expected, "it is all zero.": 0 * expected}
+    for words, mistake in named.items():
+        if any(close(got, value) for value in (mistake if isinstance(mistake, tuple) else (mistake,))):
             raise AnswerError(f"{what}: {words}")
     if got.isnan().any() if got.shape != expected.shape else (got.isnan() & ~expected.isnan()).any():
         raise AnswerError(f"{what} is {nan}")
@@ -212,14 +214,8 @@ def _relation(got: Tensor, expected: Tensor, wrong: Tensor) -> str:
     if expected.numel() < 2 or not (expected.isfinite() & got.isfinite()).all() or not expected.any():
         return ""
     factor = float((got * expected).sum() / expected.square().sum())
-    if not got.any():
-        return "; all of it is zero"
     if close(got, factor * expected):
-        return (
-            "; the sign of all is wrong"
-            if abs(factor + 1) < 1e-4
-            else f"; all of it is {factor:.4g} times the right one"
-        )
+        return f"; all of it is {factor:.4g} times the right one"
     if expected.dim() == 2 and close(got, expected.mT):
         return "; it is transposed"
     if any(close(got, expected.round(decimals=places)) for places in range(1, 6)):

@@ -6,11 +6,8 @@ from torch import Tensor
 from diy import Linear, Module, Tanh
 
 from .answers import AnswerError, NoAnswerError, close, expect, tensor
+from .mistakes import along_a_path, of_a_loss
 from .running import Passes, any_precision, by_hand, check_memory, normal, run
-
-SLOPE_ALONE = "that is the slope alone. Multiply it by the gradient that arrives from above."
-UNCHANGED = "that is the gradient from above, unchanged. Multiply it by the slope."
-ADDED = "the slope is added to the gradient from above; along a path, numbers are multiplied."
 
 
 @any_precision
@@ -38,41 +35,31 @@ def exercise_1(sigmoid_slope) -> str:
 @any_precision
 def exercise_2(sigmoid) -> str:
     module = Passes("Sigmoid", sigmoid)
-    for index, s in enumerate(
-        (normal(4, 3), 2 * normal(3, 3, seed=5), normal(5), torch.tensor([[-800.0, 0.0, 800.0]]))
-    ):
+    inputs = normal(4, 3), 2 * normal(3, 3, seed=5), normal(5), torch.tensor([[-800.0, 0.0, 800.0]])
+    for index, s in enumerate(inputs):
         y, G = s.sigmoid(), normal(*s.shape, seed=index + 1)
-        mistakes = {
+        slope = y * (1 - y)
+        forward = {
             "the sign of s is wrong: it falls where it should rise.": torch.sigmoid(-s),
             "that is tanh.": s.tanh(),
             "it is too steep by a factor of 2.": (2 * s).sigmoid(),
-            "that is the slope, which is backward's business.": y * (1 - y),
+            "that is the slope, which is backward's business.": slope,
             "that is 1 + e⁻ˢ, and its inverse is wanted.": 1 + torch.exp(-s),
             "that is softmax, whose outputs depend on each other.": s.softmax(-1),
             "that is the logarithm of the sigmoid.": s.sigmoid().log(),
         }
         nan = "not a number, NaN, where s is large: ∞/∞, as exercise 1.3 warns."
-        expect("Sigmoid()(s)", module.forward(input=s), y, mistakes, {"s": s}, nan)
-        backward = {
-            SLOPE_ALONE: y * (1 - y),
-            UNCHANGED: G,
-            ADDED: G + y * (1 - y),
+        expect("Sigmoid()(s)", module.forward(input=s), y, forward, {"s": s}, nan)
+        backward = along_a_path(G, slope) | {
             "that is with the slope of tanh, 1 - y².": G * (1 - y * y),
-            "the slope is y (1 - y), a product of two factors, and one of them is missing.": G * (1 - y),
-            "the slope has two factors, and one of them is missing.": G * y,
+            "the slope is y (1 - y), a product of two factors, and one of them is missing.": (G * (1 - y), G * y),
             "the slope is that of exercise 2.1, but taken at the input instead of the output.": G * s * (1 - s),
             "the sigmoid is taken once more, of the output.": G * y.sigmoid() * (1 - y.sigmoid()),
-            "the sign is wrong.": -G * y * (1 - y),
-            "it is multiplied by the slope twice.": G * (y * (1 - y)).square(),
             "gradient and output are exchanged: self.recall gives the gradient first.": y * G * (1 - G),
             "the brackets around 1 - y are missing.": G * y - y,
-            "it is divided by the slope: multiply.": G / (y * (1 - y)),
-            "it is averaged over the samples, which is the loss's business.": G * y * (1 - y) / len(s),
-            "it is all zero.": 0 * G,
         }
-        expect("The gradient of the input", module.backward(G), G * y * (1 - y), backward, {"s": s, "G": G})
-    one, other, G = (normal(3, 2, seed=seed) for seed in (1, 2, 3))
-    check_memory("Sigmoid", sigmoid, {"input": one}, {"input": other}, G)
+        expect("The gradient of the input", module.backward(G), G * slope, backward, {"s": s, "G": G})
+    check_memory("Sigmoid", sigmoid, "input")
     return "Forward and backward agree."
 
 
@@ -80,81 +67,64 @@ def exercise_2(sigmoid) -> str:
 def exercise_3(leaky_relu) -> str:
     # By name first: what is right then and wrong by position does not have the slope as its first argument.
     _leaky(Passes("LeakyReLU", leaky_relu, {"negative_slope": 0.2}), 0.2, normal(4, 3), normal(4, 3, seed=1))
-    s = normal(4, 3, seed=9)
-    without = Passes("LeakyReLU", leaky_relu).forward(input=s)
-    if _alike(without, _slope_given(leaky_relu, 0.3).forward(input=s)):
+    s, without = normal(4, 3, seed=9), Passes("LeakyReLU", leaky_relu)
+
+    def output(passes: Passes) -> Tensor:
+        return tensor("LeakyReLU()(s)", passes.forward(input=s))
+
+    plain, one = output(without), Passes("LeakyReLU", leaky_relu, negative_slope=0.3)
+    if close(plain, output(one)):
         raise AnswerError("LeakyReLU(0.3) has the same slope as LeakyReLU(): negative_slope should come first.")
-    one, other = _slope_given(leaky_relu, 0.3), _slope_given(leaky_relu, 0.2)
-    if _alike(one.forward(input=s), other.forward(input=s)):
+    other = Passes("LeakyReLU", leaky_relu, negative_slope=1.5)
+    if close(output(one), output(other)):
         raise AnswerError(
             "With two LeakyReLU objects, one has the slope of the other: keep it in self, "
             "which is another object for each."
         )
-    for slope in 0.3, 0.01:
-        module = _slope_given(leaky_relu, slope)
-        kink = torch.tensor([[-2.0, -0.5, 0.0], [1.0, -0.0, 3.0]])
+    kink = torch.tensor([[-2.0, -0.5, 0.0], [1.0, -0.0, 3.0]])
+    for slope, module in (0.3, one), (0.01, Passes("LeakyReLU", leaky_relu, negative_slope=0.01)), (1.5, other):
         for index, s in enumerate((normal(4, 3), normal(3, 3, seed=5), kink, normal(5, seed=7))):
             _leaky(module, slope, s, normal(*s.shape, seed=index + 1))
-    module, s = Passes("LeakyReLU", leaky_relu), normal(4, 3)
-    if tensor("LeakyReLU()(s)", module.forward(input=s)).sub(torch.where(s > 0, s, 0.01 * s)).abs().max() > 1e-6:
+    if not close(output(without), torch.where(s > 0, s, 0.01 * s)):
         raise AnswerError("Where nothing is given, the slope should be PyTorch's: negative_slope=0.01.")
-    one, other, G = (normal(3, 2, seed=seed) for seed in (1, 2, 3))
-    check_memory("LeakyReLU", leaky_relu, {"input": one}, {"input": other}, G)
+    check_memory("LeakyReLU", leaky_relu, "input")
     return "Where ReLU learns nothing, this one still does."
 
 
-def _alike(one, other) -> bool:
-    return close(tensor("LeakyReLU()(s)", one), tensor("LeakyReLU()(s)", other))
-
-
-def _slope_given(leaky_relu, slope: float) -> Passes:
-    return Passes("LeakyReLU", leaky_relu, negative_slope=slope)
-
-
 def _leaky(module: Passes, slope: float, s: Tensor, G: Tensor) -> None:
-    mistakes = {
+    def sides(above, below) -> Tensor:
+        return torch.where(s > 0, above, below)
+
+    forward = {
+        "the larger of s and slope · s is not what is asked for where the slope is above 1: ask for the sign of s.": (
+            torch.maximum(s, slope * s)
+        ),
         "negative inputs are lost, as in ReLU: multiply them by the slope.": s.relu(),
         "it lets everything through; only what is above zero passes unchanged.": s,
         "all is multiplied by the slope; what is above zero passes unchanged.": slope * s,
-        "the two sides are exchanged.": torch.where(s > 0, slope * s, s),
-        "negative inputs become positive: the slope is above zero on both sides.": torch.where(s > 0, s, -slope * s),
-        "negative inputs become the slope itself: multiply.": torch.where(s > 0, s, torch.full_like(s, slope)),
-        "that is the slope, which is backward's business.": torch.where(s > 0, 1.0, slope),
+        "the two sides are exchanged.": sides(slope * s, s),
+        "negative inputs become positive: the slope is above zero on both sides.": sides(s, -slope * s),
+        "negative inputs become the slope itself: multiply.": sides(s, slope),
+        "that is the slope, which is backward's business.": sides(1.0, slope),
+        "the slope is always 0.01: use the argument.": sides(s, 0.01 * s),
     }
-    if slope != 0.01:
-        mistakes["the slope is always 0.01: use the argument."] = torch.where(s > 0, s, 0.01 * s)
-    expect(f"LeakyReLU({slope})(s)", module.forward(input=s), torch.where(s > 0, s, slope * s), mistakes, {"s": s})
-    chosen = torch.where(s > 0, 1.0, slope)
-    backward = {
-        SLOPE_ALONE: chosen,
-        UNCHANGED: G,
-        ADDED: G + chosen,
-        "where the input is negative nothing comes through, as in ReLU.": G * (s > 0),
-        "the two sides are exchanged.": torch.where(s > 0, slope * G, G),
+    expect(f"LeakyReLU({slope})(s)", module.forward(input=s), sides(s, slope * s), forward, {"s": s})
+    backward = along_a_path(G, sides(1.0, slope)) | {
+        "where the input is negative nothing comes through, as in ReLU.": sides(G, 0 * G),
+        "the two sides are exchanged.": sides(slope * G, G),
         "it asks for the sign of the gradient; the sign of the input is what counts.": torch.where(G > 0, G, slope * G),
-        "it is multiplied by the output; the slope is a constant on each side.": G * torch.where(s > 0, s, slope * s),
+        "it is multiplied by the output; the slope is a constant on each side.": G * sides(s, slope * s),
         "it is multiplied by the slope everywhere; what is above zero passes unchanged.": slope * G,
-        "where the input is negative, the slope itself comes back: multiply by the gradient.": torch.where(
-            s > 0, G, torch.full_like(G, slope)
-        ),
-        "the sign is wrong.": -G * chosen,
-        "negative inputs have a negative slope in yours.": torch.where(s > 0, G, -slope * G),
-        "it is all zero.": 0 * G,
+        "where the input is negative, the slope itself comes back: multiply by the gradient.": sides(G, slope),
+        "negative inputs have a negative slope in yours.": sides(G, -slope * G),
+        "the slope is always 0.01: use the argument.": sides(G, 0.01 * G),
     }
-    if slope != 0.01:
-        backward["the slope is always 0.01: use the argument."] = torch.where(s > 0, G, 0.01 * G)
-    got = module.backward(G)
+    got, right = module.backward(G), sides(G, slope * G)
     if (s == 0).any():
-        words = "is not the one of the left side, which PyTorch takes at the kink."
-        mistaken = (torch.where(s >= 0, G, slope * G), torch.where(s > 0, G, slope * G * (s != 0)))
-        middle = torch.where(s == 0, G * (1 + slope) / 2, G * chosen)
-        backward |= {words + " " * blank: wrong for blank, wrong in enumerate((*mistaken, middle))}
-    try:
-        expect("The gradient of the input", got, G * chosen, backward, {"s": s, "G": G})
-    except AnswerError as error:
-        if "at the kink" not in str(error):
-            raise
-        raise AnswerError("At s = 0 the slope is not that of the left side, which PyTorch takes at the kink.") from None
+        at_zero = G, 0 * G, G * (1 + slope) / 2
+        if any(close(tensor("The gradient", got), torch.where(s == 0, other, right)) for other in at_zero):
+            raise AnswerError("At s = 0 the slope is not that of the left side, which PyTorch takes at the kink.")
+    expect("The gradient of the input", got, right, backward, {"s": s, "G": G})
 
 
 @any_precision
@@ -165,53 +135,23 @@ def exercise_4(l1_loss) -> str:
     pairs += [(normal(5, seed=4), normal(5, seed=5)), (normal(1, 2, seed=6), normal(1, 2, seed=7))]
     pairs += [(torch.stack((equal[:, 0], equal[:, 1] + 1), 1), equal)]  # a component that is exactly right
     for p, t in pairs:
-        d, M, N = p - t, p.numel(), len(p)
-        total, per_sample = d.abs().sum(), M / N
-        mistakes = {
-            "that is the sum; divide by the number of components.": total,
-            f"it is divided by the number of samples; divide by the number of components, here {M}.": total / N,
-            f"it is divided by the number of outputs; divide by the number of components, here {M}.": total
-            / per_sample,
-            "that is the mean of the squared errors.": d.square().mean(),
-            "that is the sum of the squared errors.": d.square().sum(),
-            "that is the root of the mean squared error.": d.square().mean().sqrt(),
-            "without the absolute value, errors up and down cancel.": d.mean(),
-            "without the absolute value, errors up and down cancel; and it is a sum.": d.sum(),
-            "the absolute value comes last, after errors up and down have cancelled.": d.mean().abs(),
-            "the sign is wrong: a loss grows with the error.": -d.abs().mean(),
-            "it is half of the mean.": d.abs().mean() / 2,
-            "it is one number per component: a loss is a single one.": d.abs(),
-            "it is one number per sample: a loss is a single one.": d.abs().sum(-1) / per_sample,
-            "it is one number per output: a loss is a single one.": d.abs().mean(0),
-            "that is the largest of the errors.": d.abs().max(),
-        }
+        d, M = p - t, p.numel()
+        mistakes, backward = of_a_loss("absolute", "components", d)
         expect("The loss", loss.forward(prediction=p, target=t), d.abs().mean(), mistakes)
-        sign = d.sign()
-        backward = {
-            "the 1/M in front of the sum is missing.": sign,
-            f"it is divided by the samples, {N}. Each has {M // N} outputs: divide by all {M} components.": sign / N,
-            f"it is divided by the number of outputs, {M // N}: divide by all {M} components.": sign / per_sample,
-            "the sign is wrong: it has to point to where the loss grows. Are prediction and target exchanged?": -sign
-            / M,
-            "it is that of the squared error.": 2 * d / M,
+        backward |= {
             "it is the difference itself: of |d|, only the sign is left in the slope.": d / M,
             "it is the difference itself, and the 1/M is missing.": d,
-            "it is the absolute value: the slope of |d| is 1 or -1.": d.abs() / M,
-            "it is 1/M everywhere: where the prediction is below the target, the loss falls when it rises.": 1 / M
-            + 0 * d,
-            "it is twice too large: the slope of |d| is 1 or -1.": 2 * sign / M,
-            "it is divided by M twice.": sign / M**2,
-            "it is multiplied by the loss: gradients begin here, with 1.": sign / M * d.abs().mean(),
-            "it is all zero.": 0 * d,
+            "it is 1/M everywhere: where the prediction is below the target, the loss falls when it rises.": (
+                1 / M + 0 * d
+            ),
         }
         got = tensor("The gradient", loss.backward())
         if got.shape == d.shape:
             # At the kink, every slope from -1 to 1 is a right one.
             got = torch.where((d == 0) & (got.abs() <= 1.0001 / M), 0.0, got)
         nan = "not a number, 0/0, where prediction and target are equal: take sign()."
-        expect("The gradient", got, sign / M, backward, {"p - t": d}, nan)
-    p, t = normal(3, 2, seed=1), normal(3, 2, seed=2)
-    check_memory("L1Loss", l1_loss, {"prediction": p, "target": t}, {"prediction": t, "target": p})
+        expect("The gradient", got, d.sign() / M, backward, {"p - t": d}, nan)
+    check_memory("L1Loss", l1_loss, "prediction", "target")
     return "Each component pulls with the same force, however large its error."
 
 
@@ -250,22 +190,18 @@ def exercise_5(scale) -> str:
             "it is that of the first sample alone: add over the samples.": (G * X)[0],
             "it is multiplied by the factor: Y = a X has the slope X for a.": expected * a,
             "it is that of the input: for a, the slope is X.": (G * a).sum(0),
-            "the sign is wrong.": -expected,
-            "it is all zero.": 0 * expected,
             "it is summed over everything: each factor has its own gradient.": expected.sum() + 0 * expected,
         }
         expect("The gradient of factor", factor.grad, expected, factor_mistakes)
         input_mistakes = {
-            UNCHANGED.replace("the slope", "the factor"): G,
+            "that is the gradient from above, unchanged. Multiply it by the factor.": G,
             "that is the factor alone. Multiply it by the gradient that arrives from above.": a + 0 * G,
             "that is the gradient of factor before its sum: for X, the slope is a.": G * X,
             "it is summed over the samples: every X has one path only.": (G * a).sum(0),
             "it is divided by the factor: multiply.": G / a,
             "it is multiplied by the output: for X, the slope is a.": G * X * a,
             "the factor is squared.": G * a * a,
-            "the sign is wrong.": -G * a,
             "the gradient of factor is returned; it goes to accumulate, and that of the input is returned.": expected,
-            "it is all zero.": 0 * G,
         }
         expect("The gradient of the input", got, G * a, input_mistakes)
         passes.forward(input=X)
@@ -292,8 +228,7 @@ def exercise_6(residual) -> str:
             "that is f(x) alone: the straight way is missing.": f,
             "that is x alone: what f makes of it is missing.": X,
             "the two ways are multiplied; where they meet, they are added.": X * f,
-            "one way is subtracted; where they meet, they are added.": f - X,
-            "one way is subtracted; where they meet, they are added. ": X - f,
+            "one way is subtracted; where they meet, they are added.": (f - X, X - f),
             "x is added twice.": f + 2 * X,
             "that is the mean of both ways, and their sum is wanted.": (X + f) / 2,
             "f is applied twice.": X + f @ W.T + b,
@@ -308,11 +243,9 @@ def exercise_6(residual) -> str:
             "the input is added; the straight way brings back the gradient from above.": X + through,
             "the straight way counts twice.": 2 * G + through,
             "what comes through f counts twice.": G + 2 * through,
-            "one path is subtracted; paths add.": through - G,
-            "one path is subtracted; paths add. ": G - through,
+            "one path is subtracted; paths add.": (through - G, G - through),
             "that is the mean over the two paths; paths add.": (G + through) / 2,
             "what has come through f goes on to f once more; it is done there.": (G + through) @ W,
-            "it is all zero.": 0 * G,
         }
         expect("The gradient of the input", passes.backward(G), G + through, backward)
         if inner.weight.grad is None:
@@ -322,8 +255,6 @@ def exercise_6(residual) -> str:
             "inner gets what comes from its own backward, too; it should get the gradient from above alone.": (
                 (G + through).T @ X
             ),
-            "the sign is wrong.": -expected,
-            "it is all zero.": 0 * expected,
         }
         expect("The gradient of inner.weight", inner.weight.grad, expected, parameter)
         passes.forward(input=X)

@@ -17,14 +17,9 @@ from course import build, mini
 from torch import Tensor
 
 from .answers import AnswerError, NoAnswerError, expect, shown, tensor
-from .backward_pass import ADDED, SLOPE_ALONE, UNCHANGED
-from .running import Passes, by_hand, check_memory, normal, run
+from .mistakes import AVERAGED, along_a_path, of_a_loss
+from .running import SHARED, Passes, by_hand, check_memory, normal, run
 
-AVERAGED = (
-    "it is divided by the number of samples. Contributions of samples are added; the loss may divide, a layer does not."
-)
-SIGN = "the sign is wrong."
-ZERO = "it is all zero."
 OWN_METHOD = "Derive it from Module, or give it that method yourself."
 
 SMALL = {  # square, so that a transpose too many or too few gives numbers rather than an exception
@@ -127,11 +122,9 @@ def _backward_mistakes(X: Tensor, W: Tensor, G: Tensor) -> dict[str, dict[str, T
         },
         "dW": {
             "it is transposed: a gradient has the shape of its parameter, here (out, in).": dW.T,
-            "that is what the last sample gives: all samples use the same W, and their contributions add up.": (
-                G[-1:].T @ X[-1:]
-            ),
-            "that is what the first sample gives: all samples use the same W, and their contributions add up.": (
-                G[:1].T @ X[:1]
+            "that is what one sample gives: all of them use the same W, and their contributions add up.": (
+                G[-1:].T @ X[-1:],
+                G[:1].T @ X[:1],
             ),
             "the gradient from above is missing: each path has the factors G and X.": torch.ones_like(G).T @ X,
             "G and X are summed over the samples before they are multiplied.": torch.outer(G.sum(0), X.sum(0)),
@@ -141,8 +134,7 @@ def _backward_mistakes(X: Tensor, W: Tensor, G: Tensor) -> dict[str, dict[str, T
             "it has a dimension too many, which keepdim leaves: b has one.": db[None],
             "it is summed over the neurons: the samples are what shares a bias.": G.sum(1),
             "it is summed over everything: each neuron has its own bias.": G.sum(),
-            "that is what the last sample gives: add over the samples.": G[-1],
-            "that is what the first sample gives: add over the samples.": G[0],
+            "that is what one sample gives: add over the samples.": (G[-1], G[0]),
             "that is one for each sample; each also has the gradient from above.": N + 0 * db,
         },
     }
@@ -152,8 +144,7 @@ def _backward_mistakes(X: Tensor, W: Tensor, G: Tensor) -> dict[str, dict[str, T
             mistakes["dW"]["G is not transposed: the summed index, the sample, must stand in the middle."] = G @ X
             mistakes["dX"]["G is transposed: its samples already are the rows."] = G.T @ W
     for name, right in ("dX", dX), ("dW", dW), ("db", db):
-        mistakes[name] |= {AVERAGED: right / N} if N > 1 else {}
-        mistakes[name] |= {SIGN: -right, ZERO: 0 * right, "it is twice too large.": 2 * right}
+        mistakes[name] |= {AVERAGED: right / N, "it is twice too large.": 2 * right}
     return mistakes
 
 
@@ -194,8 +185,10 @@ def exercise_3(accumulate, zero_grad) -> str:
     add(w, first)
     if w.grad is None:
         raise AnswerError("After the first gradient w.grad is still None: it should be that gradient.")
-    mistakes = {"the first gradient is lost; a .grad of None counts as zero.": 0 * first, SIGN: -first}
-    mistakes["it counts twice: a .grad of None counts as zero."] = 2 * first
+    mistakes = {
+        "the first gradient is lost; a .grad of None counts as zero.": 0 * first,
+        "it counts twice: a .grad of None counts as zero.": 2 * first,
+    }
     expect("w.grad after one gradient", w.grad, first, mistakes)
     add(w, second)
     total = first + second
@@ -433,23 +426,14 @@ def _activation(name: str, answer, function, slope, wrong: Mapping, backward_mis
         Y, right = function(S), G * slope(S)
         forward = {words: mistaken(S) for words, mistaken in wrong.items()}
         _compare(f"{name} of S", passes.forward(S=S), Y, forward, {"expected": Y, "S": S} if not index else {})
-        known = {
-            SLOPE_ALONE: slope(S),
-            **backward_mistakes(S, G),
-            UNCHANGED: G,
-            ADDED: G + slope(S),
-            AVERAGED: right / len(S),
-            SIGN: -right,
-            ZERO: 0 * right,
-        }
+        known = backward_mistakes(S, G) | along_a_path(G, slope(S))
         columns = {}
         if not index:
             # At the kink of ReLU a measured slope means nothing: it is what PyTorch takes.
             at = torch.where(S == 0, S - 1e-3, S) if name == "ReLU" else S
             columns = {"measured": build.measure(lambda s: (G * function(s)).sum(), at), "S": S, "G": G}  # noqa: B023
         _compare("dS", passes.backward(G), right, known, columns)
-    one, other, G = (normal(3, 2, seed=seed) for seed in (1, 2, 3))
-    check_memory(name, answer, {"S": one}, {"S": other}, G)
+    check_memory(name, answer, "S")
     if _parameters(name, passes.module):
         raise AnswerError(f"{name} has nothing to learn: its parameters() should be an empty list.")
     _usable(name, passes.module, normal(2, 3))
@@ -467,10 +451,7 @@ def _interleaved(Linear) -> None:
     two.backward(h)
     one.backward(g)
     if not _all_equal([v.grad, w.grad], [h.T @ y, g.T @ x]):
-        raise AnswerError(
-            "With two Linear layers, what one remembers is taken for the other: keep it in self, "
-            "which is another object for each layer."
-        )
+        raise AnswerError(SHARED.format("Linear"))
 
 
 def _usable(name: str, module, *inputs: Tensor) -> None:
@@ -552,8 +533,6 @@ def _one_network(passes, layers, wanted, X, G, printed) -> None:
         "that is the gradient from above: each layer has to make something of it.": G,
         "that is what the last layer returns: it is the gradient from above for the one before.": above,
         "the first layer is missing.": middle,
-        ZERO: 0 * right,
-        SIGN: -right,
     }
     if square:
         mistakes["the layers are asked from the first to the last; the last one must speak first."] = (
@@ -604,22 +583,10 @@ def exercise_8(MSELoss) -> str:
     sizes = (4, 3), (3, 3), (1, 2), (5, 1), (3, 2)
     cases += [(normal(*size, seed=i), normal(*size, seed=i + 9)) for i, size in enumerate(sizes)]
     for index, (P, T) in enumerate(cases):
-        D, (N, outputs), M = P - T, P.shape, P.numel()
-        total, right = D.square().sum(), D.square().mean()
-        mistakes = {
-            "that is the sum; divide by the number of components, M.": total,
-            f"it is divided by the number of samples, {N}; there are {M} components.": total / N,
-            f"it is divided by the number of outputs, {outputs}; there are {M} components.": total / outputs,
-            "it is half of the mean.": right / 2,
-            "the square is missing: errors up and down cancel.": D.mean(),
-            "the square comes last, after errors up and down have cancelled.": D.mean() ** 2,
-            "that is the absolute value, not the square.": D.abs().mean(),
-            "that is its root.": right.sqrt(),
-            "that is twice the difference, D * 2; the square is D ** 2.": 2 * D.mean(),
-            "it is one number per component: a loss is a single one.": D.square(),
-            "it is one number per sample: a loss is a single one.": D.square().mean(1),
-            SIGN: -right,
-        }
+        D, M = P - T, P.numel()
+        mistakes, known = of_a_loss("squared", "components", D)
+        mistakes["that is twice the difference, D * 2; the square is D ** 2."] = 2 * D.mean()
+        right = D.square().mean()
         got = loss.forward(P=P, T=T)
         if not isinstance(got, Tensor) or got.numel() != 1:
             tensor("The loss", got)  # refuses what is no number
@@ -629,29 +596,14 @@ def exercise_8(MSELoss) -> str:
             print(f"is {_words(got)} (yours), {float(right):.4f} (expected).")
         expect("The loss", got, right, mistakes)
         gradient = loss.backward()
-        known = {
-            "the division by M is missing: the loss is a mean.": 2 * D,
-            f"it is divided by the number of samples, {N}; the loss is divided by {M}.": 2 * D / N,
-            f"it is divided by the number of outputs, {outputs}; the loss is divided by {M}.": 2 * D / outputs,
+        known |= {
             "the 2 is missing, which the square brings down.": D / M,
             "the 2 and the division by M are missing.": D,
-            "the 2 is missing, and it is divided by the number of samples.": D / N,
-            "it points to where the loss falls; a gradient points to where it grows. Are P and T exchanged?": -2
-            * D
-            / M,
-            "it is twice too large.": 4 * D / M,
-            "it is divided by M twice.": 2 * D / M**2,
-            "it is the sign alone, which belongs to the absolute value.": D.sign() / M,
-            "it holds squares: the derivative of a square is linear.": 2 * D.square() / M,
-            "it is multiplied by the loss: gradients begin here, with 1.": 2 * D / M * right,
-            "it is added up over everything: each component has its own.": (2 * D / M).sum(),
-            "it is added up over the samples: each component has its own.": (2 * D / M).sum(0),
-            ZERO: 0 * D,
+            "the 2 is missing, and it is divided by the number of samples.": D / len(D),
         }
         columns = {"measured": build.measure(lambda p: (p - T).square().mean(), P)} if not index else {}  # noqa: B023
         _compare("dP", gradient, 2 * D / M, known, columns)
-    P, T = normal(3, 2, seed=1), normal(3, 2, seed=2)
-    check_memory("MSELoss", MSELoss, {"P": P, "T": T}, {"P": T, "T": P})
+    check_memory("MSELoss", MSELoss, "P", "T")
     _usable("MSELoss", loss.module, normal(2, 2), normal(2, 2))
     return "M counts components, not samples."
 
@@ -773,20 +725,19 @@ def exercise_10(train) -> str:
     sizes = 5, 5, 4, 6, 3, 5
     batches = [(normal(n, 2, seed=i), normal(n, 1, seed=i + 50)) for i, n in enumerate(sizes)]
     network, criterion, optimizer = _fresh()
-    given = [(X.clone(), T.clone()) for X, T in batches]
+    at_first, given = _copies(network.parameters()), [tuple(_copies(batch)) for batch in batches]
     calls = _noted(network, criterion, optimizer)
-    at_first = [one.clone() for one in network.parameters()]
     arguments = {"network": network, "criterion": criterion, "optimizer": optimizer, "batches": given}
     losses = run("train", train, copies=False, **arguments)
     if isinstance(losses, GeneratorType):
         raise AnswerError(
             "train is a generator, as it has a yield, and does nothing before it is asked: return a list."
         )
-    if len(given) != len(batches) or not all(_all_equal(list(a), list(b)) for a, b in zip(given, batches, strict=True)):
+    if len(given) != len(batches) or not all(map(_all_equal, given, batches)):
         raise AnswerError("train changes the batches: leave data as they are.")
     numbers = tensor("What train returns", losses, "a list of losses, one for each batch")
-    found = [one.clone() for one in network.parameters()]
-    expected, learned = _trained()(batches)
+    right = _fresh()
+    expected = torch.tensor(mini.train(*right, batches))
     if numbers.shape == expected.shape:
         print(f"The losses of {len(batches)} batches, in a small network:")
         course.beside(yours=numbers, expected=expected)
@@ -798,18 +749,14 @@ def exercise_10(train) -> str:
                 if "optimizer" in method
                 else "The gradient is not the loss's own"
             )
-            words = "After train the network is as it was" if _all_equal(found, at_first) else words
+            words = "After train the network is as it was" if _all_equal(network.parameters(), at_first) else words
             raise AnswerError(f"{words}: {method} is never called.")
-    for words, flags in _LOOPS.items():
-        wrong, parameters = _trained(**flags)(batches)
-        same = numbers.shape == wrong.shape and _equals(numbers, wrong) and not _equals(numbers, expected)
-        if _all_equal(found, parameters) and (same or not _all_equal(found, learned)):
-            raise AnswerError(words)
-    if times["optimizer.step"] != len(batches):
-        counted = f"{_times(times['optimizer.step'])} for {len(batches)} batches"
-        raise AnswerError(f"optimizer.step is called {counted}: each batch takes one step.")
-    if not _all_equal(found, learned):
-        still = "as it was" if _all_equal(found, at_first) else "not what one step for each batch makes of it"
+    if not _all_equal(network.parameters(), right[0].parameters()):
+        still = (
+            "as it was"
+            if _all_equal(network.parameters(), at_first)
+            else "not what one step for each batch makes of it"
+        )
         raise AnswerError(f"After train the network is {still}. {_oddity(calls, batches)}")
     if numbers.numel() == 1:
         raise AnswerError("What train returns is a single number: a list of the losses is wanted, one for each batch.")
@@ -819,6 +766,8 @@ def exercise_10(train) -> str:
         "they are divided by the number of samples: note what criterion gives.": expected / torch.tensor(sizes),
         "they are divided by the number of batches: each batch has its own.": expected / len(batches),
     }
+    all_losses = [float(returned) for name, _, returned in calls if name == "criterion"]
+    mistakes["each is that after the step: note the one that the step was made from."] = torch.tensor(all_losses[1::2])
     expect("What train returns", numbers, expected, mistakes)
     return "Loss, zero_grad, backward, step: the loop by which every network learns."
 
@@ -856,6 +805,14 @@ def _oddity(calls: list[tuple], batches: list[tuple[Tensor, Tensor]]) -> str:
         """Return the number of the batch that something is the X (0) or the T (1) of; the first is 1, none is 0."""
         return next((n for n, batch in enumerate(batches, 1) if _equals(given, batch[part])), 0)
 
+    letters = {"optimizer.zero_grad": "z", "network.backward": "b", "optimizer.step": "s"}
+    spelt = "".join(letters.get(name, "") for name, *_ in calls)
+    if "z" not in spelt:
+        return "The gradients of earlier batches are still there when the next are added: zero_grad is missing."
+    if "bzs" in spelt:
+        return "zero_grad stands between backward and step, so that the step finds no gradients."
+    if spelt.find("s") < spelt.find("b"):
+        return "The step is taken before backward, with the gradients of the batch before."
     order, present, gradient, total = [], 0, None, len(batches)
     for name, given, returned in calls:
         if name == "network":
@@ -863,6 +820,8 @@ def _oddity(calls: list[tuple], batches: list[tuple[Tensor, Tensor]]) -> str:
             if not present:
                 return "What goes through the network is not always the X of a batch."
             order += [present] if order[-1:] != [present] else []
+        elif name == "criterion" and present and which(given[0], 1) == present:
+            return "P and T are exchanged, so that each step goes uphill: it is criterion(network(X), T)."
         elif name == "criterion" and present and (other := which(given[1], 1)) != present:
             what = f"the T of batch {other}" if other else "something other than its T"
             return f"criterion gets the output for batch {present} together with {what}."
@@ -870,67 +829,27 @@ def _oddity(calls: list[tuple], batches: list[tuple[Tensor, Tensor]]) -> str:
             gradient = returned
         elif name == "network.backward" and (gradient is None or not _equals(given[0], gradient)):
             return "network.backward does not get what criterion.backward has just returned: pass it on unchanged."
-    left_out = sorted({*range(1, total + 1)} - {*order})
-    if order and left_out:
+    every = [*range(1, total + 1)]
+    if order == [1]:
+        return "Only the first batch is learned from: does `return` stand inside the loop?"
+    if left_out := sorted({*every} - {*order}):
         return f"Batch {left_out[0]} never goes through the network."
-    if order and order != [*range(1, total + 1)]:
-        way = "in reverse" if order == [*range(total, 0, -1)] else f"in the order {', '.join(map(str, order))}"
+    if order == every and spelt.count("b") == 1:
+        return "Only the last batch is learned from: should some lines stand inside the loop?"
+    if order != every:
+        way = "in reverse" if order == every[::-1] else f"in the order {', '.join(map(str, order))}"
         return f"The batches go through it {way}: take them one after the other, from the first to the last."
     for name, times in Counter(name for name, *_ in calls).items():
         if times != total:
-            return f"{name} is called {_times(times)} for {total} batches, and should be called once for each."
+            called = "once" if times == 1 else f"{times} times"
+            return f"{name} is called {called} for {total} batches, and should be called once for each."
     return "Each call is in its place: does something else change the parameters, their gradients or the learning rate?"
-
-
-def _times(number: int) -> str:
-    return "once" if number == 1 else f"{number} times"
-
-
-_LOOPS: dict[str, dict] = {
-    "The gradients of earlier batches are still there when the next are added: zero_grad is missing.": {"zero": False},
-    "zero_grad stands between backward and step, so that the step finds no gradients.": {"zero": "late"},
-    "The step is taken before backward, with the gradients of the batch before.": {"step": "early"},
-    "Only the first batch is learned from: does `return` stand inside the loop?": {"batches": "first"},
-    "Only the last batch is learned from: should some lines stand inside the loop?": {"batches": "last"},
-    "Each batch takes two steps: one is wanted.": {"twice": True},
-    "P and T are exchanged, so that each step goes uphill: it is criterion(network(X), T).": {"swapped": True},
-    "Each loss is that after the step: note the one that the step was made from.": {"loss": "after"},
-}
-"""Loops with a mistake, by what is said about it."""
 
 
 def _fresh():
     torch.manual_seed(0)
     network = mini.Sequential(mini.Linear(2, 3), mini.Tanh(), mini.Linear(3, 1))
     return network, _SumLoss(), mini.SGD(network.parameters(), 0.02)
-
-
-def _trained(zero=True, step="late", batches="all", twice=False, loss="before", swapped=False) -> Callable:
-    """Return a loop as it should be, or with one mistake; it gives losses and parameters."""
-
-    def loop(data):
-        network, criterion, optimizer = _fresh()
-        chosen = {"all": data, "first": data[:1], "last": data[-1:]}[batches]
-        losses = []
-        for X, T in chosen:
-            for _ in range(1 + twice):
-                P = network(X)
-                value = float(criterion(T, P) if swapped else criterion(P, T))
-                if step == "early":
-                    optimizer.step()
-                if zero is True:
-                    optimizer.zero_grad()
-                network.backward(criterion.backward())
-                if zero == "late":
-                    optimizer.zero_grad()
-                if step == "late":
-                    optimizer.step()
-                if loss == "after":
-                    value = float((network(X) - T).square().sum())
-            losses.append(value)
-        return torch.tensor(losses), [one.clone() for one in network.parameters()]
-
-    return loop
 
 
 # Measuring
@@ -973,7 +892,7 @@ def exercise_11(slopes) -> str:
             "yours are half of them: the two points are 2h apart.": right / 2,
             "that is f(x − h) − f(x + h): the other way round.": -right,
             "all components are moved at once: move one, and leave the others.": right.sum() + 0 * right,
-            ZERO: 0 * right,
+            "it is all zero.": 0 * right,
         }
         factor = float((values * right).sum() / right.square().sum())
         if 0 < abs(factor) < 1e-4 and (values - factor * right).abs().max() < 1e-2 * values.abs().max():
@@ -1040,8 +959,12 @@ def _equals(got, expected: Tensor) -> bool:
     return True
 
 
-def _all_equal(found: list[Tensor], others: list[Tensor]) -> bool:
+def _all_equal(found: Iterable[Tensor], others: Iterable[Tensor]) -> bool:
     return all(_equals(a, b) for a, b in zip(found, others, strict=True))
+
+
+def _copies(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [one.clone() for one in tensors]
 
 
 def _words(number) -> str:

@@ -7,6 +7,7 @@ import torch
 from diy import Conv2d
 
 from .answers import AnswerError, expect, expect_number, expect_numbers, tensor
+from .mistakes import AVERAGED
 from .running import Passes, any_precision, normal, run
 
 
@@ -151,9 +152,7 @@ def exercise_3(avg_pool) -> str:
             "the images stand beside each other, and the shares are missing: repeat each number.": G.repeat(1, 1, 2, 2),
             "it is multiplied by the input: the slopes of a mean do not depend on it.": spread / 4 * images,
             "it is the share alone: multiply it by the gradient from above.": 0.25 + 0 * images,
-            "the sign is wrong.": -spread / 4,
-            "it is divided by the number of samples as well, which is the loss's business.": spread / 4 / N,
-            "it is all zero.": 0 * images,
+            AVERAGED: spread / 4 / N,
         }
         got = module.backward(G)
         expect("The gradient of the input", got, spread / 4, backward)

@@ -222,14 +222,16 @@ class Passes:
         return result
 
 
-def check_memory(name: str, answer, one: Mapping[str, Tensor], other: Mapping[str, Tensor], *gradient: Tensor) -> None:
-    """Refuse a module or loss that remembers another forward than its own last one.
+def check_memory(name: str, answer, *inputs: str) -> None:
+    """Refuse a module, or a loss of two inputs, that remembers another forward than its own last one.
 
     Raises:
         AnswerError: its backward belongs to an earlier batch, or to another object of the class.
     """
     if not isinstance(answer, type):
         return
+    one, other = ({key: normal(3, 2, seed=seed + i) for i, key in enumerate(inputs)} for seed in (1, 4))
+    gradient = [normal(3, 2, seed=7)] if len(inputs) == 1 else []
 
     def made_after(*batches: Mapping[str, Tensor]) -> Passes:
         passes = Passes(name, answer)
@@ -247,10 +249,12 @@ def check_memory(name: str, answer, one: Mapping[str, Tensor], other: Mapping[st
     except AnswerError:  # diy has noticed it, too; alone it went well
         kept = False
     if not kept:
-        raise AnswerError(
-            f"With two {name} objects, what one remembers is taken for the other: keep it in self, "
-            "which is another object for each."
-        )
+        raise AnswerError(SHARED.format(name))
+
+
+SHARED = (
+    "With two {} objects, what one remembers is taken for the other: keep it in self, which is another object for each."
+)
 
 
 def _made(name: str, answer, arguments: dict, keywords: dict, kind: str):

@@ -8,6 +8,7 @@ from torch import Tensor
 import diy
 
 from .answers import AnswerError, NoAnswerError, close, expect, expect_number, expect_numbers, number, tensor
+from .mistakes import of_a_loss
 from .running import Passes, any_precision, check_memory, names_in, normal, run
 
 
@@ -35,41 +36,16 @@ def exercise_2(loss) -> str:
     for index, (N, K) in enumerate([(5, 3), (3, 3), (1, 4), (6, 1), (2, 5)]):
         p, t = normal(N, K, seed=2 * index), normal(N, K, seed=2 * index + 1)
         d = p - t
-        expected, gradient = d.square().sum() / N, 2 * d / N
-        mistakes = {
-            "this is the mean over all components. Divide by the number of samples only.": expected / K,
-            "this is the sum. Divide it by the number of samples.": expected * N,
-            "this is divided by the outputs. Divide by the number of samples, prediction.shape[0].": expected * N / K,
-            "the squares are missing: this is a sum of absolute errors.": d.abs().sum() / N,
-            "the squares are missing: errors up and down cancel.": d.sum() / N,
-            "a half stands in front, which the task does not have.": expected / 2,
-            "the square comes after the sum.": d.sum().square() / N,
-            "the square comes after the sum over the outputs.": d.sum(1).square().sum() / N,
-            "this is one number per sample: take their mean.": d.square().sum(1),
-            "this is one number per output: a loss is a single one.": d.square().sum(0) / N,
-            "this is a root: the squared error is asked for.": expected.sqrt(),
-            "the sign is wrong: a loss grows with the error.": -expected,
-        }
-        expect(
-            f"The loss of {N} samples with {K} outputs", criterion.forward(prediction=p, target=t), expected, mistakes
-        )
-        mistakes = {
-            f"it is that of the mean over all components, 1/{K} of what your loss needs.": gradient / K,
-            f"it is that of the sum: the 1/N of your loss is missing, here 1/{N}.": gradient * N,
-            "the factor 2 of the square's derivative is missing.": gradient / 2,
-            "its sign is wrong: the loss grows along its gradient. Are prediction and target exchanged?": -gradient,
-            "it is divided by the number of outputs instead of the number of samples.": gradient * N / K,
+        mistakes, backward = of_a_loss("squared", "samples", d)
+        mistakes["the square comes after the sum over the outputs."] = d.sum(1).square().sum() / N
+        got = criterion.forward(prediction=p, target=t)
+        expect(f"The loss of {N} samples with {K} outputs", got, d.square().sum() / N, mistakes)
+        backward |= {
+            "the factor 2 of the square's derivative is missing.": d / N,
             "the factor 2 and the 1/N are missing.": d,
-            "it is divided by N twice.": gradient / N,
-            "the factor 2 counts twice.": 2 * gradient,
-            "it is the derivative of the absolute error.": d.sign() / N,
-            "it is multiplied by the loss: gradients begin here, with 1.": gradient * expected,
-            "it holds squares: the derivative of a square is linear.": d.square() / N,
-            "it is all zero.": 0 * d,
         }
-        expect("The gradient", criterion.backward(), gradient, mistakes, {"p - t": d})
-    p, t = normal(3, 2, seed=1), normal(3, 2, seed=2)
-    check_memory("SampleMeanLoss", loss, {"prediction": p, "target": t}, {"prediction": t, "target": p})
+        expect("The gradient", criterion.backward(), 2 * d / N, backward, {"p - t": d})
+    check_memory("SampleMeanLoss", loss, "prediction", "target")
     return "Loss and gradient agree, as they should in every loss."
 
 
