@@ -2051,11 +2051,12 @@ def _placed(error: Exception, run: _Run | None) -> Exception:
     if changed is not None:
         here, layer = changed
     else:
-        codes = [formula.__wrapped__.__code__ for formula in (Sequential.forward, Sequential.backward)]  # type: ignore[union-attr]
-        frames = (frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code in codes)
-        values = next((values for values in frames if values["self"] is run.module), {})
-        if (layer := values.get("layer")) is None:
+        frames = [frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__)]
+        own = [values for values in frames if values.get("self") is run.module]
+        loops = [values for values in own if any(values.get("layer") is one for one in layers)]
+        if not loops:
             return error
+        values, layer = loops[0], loops[0]["layer"]
         if hasattr(error, "_diy_place"):
             pass
         elif values.get("G", ...) is None:

@@ -777,6 +777,15 @@ def test_the_place_of_a_nested_layer(diy):
         net(torch.zeros(7, 3))
 
 
+def test_a_network_whose_forward_is_timed_names_the_layers_place(diy, monkeypatch):
+    def timed(formula):
+        return lambda *args: formula(*args)
+
+    monkeypatch.setattr(diy.Sequential, "forward", timed(diy.Sequential.forward))
+    with pytest.raises(ValueError, match=r"^layer 0, Linear\(in_features=3"):
+        network(diy)(torch.zeros(5, 4))
+
+
 def test_a_refused_forward_leaves_no_half_remembered_network(diy):
     net, x, g = diy.Sequential(diy.Linear(3, 4), diy.Linear(5, 2)), numbers(5, 3), numbers(5, 2)
     before = snapshot(net)
