@@ -10,8 +10,6 @@ from tests.launcher import Launcher
 # The examples that Hypothesis draws follow from the seed alone, so that a run can be repeated anywhere.
 hypothesis.settings.register_profile("suite", max_examples=40, deadline=None, print_blob=True, database=None)
 hypothesis.settings.load_profile("suite")
-# For runs that ask only whether a test fails, as mutation testing does: the first failing example will do.
-hypothesis.settings.register_profile("quick", phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate])
 
 COMMANDS = {
     f"tests/experiments/test_{name}.py" for name in ("commands", "digits", "distributed", "resume", "sweep", "test")

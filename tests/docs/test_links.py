@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted(path for path in ROOT.rglob("*.md") if not {".venv", "mutants", "results"} & {*path.parts})
+PAGES = sorted(path for path in ROOT.rglob("*.md") if not {".venv", "results"} & {*path.parts})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -37,7 +37,7 @@ def test_the_public_address_is_the_same_everywhere():
     settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     owner, name = re.search(r'^Repository = "https://github\.com/([\w-]+)/([\w-]+)"$', settings, re.MULTILINE).groups()
     hosts = r"(?:github\.com|colab\.research\.google\.com/github|mybinder\.org/v2/gh)"
-    rooms = [path for path in ROOT.iterdir() if path.name not in {".git", ".venv", "mutants", "results"}]
+    rooms = [path for path in ROOT.iterdir() if path.name not in {".git", ".venv", "results"}]
     spelled = {}
     for path in [path for room in rooms for path in ([room] if room.is_file() else room.rglob("*.*"))]:
         if path.suffix in {".cff", ".html", ".ipynb", ".js", ".md", ".py", ".toml", ".typ", ".yml"}:
