@@ -1,46 +1,35 @@
 """Answers to the exercises of notebook 3, in which a framework is written: right ones in many styles, and wrong ones.
 
-tests/notebooks/test_checkers.py asks for the verdict on each.
+Most are the solution with one thing changed. tests/notebooks/test_checkers.py asks for the verdict on each.
 """
 
 import functools
 import itertools
-import math
 
 import numpy as np
 import torch
-from course import mini
+from course import build, mini
 from course.mini import Module, accumulate, linear, linear_backward, zero_grad
 
 import diy
 
-RIGHT: dict[str, list] = {}
-WRONG: dict[str, list] = {}
+SOLUTIONS = dict(build.parts())
 
 
-def step(number):
-    return f"build_it_yourself.{number}"
+def changed(number, *changes):
+    """Return what the solution of a step defines after (old, new) changes of its text."""
+    source = SOLUTIONS[f"3.{number}"]
+    for old, new in zip(changes[::2], changes[1::2], strict=True):
+        assert old in source, f"{old!r} is not in the solution of 3.{number}"
+        source = source.replace(old, new)
+    names = {**vars(mini), "__name__": "learner", "np": np}
+    exec(compile(source, f"<3.{number} changed>", "exec"), names)
+    defined = [names[name] for name in build.NAMES[f"3.{number}"]]
+    return defined[0] if len(defined) == 1 else tuple(defined)
 
 
-# 3.1
-
-
-def linear_in_loops(X, W, b):
-    S = torch.zeros(len(X), len(W))
-    for n in range(len(X)):
-        for k in range(len(W)):
-            S[n, k] = sum(X[n, i] * W[k, i] for i in range(X.shape[1])) + b[k]
-    return S
-
-
-def linear_by_neuron(inputs, weights, biases):
+def by_neuron(inputs, weights, biases):
     return torch.stack([inputs @ w + bias for w, bias in zip(weights, biases, strict=True)], dim=1)
-
-
-def linear_in_place(X, W, b):
-    S = X @ W.T
-    S += b
-    return S
 
 
 def keeping_b():
@@ -49,42 +38,12 @@ def keeping_b():
     return lambda X, W, b: X @ W.T + kept.setdefault(b.shape, b)
 
 
-RIGHT[step(1)] = [
-    linear,
-    linear_in_loops,
-    linear_by_neuron,
-    linear_in_place,
-    lambda X, W, b: torch.einsum("ni,ki->nk", X, W) + b,
-    lambda X, W, b: torch.from_numpy(X.numpy() @ W.numpy().T + b.numpy()),
-    lambda X, W, b: (W @ X.T + b[:, None]).T,
-    lambda X, W, b: torch.addmm(b, X, W.t()),
-    lambda X, W, b: (X[:, None, :] * W).sum(-1) + b,
-    functools.partial(lambda one, X, W, b: one * X @ W.mT + b, 1.0),
-    torch.nn.functional.linear,
-]
-WRONG[step(1)] = [
-    (lambda X, W, b: X @ W + b, "W is not transposed"),
-    (lambda X, W, b: W @ X + b, "X stands on the left"),
-    (lambda X, W, b: X @ W.T, "the bias is missing"),
-    (lambda X, W, b: X @ W.T - b, "the bias is subtracted"),
-    (lambda X, W, b: (X @ W.T + b).T, "yours is transposed"),
-    (lambda X, W, b: X @ W.T + b[:, None], "one number for each sample"),
-    (lambda X, W, b: X @ W.T + b.sum(), "b is added up over the neurons"),
-    (lambda X, W, b: X @ W.T + b[0], "neuron k has its own"),
-    (lambda X, W, b: (X @ W.T + b) / len(X), "nothing is averaged here"),
-    (lambda X, W, b: X @ W.T + b.unsqueeze_(0), "changes its argument b in place"),
-    (lambda X, W, b: (X.mul_(2) / 2) @ W.T + b, "changes its argument X in place"),
-    (keeping_b(), "S at"),
-    (lambda X, W, b: (X @ W.T + b).float(), "float32, though what came in is float64"),
-    (lambda X, W, b: (X @ W.T + b).numpy(), "need a tensor"),
-    (lambda X, W, b: (X @ W.T + b).tolist(), "need a tensor"),
-    (lambda X, W: X @ W.T, "is called with 3 arguments: X, W, b"),
-    (lambda X, W, b: print(X @ W.T + b), "`print` only shows it"),
-    (lambda X, W, b: ..., "open"),
-    (torch.nn.Linear(2, 2), "raises TypeError"),
-]
-
-# 3.2
+def in_loops(X, W, b):
+    S = torch.zeros(len(X), len(W))
+    for n in range(len(X)):
+        for k in range(len(W)):
+            S[n, k] = sum(X[n, i] * W[k, i] for i in range(X.shape[1])) + b[k]
+    return S
 
 
 def backward_in_loops(G, X, W):
@@ -107,9 +66,7 @@ def sample_by_sample(G, X, W):
 
 
 def generating(G, X, W):
-    yield G @ W
-    yield G.T @ X
-    yield G.sum(0)
+    yield from linear_backward(G, X, W)
 
 
 def by_numpy(G, X, W):
@@ -117,61 +74,9 @@ def by_numpy(G, X, W):
     return torch.from_numpy(g @ w), torch.from_numpy(g.T @ x), torch.from_numpy(g.sum(axis=0))
 
 
-RIGHT[step(2)] = [
-    linear_backward,
-    backward_in_loops,
-    sample_by_sample,
-    generating,
-    lambda G, X, W: iter(linear_backward(G, X, W)),
-    by_numpy,
-    lambda G, X, W: (
-        torch.einsum("nk,ki->ni", G, W),
-        torch.einsum("nk,ni->ki", G, X),
-        torch.einsum("nk->k", G),
-    ),
-    lambda grad, inputs, weight: (grad @ weight, (inputs.T @ grad).T, torch.ones(len(grad)) @ grad),
-    lambda G, X, W: (G @ W, (G[:, :, None] * X[:, None, :]).sum(0), len(G) * G.mean(0)),
-]
-
-
 def asking_autograd(G, X, W):
     x, w = X.clone().requires_grad_(), W.clone().requires_grad_()
     return *torch.autograd.grad((G * (x @ w.T)).sum(), [x, w]), G.sum(0)
-
-
-WRONG[step(2)] = [
-    (asking_autograd, "autograd"),
-    (lambda G, X, W: (G @ W, G.T @ X / len(X), G.sum(0)), "dW: it is divided by the number of samples"),
-    (lambda G, X, W: (G @ W, G.T @ X, G.mean(0)), "db: it is divided by the number of samples"),
-    (lambda G, X, W: (G @ W.T, G.T @ X, G.sum(0)), "dX: W is transposed"),
-    (lambda G, X, W: (G @ W, G @ X, G.sum(0)), "dW: G is not transposed"),
-    (lambda G, X, W: (G @ W, X.T @ G, G.sum(0)), "dW: it is transposed"),
-    (lambda G, X, W: (G @ W, G.T @ X, G), "db: the sum over the samples is missing"),
-    (lambda G, X, W: (G @ W, G.T @ X, G.sum(1)), "db: it is summed over the neurons"),
-    (lambda G, X, W: (G @ W, G.T @ X, G.sum()), "db: it is summed over everything"),
-    (lambda G, X, W: (G @ W, G.T @ X, G.sum(0, keepdim=True)), "db: it has a dimension too many"),
-    (lambda G, X, W: (G @ W, G.T @ X, G[-1]), "db: that is what one sample gives"),
-    (lambda G, X, W: (G @ W, torch.outer(G[-1], X[-1]), G.sum(0)), "dW: that is what one sample gives"),
-    (lambda G, X, W: (G.T @ X, G.sum(0), G @ W), "in the order dW, db, dX"),
-    (lambda G, X, W: (-G @ W, G.T @ X, G.sum(0)), "dX: the sign is wrong"),
-    (lambda G, X, W: (G @ W, G.T @ X), "should return three gradients"),
-    (lambda G, X, W: G @ W, "should return three gradients"),
-    (lambda G, X, W: {"dX": G @ W, "dW": G.T @ X, "db": G.sum(0)}, "should return three gradients"),
-    (lambda G, X, W: (G @ W, G.T @ X, G.cumsum_(0)[-1]), "changes its argument G in place"),
-    (lambda G, X, W: (G @ W, G.T @ X, ...), "open"),
-    (lambda G, X, W: ((G @ W).float(), G.T @ X, G.sum(0)), "float32"),
-    (lambda G, X, W: (G @ W, (G.T @ X).numpy(), G.sum(0)), "need a tensor"),
-    (lambda G, X, W: (G @ W, G.sum(0)[:, None] * X.sum(0), G.sum(0)), "summed over the samples before"),
-]
-
-# 3.3
-
-
-def cloning(parameter, gradient):
-    if parameter.grad is None:
-        parameter.grad = gradient.clone()
-    else:
-        parameter.grad += gradient
 
 
 def from_zeros(parameter, gradient):
@@ -187,153 +92,14 @@ def trying(p, g):
         p.grad = g
 
 
-def by_numpy_too(p, g):
-    before = 0 if p.grad is None else p.grad.numpy()
-    p.grad = torch.from_numpy(before + g.numpy())
-
-
-def keeping_the_first(parameter, gradient):
-    """Adds in place to a tensor that belongs to the caller."""
-    if parameter.grad is None:
-        parameter.grad = gradient
-    else:
-        parameter.grad += gradient
-
-
-def replacing(parameter, gradient):
-    parameter.grad = gradient
-
-
-def first_only(parameter, gradient):
-    if parameter.grad is None:
-        parameter.grad = gradient
-
-
-def losing_the_first(parameter, gradient):
-    parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad + gradient
-
-
-def averaging(parameter, gradient):
-    parameter.grad = gradient if parameter.grad is None else (parameter.grad + gradient) / 2
-
-
-def adding_to_none(parameter, gradient):
-    parameter.grad = parameter.grad + gradient
-
-
-def descending(parameter, gradient):
-    parameter -= gradient
-
-
-def forgetting_names(parameter, gradient):
-    grad = parameter.grad
-    grad = gradient if grad is None else grad + gradient
-
-
-def doubling(parameter, gradient):
-    parameter.grad = gradient if parameter.grad is None else parameter.grad + 2 * gradient
-
-
-def truth_of_a_tensor(parameter, gradient):
-    parameter.grad = (parameter.grad or 0) + gradient
-
-
-def by_autograd_too(parameter, gradient):
-    (parameter.requires_grad_() * gradient).sum().backward()
-
-
-def zeros_instead(parameters):
-    for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter)
-
-
-def zero_in_place(parameters):
-    for parameter in parameters:
-        if parameter.grad is not None:
-            parameter.grad.zero_()
-
-
 def deleting(ps):
     for p in ps:
         del p.grad
 
 
-def zero_without_care(parameters):
-    for parameter in parameters:
-        parameter.grad.zero_()
-
-
-def zero_local(parameters):
-    for parameter in parameters:
-        grad = parameter.grad
-        grad = None  # noqa: F841
-
-
-def zero_parameters(parameters):
-    for parameter in parameters:
-        parameter.zero_()
-
-
-def zero_first(parameters):
-    for parameter in parameters:
-        parameter.grad = None
-        return
-
-
-def zero_without_the_last(parameters):
-    for parameter in parameters[:-1]:
-        parameter.grad = None
-
-
-def zero_popping(parameters):
+def popping(parameters):
     while parameters:
         parameters.pop().grad = None
-
-
-def zero_open(parameters): ...
-
-
-RIGHT[step(3)] = [
-    (accumulate, zero_grad),
-    (cloning, zeros_instead),
-    (from_zeros, zero_in_place),
-    (trying, deleting),
-    (by_numpy_too, zero_grad),
-    (accumulate, lambda parameters: [setattr(p, "grad", None) for p in parameters]),
-    (cloning, zero_in_place),
-]
-WRONG[step(3)] = [
-    ((keeping_the_first, zero_grad), "adds in place to a gradient that it was given before"),
-    ((replacing, zero_grad), "the second replaces the first"),
-    ((first_only, zero_grad), "the second does not count"),
-    ((losing_the_first, zero_grad), "the first gradient is lost"),
-    ((averaging, zero_grad), "that is their mean"),
-    ((adding_to_none, zero_grad), "a .grad before the first backward"),
-    ((descending, zero_grad), "changes the parameter itself"),
-    ((forgetting_names, zero_grad), "still None"),
-    ((doubling, zero_grad), "the second counts twice"),
-    ((truth_of_a_tensor, zero_grad), "`is None` where a tensor may be missing"),
-    ((by_autograd_too, zero_grad), "autograd"),
-    ((lambda p, g: setattr(p, "grad", g.mul_(1.5)), zero_grad), "adds in place to a gradient"),
-    ((accumulate, zero_without_care), "zero_grad stops at a parameter whose .grad is None"),
-    ((accumulate, zero_in_place), "zero_grad sets to zero, in place, a gradient that accumulate was given"),
-    ((accumulate, zero_local), "After zero_grad the gradients are still there"),
-    ((accumulate, zero_parameters), "zero_grad changes the parameters themselves"),
-    ((accumulate, zero_first), "one of the gradients is still there"),
-    ((accumulate, zero_without_the_last), "one of the gradients is still there"),
-    ((accumulate, zero_popping), "changes the list of parameters"),
-    ((accumulate, zero_open), "open. accumulate is right so far, zero_grad still has its dots"),
-    ((lambda parameter, gradient: ..., zero_grad), "open"),
-    ((accumulate, lambda: 0), "is called with 1 argument: parameters"),
-]
-
-# 3.4
-
-
-def linear_layer(backward=None, forward=None, parameters=None, **more):
-    """Return a Linear like the given one, with methods exchanged."""
-    methods = {"backward": backward, "forward": forward, "parameters": parameters, **more}
-    return type("Linear", (mini.Linear,), {name: method for name, method in methods.items() if method})
 
 
 class OwnNames(Module):
@@ -368,7 +134,7 @@ class WithoutModule:
 
     def forward(self, X):
         self.X = X
-        return linear_in_loops(X, self.weight, self.bias)
+        return in_loops(X, self.weight, self.bias)
 
     def backward(self, G):
         dX, dW, db = backward_in_loops(G, self.X, self.weight)
@@ -388,175 +154,12 @@ class GradFromZeros(mini.Linear):
         return G @ self.weight
 
 
-class StackOfInputs(mini.Linear):
-    def forward(self, X):
-        self.inputs = [*getattr(self, "inputs", []), X]
-        return linear(X, self.weight, self.bias)
-
-    def backward(self, G):
-        dX, dW, db = linear_backward(G, self.inputs.pop(), self.weight)
-        accumulate(self.weight, dW)
-        accumulate(self.bias, db)
-        return dX
-
-
-def with_gradients(dX=None, dW=None, db=None):
-    """Return a Linear whose backward has one gradient replaced."""
-
-    def backward(self, G):
-        right = linear_backward(G, self.X, self.weight)
-        chosen = [one or (lambda self, G, r=r: r) for one, r in zip((dX, dW, db), right, strict=True)]
-        found = [function(self, G) for function in chosen]
-        accumulate(self.weight, found[1])
-        accumulate(self.bias, found[2])
-        return found[0]
-
-    return linear_layer(backward)
-
-
-def setting(self, G):
-    dX, self.weight.grad, self.bias.grad = linear_backward(G, self.X, self.weight)
-    return dX
-
-
-def learning(self, G):
-    dX = mini.Linear.backward(self, G)
-    self.weight -= 0.1 * self.weight.grad
-    return dX
-
-
-def moving_away(self, G):
-    dX, dW, db = linear_backward(G, self.X, self.weight)
-    self.weight = self.weight - 0.1 * dW
-    accumulate(self.weight, dW)
-    accumulate(self.bias, db)
-    return dX
-
-
-def destroying(self, G):
-    dX = mini.Linear.backward(self, G)
-    G.zero_()
-    return dX
-
-
-def without_bias_gradient(self, G):
-    accumulate(self.weight, G.T @ self.X)
-    return G @ self.weight
-
-
-def returning_nothing(self, G):
-    mini.Linear.backward(self, G)
-
-
-def first_batch_for_ever(self, X):
-    if not hasattr(self, "X"):
-        self.X = X
-    return linear(X, self.weight, self.bias)
-
-
-SHARED = {}
-
-
-def in_a_global(self, X):
-    SHARED["X"] = X
-    return linear(X, self.weight, self.bias)
-
-
-def from_a_global(self, G):
-    self.X = SHARED["X"]
-    return mini.Linear.backward(self, G)
-
-
-def all_alike(self, m, n):
-    self.weight, self.bias = torch.zeros(n, m), torch.zeros(n)
-
-
-def for_autograd(self, m, n):
-    self.weight, self.bias = torch.randn(n, m, requires_grad=True), torch.zeros(n)
-
-
 class SharedWeights(mini.Linear):
     made = {}  # noqa: RUF012
 
     def __init__(self, m, n):
         self.made.setdefault((m, n), mini.Linear(m, n))
         self.weight, self.bias = self.made[m, n].weight, self.made[m, n].bias
-
-
-class ByAutograd(mini.Linear):
-    def backward(self, G):
-        X = self.X.detach().requires_grad_()
-        linear(X, self.weight, self.bias).backward(G)
-        accumulate(self.weight, G.T @ self.X)
-        accumulate(self.bias, G.sum(0))
-        return X.grad
-
-
-RIGHT[step(4)] = [
-    mini.Linear,
-    OwnNames,
-    WithoutModule,
-    GradFromZeros,
-    StackOfInputs,
-    linear_layer(parameters=lambda self: iter([self.weight, self.bias])),
-    linear_layer(forward=lambda self, X: setattr(self, "X", X) or X @ self.weight.T + self.bias),
-]
-WRONG[step(4)] = [
-    (linear_layer(setting), "the second backward replaces what the first has left"),
-    (linear_layer(moving_away), "puts another tensor in the place of a parameter"),
-    (linear_layer(lambda self, G: linear_backward(G, self.X, self.weight)), "only dX is returned"),
-    (with_gradients(dW=lambda self, G: G.T @ self.X / len(G)), "weight.grad: it is divided by the number of samples"),
-    (with_gradients(db=lambda self, G: G.mean(0)), "bias.grad: it is divided by the number of samples"),
-    (with_gradients(dX=lambda self, G: G @ self.weight.T), "W is transposed"),
-    (with_gradients(dX=lambda self, G: G.T @ self.X), "that is the gradient of the weights"),
-    (with_gradients(dX=lambda self, G: 1 * G), "the gradient from above, unchanged"),
-    (linear_layer(learning), "changes weight itself"),
-    (linear_layer(destroying), "changes the gradient from above in place"),
-    (linear_layer(without_bias_gradient), "bias.grad is None"),
-    (linear_layer(returning_nothing), "is `return` missing?"),
-    (linear_layer(forward=first_batch_for_ever), "it belongs to an earlier batch"),
-    (linear_layer(from_a_global, in_a_global), "what one remembers is taken for the other"),
-    (linear_layer(parameters=lambda self: [self.bias, self.weight]), "gives the bias first"),
-    (linear_layer(parameters=lambda self: [self.weight.clone(), self.bias]), "new tensors at each call"),
-    (
-        linear_layer(parameters=lambda self: [self.weight.view(self.weight.shape), self.bias]),
-        "new tensors at each call",
-    ),
-    (linear_layer(parameters=lambda self: [self.weight]), "should be the weight"),
-    (linear_layer(parameters=lambda self: [[self.weight, self.bias]]), "lists in a list"),
-    (linear_layer(parameters=lambda self: {"weight": self.weight}), "should give a list of tensors"),
-    (linear_layer(forward=lambda self, X: X @ self.weight + self.bias), "W is not transposed"),
-    (linear_layer(forward=lambda self, X: X @ self.weight.T), "the bias is missing"),
-    (linear_layer(lambda self, G: ...), "open. Linear.forward is right so far, backward still has its dots"),
-    (linear_layer(__init__=all_alike), "All weights are the same"),
-    (linear_layer(__init__=for_autograd), "asks for autograd"),
-    (SharedWeights, "have the same weights"),
-    (ByAutograd, "autograd"),
-    (torch.nn.Linear, "belongs to PyTorch"),
-    (diy.Linear, "is the one of diy.py"),
-    (mini.Linear(2, 2), "Hand over the class Linear itself"),
-    (type("Linear", (), {"forward": mini.Linear.forward, "backward": mini.Linear.backward}), "cannot be made"),
-]
-
-# 3.5 and 3.6
-
-
-def layer(forward, backward, base=Module):
-    """Return a layer without parameters; forward(x) gives the output, backward(g, x, y) the gradient."""
-
-    class Layer(base):
-        def forward(self, S):
-            self.S, self.Y = S, forward(S)
-            return self.Y
-
-        def backward(self, G):
-            return backward(G, self.S, self.Y)
-
-    return Layer
-
-
-def tanh_back(g, x, y):
-    return g * (1 - y * y)
 
 
 class PlainTanh:
@@ -576,145 +179,19 @@ class PlainTanh:
         return ()
 
 
-class Uncallable:
-    def forward(self, S):
-        self.Y = S.tanh()
-        return self.Y
-
-    def backward(self, G):
-        return G * (1 - self.Y**2)
-
-
-class OnTheClass(Module):
-    def forward(self, S):
-        OnTheClass.Y = S.tanh()
-        return OnTheClass.Y
-
-    def backward(self, G):
-        return G * (1 - OnTheClass.Y**2)
-
-
-class UsedUp(Module):
-    """Changes in place what forward has returned."""
-
-    def forward(self, S):
-        self.Y = S.tanh()
-        return self.Y
-
-    def backward(self, G):
-        return G * self.Y.square_().neg_().add_(1)
-
-
-class WithParameters(mini.Tanh):
-    def parameters(self):
-        return [torch.ones(1)]
-
-
-RIGHT[step(5)] = [
-    mini.Tanh,
-    PlainTanh,
-    mini.Tanh(),
-    layer(torch.tanh, lambda g, x, y: g * (1 - x.tanh() ** 2)),
-    layer(lambda s: 1 - 2 / (1 + (2 * s).exp()), lambda g, x, y: g * (1 - y) * (1 + y)),
-    layer(lambda s: torch.from_numpy(np.tanh(s.numpy())), lambda g, x, y: g - g * y.square()),
-    layer(lambda s: (s.exp() - (-s).exp()) / (s.exp() + (-s).exp()), tanh_back),
-    layer(
-        lambda s: torch.tensor([[math.tanh(v) for v in row] for row in s.tolist()]),
-        lambda g, x, y: torch.addcmul(g, g, y * y, value=-1),
-    ),
-]
-WRONG[step(5)] = [
-    (layer(torch.tanh, lambda g, x, y: 1 - y * y), "that is the slope alone"),
-    (layer(torch.tanh, lambda g, x, y: g * (1 - y ^ 2)), "a power is **, not ^"),
-    (layer(torch.tanh, lambda g, x, y: g), "the gradient from above, unchanged"),
-    (layer(torch.tanh, lambda g, x, y: g * (1 - x * x)), "the slope is taken at the input"),
-    (layer(torch.tanh, lambda g, x, y: g * (1 - y.tanh() ** 2)), "the tanh is taken once more"),
-    (layer(torch.tanh, lambda g, x, y: g * (1 - y)), "that is with 1 − y"),
-    (layer(torch.tanh, lambda g, x, y: g * y * (1 - y)), "slope of the sigmoid"),
-    (layer(torch.tanh, lambda g, x, y: -tanh_back(g, x, y)), "the sign within the slope is wrong"),
-    (layer(torch.tanh, lambda g, x, y: g + 1 - y * y), "numbers are multiplied"),
-    (layer(torch.tanh, lambda g, x, y: tanh_back(g, x, y) / len(g)), "divided by the number of samples"),
-    (layer(torch.tanh, lambda g, x, y: g.mul_(1 - y * y)), "changes the gradient from above in place"),
-    (layer(lambda s: s.tanh_(), tanh_back), "changes its argument S in place"),
-    (layer(torch.sigmoid, tanh_back), "that is the sigmoid"),
-    (layer(lambda s: s.tanh().float(), tanh_back), "float32"),
-    (layer(lambda s: np.tanh(s.numpy()), tanh_back), "need a tensor"),
-    (UsedUp, "backward changes in place what forward returned"),
-    (OnTheClass, "what one remembers is taken for the other"),
-    (Uncallable, "has no method parameters"),
-    (WithParameters, "has nothing to learn"),
-    (torch.nn.Tanh, "belongs to PyTorch"),
-    (diy.Tanh, "is the one of diy.py"),
-    (layer(torch.tanh, lambda g, x, y: ...), "open. Tanh.forward is right so far"),
-    (layer(torch.tanh, lambda g, x, y: None), "is `return` missing?"),
-]
-
-
-def relu_back(g, x, y):
-    return g * (x > 0)
-
-
-def masked(s):
-    out = s.clone()
-    out[out < 0] = 0
-    return out
-
-
-def masked_back(g, x, y):
+def masked_back(self, g):
     g = g.clone()
-    g[x <= 0] = 0
+    g[self.Y <= 0] = 0
     return g
 
 
-def masked_in_place(s):
-    s[s < 0] = 0
-    return s
+def in_lists_back(self, g):
+    both = zip(self.Y.tolist(), g.tolist())
+    return torch.tensor([[b if a > 0 else 0.0 for a, b in zip(p, q)] for p, q in both])
 
 
-def gradient_in_place(g, x, y):
-    g[x <= 0] = 0
-    return g
-
-
-def in_loops_back(g, x, y):
-    return torch.tensor([[b if a > 0 else 0.0 for a, b in zip(p, q)] for p, q in zip(x.tolist(), g.tolist())])
-
-
-RIGHT[step(6)] = [
-    mini.ReLU,
-    mini.ReLU(),
-    layer(masked, masked_back),
-    layer(lambda s: s.clamp(min=0), lambda g, x, y: torch.where(y > 0, g, torch.zeros_like(g))),
-    layer(lambda s: s * (s > 0), lambda g, x, y: g * y.sign()),
-    layer(lambda s: torch.maximum(s, torch.zeros_like(s)), lambda g, x, y: g * (x > 0).double()),
-    layer(lambda s: torch.from_numpy(np.maximum(s.numpy(), 0)), relu_back),
-    layer(lambda s: (s + s.abs()) / 2, in_loops_back),
-]
-WRONG[step(6)] = [
-    (layer(torch.relu, lambda g, x, y: (x > 0).double()), "that is the slope alone"),
-    (layer(torch.relu, lambda g, x, y: g * (y >= 0)), "Y >= 0 holds everywhere"),
-    (layer(torch.relu, lambda g, x, y: g * y > 0), "it needs brackets"),
-    (layer(torch.relu, lambda g, x, y: g.relu()), "the sign of the gradient"),
-    (layer(torch.relu, lambda g, x, y: g * (x >= 0)), "at s = 0 the gradient passes"),
-    (layer(torch.relu, lambda g, x, y: g * y), "multiplied by the output"),
-    (layer(torch.relu, lambda g, x, y: g * (x <= 0)), "stops what should pass"),
-    (layer(torch.relu, lambda g, x, y: g * x.sign()), "multiplied by the sign"),
-    (layer(torch.relu, lambda g, x, y: g + (x > 0)), "numbers are multiplied"),
-    (layer(torch.relu, lambda g, x, y: relu_back(g, x, y) / len(g)), "divided by the number of samples"),
-    (layer(masked_in_place, relu_back), "changes its argument S in place"),
-    (layer(torch.relu, gradient_in_place), "changes the gradient from above in place"),
-    (layer(torch.abs, relu_back), "that is the absolute value"),
-    (layer(torch.nn.functional.relu6, relu_back), "but is 6"),
-    (layer(lambda s: (s > 0).double(), relu_back), "that is its slope"),
-    (layer(lambda s: s.clamp(max=0), relu_back), "the other half"),
-    (layer(lambda s: 1 * s, relu_back), "that is S itself"),
-    (layer(torch.relu, lambda g, x, y: torch.zeros_like(g)), "it is all zero"),
-    (torch.nn.ReLU, "belongs to PyTorch"),
-    (diy.ReLU, "is the one of diy.py"),
-    (layer(torch.relu, lambda g, x, y: ...), "open. ReLU.forward is right so far"),
-]
-
-# 3.7
+def relu(forward=mini.ReLU.forward, backward=mini.ReLU.backward):
+    return type("ReLU", (mini.ReLU,), {"forward": forward, "backward": backward})
 
 
 class Chain(Module):
@@ -753,21 +230,6 @@ class Folding(Module):
         return list(itertools.chain.from_iterable(part.parameters() for part in self.layers))
 
 
-class Indexing(Folding):
-    def forward(self, X):
-        outputs = [X]
-        for i in range(len(self.layers)):
-            outputs.append(self.layers[i](outputs[i]))
-        return outputs[-1]
-
-    def backward(self, G):
-        i = len(self.layers) - 1
-        while i >= 0:
-            G = self.layers[i].backward(G)
-            i -= 1
-        return G
-
-
 class Linked(Module):
     """Recursive: the first layer, and a network of the others."""
 
@@ -783,119 +245,6 @@ class Linked(Module):
 
     def parameters(self):
         return [*self.first.parameters(), *(self.others.parameters() if self.others else [])]
-
-
-def chain(**methods):
-    return type("Sequential", (mini.Sequential,), methods)
-
-
-def forwards(self, G):
-    for part in self.layers:
-        G = part.backward(G)
-    return G
-
-
-def reversing_for_good(self, G):
-    self.layers.reverse()
-    return forwards(self, G)
-
-
-def each_alone(self, X):
-    for part in self.layers:
-        out = part(X)
-    return out
-
-
-def stops_early(self, X):
-    for part in self.layers:
-        return part(X)
-
-
-def gradient_to_each(self, G):
-    for part in reversed(self.layers):
-        out = part.backward(G)
-    return out
-
-
-def without_first(self, G):
-    for part in reversed(self.layers[1:]):
-        G = part.backward(G)
-    return G
-
-
-def no_return(self, G):
-    for part in reversed(self.layers):
-        G = part.backward(G)
-
-
-def backward_twice(self, G):
-    mini.Sequential.backward(self, G)
-    return mini.Sequential.backward(self, G)
-
-
-def keep_list(self, *layers):
-    self.layers = list(layers)
-
-
-def takes_a_list(self, layers):
-    self.layers = layers
-
-
-def as_generator(self, *layers):
-    self.layers = (part for part in layers)
-
-
-RIGHT[step(7)] = [
-    mini.Sequential,
-    Chain,
-    Folding,
-    Indexing,
-    Linked,
-    chain(parameters=lambda self: tuple(p for part in self.layers for p in part.parameters())),
-    chain(__init__=keep_list),
-]
-WRONG[step(7)] = [
-    (chain(backward=forwards), "from the first to the last"),
-    (chain(parameters=lambda self: [one.weight for one in self.layers[::2]]), "not all of them"),
-    (chain(__init__=keep_list, backward=reversing_for_good), "from the last layer to the first"),
-    (chain(forward=each_alone), "each layer gets the input of the network"),
-    (chain(forward=stops_early), "that is what the first layer gives"),
-    (chain(forward=lambda self, X: 1 * X), "that is the input"),
-    (chain(backward=gradient_to_each), "each layer gets the gradient from above the network"),
-    (chain(backward=without_first), "the first layer is missing"),
-    (chain(backward=no_return), "is `return` missing?"),
-    (chain(backward=lambda self, G: 1 * G), "that is the gradient from above"),
-    (chain(backward=backward_twice), "asks this layer more than once"),
-    (chain(parameters=lambda self: [part.parameters() for part in self.layers]), "lists in a list"),
-    (chain(parameters=lambda self: self.layers[0].parameters()), "those of the first layer only"),
-    (chain(parameters=lambda self: []), "ask each layer for its own"),
-    (chain(parameters=lambda self: [p.clone() for part in self.layers for p in part.parameters()]), "gives copies"),
-    (chain(parameters=lambda self: 2 * mini.Sequential.parameters(self)), "more than once"),
-    (chain(parameters=lambda self: mini.Sequential.parameters(self)[::-1]), "in the order of the layers"),
-    (chain(parameters=lambda self: ...), "open"),
-    (chain(backward=lambda self, G: ...), "open. Sequential.forward is right so far"),
-    (chain(__init__=takes_a_list), "its __init__ should accept first, second, third"),
-    (chain(__init__=as_generator), "raises"),
-    (chain(__init__=lambda self, a, b, c: keep_list(self, a, b, c)), "its __init__ should accept first, second"),
-    (torch.nn.Sequential, "belongs to PyTorch"),
-    (diy.Sequential, "is the one of diy.py"),
-]
-
-# 3.8
-
-
-def loss(forward, backward):
-    """Return a loss; both functions get the difference of prediction and target."""
-
-    class Loss(Module):
-        def forward(self, P, T):
-            self.D = P - T
-            return forward(self.D)
-
-        def backward(self):
-            return backward(self.D)
-
-    return Loss
 
 
 class PlainLoss:
@@ -928,88 +277,6 @@ class InLoops(Module):
         return G
 
 
-class OverwritesPrediction(Module):
-    def forward(self, P, T):
-        self.D = P.sub_(T)
-        return self.D.square().mean()
-
-    def backward(self):
-        return 2 * self.D / self.D.numel()
-
-
-class DifferenceIsAView(OverwritesPrediction):
-    def forward(self, P, T):
-        self.D = P.view(P.shape)
-        self.D -= T
-        return self.D.square().mean()
-
-
-class WantsAGradient(mini.MSELoss):
-    def backward(self, G):
-        return 2 * self.D / self.D.numel()
-
-
-def mean(d):
-    return d.square().mean()
-
-
-def mean_back(d):
-    return 2 * d / d.numel()
-
-
-RIGHT[step(8)] = [
-    mini.MSELoss,
-    mini.MSELoss(),
-    PlainLoss,
-    InLoops,
-    loss(lambda d: (d * d).sum() / d.numel(), lambda d: d * (2 / d.numel())),
-    loss(lambda d: torch.einsum("nk,nk->", d, d) / (len(d) * d.shape[1]), mean_back),
-    loss(lambda d: torch.tensor(np.mean(d.numpy() ** 2)), lambda d: torch.from_numpy(2 * d.numpy() / d.numpy().size)),
-    loss(lambda d: mean(d).reshape(1), lambda d: (d + d) / d.numel()),
-]
-WRONG[step(8)] = [
-    (loss(lambda d: d.square().sum(), mean_back), "that is the sum"),
-    (loss(lambda d: d.square().sum() / len(d), mean_back), "divided by the number of samples"),
-    (loss(lambda d: mean(d) / 2, lambda d: d / d.numel()), "half of the right one"),
-    (loss(lambda d: d.mean(), mean_back), "the square is missing"),
-    (loss(lambda d: d.square(), mean_back), "one number per component"),
-    (loss(lambda d: d.square().mean(1), mean_back), "one number per sample"),
-    (loss(lambda d: d.abs().mean(), mean_back), "made of the absolute errors"),
-    (loss(mean, lambda d: d / d.numel()), "the 2 is missing"),
-    (loss(mean, lambda d: 2 * d / len(d)), "divided by the number of samples"),
-    (loss(mean, lambda d: d / len(d)), "the 2 is missing, and it is divided by the number of samples"),
-    (loss(mean, lambda d: 2 * d), "the division is missing"),
-    (loss(mean, lambda d: d), "the 2 and the division by M are missing"),
-    (loss(mean, lambda d: -mean_back(d)), "Are prediction and target exchanged?"),
-    (loss(mean, lambda d: mean_back(d).sum(0)), "added up over the samples"),
-    (loss(mean, lambda d: mean_back(d) * mean(d)), "multiplied by the loss"),
-    (loss(mean, lambda d: mean_back(d).float()), "float32"),
-    (OverwritesPrediction, "changes its argument P in place"),
-    (DifferenceIsAView, "changes its argument P in place"),
-    (WantsAGradient, "is called with no argument but self"),
-    (loss(mean, lambda d: ...), "open. MSELoss.forward is right so far"),
-    (torch.nn.MSELoss, "belongs to PyTorch"),
-    (diy.MSELoss, "is the one of diy.py"),
-]
-
-# 3.9
-
-
-def sgd(**methods):
-    return type("SGD", (mini.SGD,), methods)
-
-
-def each(change):
-    """Return a step that calls change(parameter, lr)."""
-
-    def step(self):
-        for parameter in self.parameters:
-            if parameter.grad is not None:
-                change(parameter, self.lr)
-
-    return step
-
-
 class OwnSGD:
     def __init__(self, params, rate):
         self.state = {"params": tuple(params), "rate": rate}
@@ -1023,138 +290,6 @@ class OwnSGD:
             p.grad = None
 
 
-def by_data(p, lr):
-    p.data = p.data - lr * p.grad
-
-
-def in_loops(p, lr):
-    flat, slopes = p.view(-1), p.grad.reshape(-1)
-    for i in range(len(flat)):
-        flat[i] -= lr * slopes[i]
-
-
-def rebinding(p, lr):
-    p = p - lr * p.grad
-
-
-def spoiling(p, lr):
-    p.grad *= lr
-    p -= p.grad
-
-
-def without_care(self):
-    for parameter in self.parameters:
-        parameter -= self.lr * parameter.grad
-
-
-def only_first(self):
-    self.parameters[0].sub_(self.lr * self.parameters[0].grad)
-
-
-def returning(self):
-    for parameter in self.parameters:
-        if parameter.grad is None:
-            return
-        parameter -= self.lr * parameter.grad
-
-
-def without_the_last(self):
-    mini.SGD(self.parameters[:-1], self.lr).step()
-
-
-def by_torch(self):
-    torch.optim.SGD(self.parameters, self.lr).step()
-
-
-def by_diy(self):
-    diy.SGD(self.parameters, self.lr).step()
-
-
-def step_and_forget(self):
-    mini.SGD.step(self)
-    zero_grad(self.parameters)
-
-
-def keep_as_it_is(self, parameters, lr):
-    self.parameters, self.lr = parameters, lr
-
-
-class ClassWide(mini.SGD):
-    def __init__(self, parameters, lr):
-        ClassWide.parameters, ClassWide.lr = list(parameters), lr
-
-
-RIGHT[step(9)] = [
-    mini.SGD,
-    OwnSGD,
-    sgd(step=each(by_data)),
-    sgd(step=each(in_loops)),
-    sgd(step=each(lambda p, lr: p.sub_(p.grad, alpha=lr))),
-    sgd(step=each(lambda p, lr: p.add_(-lr * p.grad))),
-    sgd(step=each(lambda p, lr: p.__setitem__(slice(None), p - lr * p.grad))),
-    sgd(zero_grad=lambda self: zeros_instead(self.parameters)),
-    sgd(zero_grad=lambda self: zero_in_place(self.parameters)),
-]
-WRONG[step(9)] = [
-    (sgd(step=each(rebinding)), "makes a new tensor under a local name"),
-    (sgd(step=each(lambda p, lr: p.sub_(0.1 * p.grad))), "With another learning rate"),
-    (sgd(step=each(lambda p, lr: p.add_(lr * p.grad))), "it goes uphill"),
-    (sgd(step=each(lambda p, lr: p.sub_(p.grad))), "the learning rate is missing"),
-    (sgd(step=each(lambda p, lr: p.sub_(lr))), "takes the place of the gradient"),
-    (sgd(step=each(lambda p, lr: p.sub_(p.grad / lr))), "divided by the learning rate"),
-    (sgd(step=each(lambda p, lr: p.sub_(lr * p.grad.sign()))), "only the sign"),
-    (sgd(step=each(lambda p, lr: p.sub_(lr * p.grad.mean()))), "the mean of the gradient"),
-    (sgd(step=each(spoiling)), "changes the gradients in place"),
-    (sgd(step=without_care), "leave such a parameter as it is"),
-    (sgd(step=only_first), "does the loop end too early"),
-    (sgd(step=returning), "does the loop end too early"),
-    (sgd(step=without_the_last), "does the loop end too early"),
-    (sgd(step=by_torch), "leaves its work to PyTorch's"),
-    (sgd(step=by_diy), "leaves its work to the one of diy.py"),
-    (sgd(step=property(lambda self: self.missing)), "has no step"),
-    (sgd(step=property(lambda self: {}["missing"])), "Your code raises KeyError in line"),
-    (sgd(step=property(lambda self: exit(1))), "Your code raises SystemExit in line"),
-    (sgd(step=step_and_forget), "leave that to zero_grad"),
-    (sgd(__init__=keep_as_it_is), "keep list(parameters)"),
-    (ClassWide, "the other: keep them in self"),
-    (sgd(zero_grad=lambda self: 0), "there are gradients left"),
-    (
-        sgd(zero_grad=lambda self: [p.zero_() for p in self.parameters] and zero_grad(self.parameters)),
-        "changes the par",
-    ),
-    (sgd(zero_grad=lambda self: ...), "open. SGD.step is right so far"),
-    (sgd(step=lambda self: ...), "open"),
-    (sgd(__init__=lambda self, parameters: None), "is called with 2 arguments"),
-    (torch.optim.SGD, "that of a library"),
-    (diy.SGD, "that of a library"),
-    (mini.SGD([torch.ones(1)], 0.1), "Hand over the class SGD itself"),
-]
-
-# 3.10
-
-
-def loop(*calls, losses=None):
-    """Return a training loop that makes calls, single letters, for each batch: f z b s, and L notes the loss."""
-
-    def train(network, criterion, optimizer, batches):
-        noted = []
-        for X, T in batches:
-            for call in calls:
-                if call == "f":
-                    value = criterion(network(X), T)
-                elif call == "L":
-                    noted.append(value.item())
-                else:
-                    {
-                        "z": optimizer.zero_grad,
-                        "b": lambda: network.backward(criterion.backward()),
-                        "s": optimizer.step,
-                    }[call]()
-        return losses(noted) if losses else noted
-
-    return train
-
-
 def by_forward(net, loss, opt, data):
     history = torch.zeros(len(data))
     for i in range(len(data)):
@@ -1166,201 +301,6 @@ def by_forward(net, loss, opt, data):
         net.backward(gradient)
         opt.step()
     return history
-
-
-def as_tensors(network, criterion, optimizer, batches):
-    losses = []
-    for batch in batches:
-        losses.append(criterion(network(batch[0]), batch[1]))
-        optimizer.zero_grad()
-        network.backward(criterion.backward())
-        optimizer.step()
-    return losses
-
-
-def in_a_generator(network, criterion, optimizer, batches):
-    for X, T in batches:
-        value = float(criterion(network(X), T))
-        optimizer.zero_grad()
-        network.backward(criterion.backward())
-        optimizer.step()
-        yield value
-
-
-def own_loss(network, criterion, optimizer, batches):
-    return mini.train(network, mini.MSELoss(), optimizer, batches)
-
-
-def after_step(network, criterion, optimizer, batches):
-    losses = []
-    for X, T in batches:
-        criterion(network(X), T)
-        optimizer.zero_grad()
-        network.backward(criterion.backward())
-        optimizer.step()
-        losses.append(float(criterion(network(X), T)))
-    return losses
-
-
-def return_inside(network, criterion, optimizer, batches):
-    losses = []
-    for X, T in batches:
-        losses.append(float(criterion(network(X), T)))
-        optimizer.zero_grad()
-        network.backward(criterion.backward())
-        optimizer.step()
-        return losses
-
-
-def outside(network, criterion, optimizer, batches):
-    losses = []
-    for X, T in batches:
-        losses.append(float(criterion(network(X), T)))
-    optimizer.zero_grad()
-    network.backward(criterion.backward())
-    optimizer.step()
-    return losses
-
-
-def by_autograd(network, criterion, optimizer, batches):
-    for X, T in batches:
-        criterion(network(X), T).backward()
-        optimizer.step()
-
-
-def step_by_hand(network, criterion, optimizer, batches):
-    losses = loop(*"fLzb")(network, criterion, optimizer, batches)
-    for parameter in network.parameters():
-        parameter -= 0.02 * parameter.grad
-    return losses
-
-
-def popping(network, criterion, optimizer, batches):
-    losses = []
-    while batches:
-        losses += mini.train(network, criterion, optimizer, [batches.pop(0)])
-    return losses
-
-
-def no_losses(network, criterion, optimizer, batches):
-    mini.train(network, criterion, optimizer, batches)
-
-
-def exchanged(network, criterion, optimizer, batches):
-    forward = criterion.forward
-    criterion.forward = lambda P, T: forward(T, P)
-    return mini.train(network, criterion, optimizer, batches)
-
-
-def on(choose, adapt=lambda gradient: gradient, between=lambda network, optimizer: None):
-    """Return a training loop over the batches that are chosen of them, with its gradient adapted."""
-
-    def train(network, criterion, optimizer, batches):
-        losses = []
-        for X, T in choose(batches):
-            losses.append(float(criterion(network(X), T)))
-            optimizer.zero_grad()
-            network.backward(adapt(criterion.backward()))
-            optimizer.step()
-            between(network, optimizer)
-        return losses
-
-    return train
-
-
-def every_other(network, criterion, optimizer, batches):
-    losses = []
-    for n, (X, T) in enumerate(batches):
-        losses.append(float(criterion(network(X), T)))
-        if n % 2:
-            optimizer.zero_grad()
-        network.backward(criterion.backward())
-        optimizer.step()
-    return losses
-
-
-def with_names(network, criterion, optimizer, batches):
-    losses = []
-    for X, T in batches:
-        losses.append(criterion.forward(T=T, P=network.forward(X=X)).item())
-        optimizer.zero_grad()
-        network.backward(G=criterion.backward())
-        optimizer.step()
-    return losses
-
-
-def one_behind(network, criterion, optimizer, batches):
-    losses = [float(criterion(network(batches[0][0]), batches[0][1]))]
-    for X, T in batches:
-        optimizer.zero_grad()
-        network.backward(criterion.backward())
-        optimizer.step()
-        losses.append(float(criterion(network(X), T)))
-    return losses[:-1]
-
-
-def decay(network, optimizer):
-    for parameter in network.parameters():
-        parameter *= 0.99
-
-
-RIGHT[step(10)] = [
-    mini.train,
-    loop(*"fLzbs"),
-    loop(*"zfbsL"),
-    loop(*"fbLsz"),
-    by_forward,
-    as_tensors,
-    with_names,
-    loop(*"fLzbs", losses=np.array),
-    loop(*"fLzbs", losses=tuple),
-]
-WRONG[step(10)] = [
-    (loop(*"fLbs"), "zero_grad is missing"),
-    (loop(*"fLbzs"), "zero_grad stands between backward and step"),
-    (loop(*"fLszb"), "The step is taken before backward"),
-    (loop(*"fLzb"), "optimizer.step is never called"),
-    (loop(*"fLzs"), "network.backward is never called"),
-    (loop(*"fL"), "the network is as it was"),
-    (step_by_hand, "The parameters change by other means: optimizer.step is never called"),
-    (in_a_generator, "train is a generator"),
-    (loop(*"fLzbss"), "12 times for 6 batches"),
-    (loop(*"fLzbsfzbs"), "network is called 12 times for 6 batches"),
-    (loop(*"fLzbs", losses=sum), "is a single number"),
-    (loop(*"fLzbs", losses=lambda all: all[-1]), "is a single number"),
-    (loop(*"fLzbs", losses=lambda all: np.cumsum(all)), "added up from batch to batch"),
-    (loop(*"fLzbs", losses=lambda all: all[::-1]), "the wrong order"),
-    (loop(*"fLzbs", losses=lambda all: np.array(all) / (5, 5, 4, 6, 3, 5)), "divided by the number of samples"),
-    (loop(*"fLzbs", losses=lambda all: np.array(all) / 6), "divided by the number of batches"),
-    (after_step, "that after the step"),
-    (return_inside, "Only the first batch is learned from"),
-    (outside, "Only the last batch is learned from"),
-    (exchanged, "P and T are exchanged"),
-    (own_loss, "criterion.backward is never called"),
-    (by_autograd, "does not require grad"),
-    (popping, "changes the batches"),
-    (on(reversed), "The batches go through it in reverse"),
-    (on(lambda batches: [*batches[1:], batches[0]]), "in the order 2, 3, 4, 5, 6, 1"),
-    (on(lambda batches: batches[:1] + batches[:5]), "Batch 6 never goes through the network"),
-    (on(lambda batches: [(batches[0][0], batches[1][1]), *batches[1:]]), "batch 1 together with the T of batch 2"),
-    (on(lambda batches: [(X, 0 * T) for X, T in batches]), "batch 1 together with something other than its T"),
-    (on(lambda batches: [(X / 2, T) for X, T in batches]), "is not always the X of a batch"),
-    (on(lambda batches: batches, lambda gradient: gradient / len(gradient)), "pass it on unchanged"),
-    (on(lambda batches: batches, between=decay), "does something else change the parameters"),
-    (
-        on(lambda batches: batches, between=lambda network, optimizer: vars(optimizer).update(lr=0.01)),
-        "or the learning rate",
-    ),
-    (every_other, "optimizer.zero_grad is called 3 times for 6 batches"),
-    (one_behind, "network is called 7 times for 6 batches"),
-    (loop(*"fLzbbs"), "backward is called 12 times for 6 batches"),
-    (no_losses, "is `return` missing?"),
-    (lambda n, criterion, o, batches: [n.backward(criterion(n(X), T)) for X, T in batches], "gets the loss, a number"),
-    (lambda network, criterion, optimizer, batches: ..., "open"),
-    (lambda network, batches: [], "is called with 4 arguments"),
-]
-
-# 3.11
 
 
 def central(f, x, h=1e-5):
@@ -1390,11 +330,6 @@ def by_basis(f, x, h=1e-4):
     return torch.stack([(f(x + s) - f(x - s)) / (2 * h) for s in steps]).reshape(x.shape)
 
 
-def without_return(f, x, h=1e-5):
-    """Moves a copy, and never moves it back."""
-    return drifting(f, x.clone(), h)
-
-
 def one_sided(f, x, h=1e-6):
     steps = h * torch.eye(x.numel()).reshape(-1, *x.shape)
     return torch.stack([(f(x + s) - f(x)) / h for s in steps]).reshape(x.shape)
@@ -1410,31 +345,443 @@ def drifting(f, x, h=1e-5):
     return result
 
 
-RIGHT[step(11)] = [
-    central,
-    restoring,
-    by_basis,
-    lambda f, x: central(f, x).numpy(),
-    lambda f, x: central(f, x).tolist(),
-    lambda f, x: central(f, x, 1e-3),
-    lambda f, x: central(f, x, 1e-7),
-]
-WRONG[step(11)] = [
-    (one_sided, "from one side only"),
-    (lambda f, x: central(f, x) * 1e-10, "does the division need brackets"),
-    (lambda f, x: one_sided(f, x, 1e-8), "from one side only"),
-    (lambda f, x: 2 * central(f, x), "twice too large"),
-    (lambda f, x: central(f, x) / 2, "yours are half"),
-    (lambda f, x: -central(f, x), "the other way round"),
-    (lambda f, x: central(f, x).sum(), "added up"),
-    (lambda f, x: central(f, x).sum() + 0 * x, "all components are moved at once"),
-    (lambda f, x: central(f, x).reshape(-1), "should have the shape of x"),
-    (lambda f, x: central(f, x, 0.1), "is h, the step"),
-    (lambda f, x: central(f, x, 1e-13), "is h, the step"),
-    (drifting, "changes its argument x in place"),
-    (without_return, "Is x moved back before y is moved?"),
-    (lambda f, x: torch.autograd.functional.jacobian(f, x), "it is to be measured"),
-    (lambda f, x: 0 * x, "all zero"),
-    (lambda f, x: ..., "open"),
-    (lambda f: f, "is called with 2 arguments"),
-]
+ADD = "gradient if before is None else before + gradient"
+SLOPE, MASK = "G * (1 - self.Y**2)", "G * (self.Y > 0)"
+KEPT, KEPT_S = "self.Y = S", "self.S = S\n        self.Y = S"
+LAYERS, BACK = "X = layer(X)", "G = layer.backward(G)"
+LISTED = "[parameter for layer in self.layers for parameter in layer.parameters()]"
+AS_LIST = "self.layers = layers", "self.layers = list(layers)"
+LOSS, LOSS_BACK = "(self.D**2).mean()", "2 * self.D / self.D.numel()"
+EACH, STEP, FORGET = "for parameter in self.parameters:", "parameter -= self.lr * parameter.grad", "zero_grad(self.par"
+NOTED, FIRST, RETURNED = "losses.append(float(loss))", "loss = criterion(network(X), T)", "return losses"
+ZEROED, ASKED, TAKEN = "optimizer.zero_grad()", "network.backward(criterion.backward())", "optimizer.step()"
+
+RIGHT = {
+    1: [
+        linear,
+        in_loops,
+        by_neuron,
+        lambda X, W, b: (X @ W.T).add_(b),
+        lambda X, W, b: torch.einsum("ni,ki->nk", X, W) + b,
+        lambda X, W, b: torch.from_numpy(X.numpy() @ W.numpy().T + b.numpy()),
+        lambda X, W, b: (W @ X.T + b[:, None]).T,
+        lambda X, W, b: torch.addmm(b, X, W.t()),
+        lambda X, W, b: (X[:, None, :] * W).sum(-1) + b,
+        functools.partial(lambda one, X, W, b: one * X @ W.mT + b, 1.0),
+        torch.nn.functional.linear,
+    ],
+    2: [
+        linear_backward,
+        backward_in_loops,
+        sample_by_sample,
+        generating,
+        by_numpy,
+        lambda G, X, W: iter(linear_backward(G, X, W)),
+        lambda G, X, W: (torch.einsum("nk,ki->ni", G, W), torch.einsum("nk,ni->ki", G, X), torch.einsum("nk->k", G)),
+        lambda grad, inputs, weight: (grad @ weight, (inputs.T @ grad).T, torch.ones(len(grad)) @ grad),
+        lambda G, X, W: (G @ W, (G[:, :, None] * X[:, None, :]).sum(0), len(G) * G.mean(0)),
+    ],
+    3: [
+        (accumulate, zero_grad),
+        (from_zeros, deleting),
+        (trying, zero_grad),
+        (accumulate, lambda parameters: [setattr(p, "grad", None) for p in parameters]),
+        changed(3, ADD, "gradient.clone() if before is None else before.add_(gradient)"),
+        changed(3, ADD, "torch.from_numpy((0 if before is None else before.numpy()) + gradient.numpy())"),
+        changed(3, "parameter.grad = None", "parameter.grad = torch.zeros_like(parameter)"),
+        changed(3, ADD, "gradient + (0 if before is None else before)", ".grad = None", ".grad = 0 * parameter"),
+    ],
+    4: [
+        mini.Linear,
+        OwnNames,
+        WithoutModule,
+        GradFromZeros,
+        changed(4, "self.X = X", 'self.stack = [*vars(self).get("stack", []), X]', "self.X,", "self.stack.pop(),"),
+        changed(4, "return [self.weight, self.bias]", "return iter([self.weight, self.bias])"),
+        changed(4, "linear(X, self.weight, self.bias)", "X @ self.weight.T + self.bias"),
+    ],
+    5: [
+        mini.Tanh,
+        PlainTanh,
+        mini.Tanh(),
+        changed(5, KEPT, KEPT_S, SLOPE, "G * (1 - self.S.tanh() ** 2)"),
+        changed(5, "S.tanh()", "1 - 2 / (1 + (2 * S).exp())", SLOPE, "G * (1 - self.Y) * (1 + self.Y)"),
+        changed(5, "S.tanh()", "torch.from_numpy(np.tanh(S.numpy()))", SLOPE, "G - G * self.Y.square()"),
+        changed(5, "S.tanh()", "(S.exp() - (-S).exp()) / (S.exp() + (-S).exp())"),
+        changed(5, "S.tanh()", "torch.tensor([[math.tanh(v) for v in row] for row in S.tolist()])"),
+    ],
+    6: [
+        mini.ReLU,
+        mini.ReLU(),
+        changed(6, "S.relu()", "S.clone()\n        self.Y[S < 0] = 0"),
+        changed(6, "S.relu()", "S.clamp(min=0)", MASK, "torch.where(self.Y > 0, G, torch.zeros_like(G))"),
+        changed(6, "S.relu()", "S * (S > 0)", MASK, "G * self.Y.sign()"),
+        changed(6, "S.relu()", "torch.maximum(S, torch.zeros_like(S))", MASK, "G * (self.Y > 0).double()"),
+        changed(6, "S.relu()", "torch.from_numpy(np.maximum(S.numpy(), 0))"),
+        changed(6, "S.relu()", "(S + S.abs()) / 2"),
+        relu(backward=masked_back),
+        relu(backward=in_lists_back),
+    ],
+    7: [
+        mini.Sequential,
+        Chain,
+        Folding,
+        Linked,
+        changed(7, LISTED, "tuple(p for part in self.layers for p in part.parameters())"),
+        changed(7, *AS_LIST),
+        changed(7, "layer in reversed(self.layers)", "layer in self.layers[::-1]"),
+    ],
+    8: [
+        mini.MSELoss,
+        mini.MSELoss(),
+        PlainLoss,
+        InLoops,
+        changed(8, LOSS, "(self.D * self.D).sum() / P.numel()", LOSS_BACK, "self.D * (2 / self.D.numel())"),
+        changed(8, LOSS, 'torch.einsum("nk,nk->", self.D, self.D) / (len(P) * P.shape[1])'),
+        changed(
+            8, LOSS, "torch.tensor(np.mean(self.D.numpy() ** 2))", "2 * self.D", "torch.from_numpy(2 * self.D.numpy())"
+        ),
+        changed(8, LOSS, LOSS + ".reshape(1)", "2 * self.D", "(self.D + self.D)"),
+    ],
+    9: [
+        mini.SGD,
+        OwnSGD,
+        changed(9, STEP, "parameter.data = parameter.data - self.lr * parameter.grad"),
+        changed(
+            9, STEP, "for i in range(len(parameter)):\n                    parameter[i] -= self.lr * parameter.grad[i]"
+        ),
+        changed(9, STEP, "parameter.sub_(parameter.grad, alpha=self.lr)"),
+        changed(9, STEP, "parameter.add_(-self.lr * parameter.grad)"),
+        changed(9, STEP, "parameter[:] = parameter - self.lr * parameter.grad"),
+        changed(9, "zero_grad(self.parameters)", f"{EACH}\n            parameter.grad = torch.zeros_like(parameter)"),
+        changed(
+            9, "zero_grad(self.parameters)", f"{EACH}\n            parameter.grad is None or parameter.grad.zero_()"
+        ),
+    ],
+    10: [
+        mini.train,
+        by_forward,
+        changed(10, ZEROED, "pass", FIRST, f"{ZEROED}\n        {FIRST}"),
+        changed(10, ZEROED, "pass", TAKEN, f"{TAKEN}\n        {ZEROED}"),
+        changed(10, "float(loss)", "loss"),
+        changed(10, "criterion(network(X), T)", "criterion.forward(T=T, P=network.forward(X=X))"),
+        changed(10, "criterion.backward()", "G=criterion.backward()"),
+        changed(10, RETURNED, "return np.array(losses)"),
+        changed(10, RETURNED, "return tuple(losses)"),
+    ],
+    11: [
+        central,
+        restoring,
+        by_basis,
+        lambda f, x: central(f, x).numpy(),
+        lambda f, x: central(f, x).tolist(),
+        lambda f, x: central(f, x, 1e-3),
+        lambda f, x: central(f, x, 1e-7),
+    ],
+}
+
+CHANGES = {
+    1: [
+        ("W.T", "W", "W is not transposed"),
+        ("X @ W.T", "W @ X", "X stands on the left"),
+        (" + b", "", "the bias is missing"),
+        ("+ b", "- b", "the bias is subtracted"),
+        ("X @ W.T + b", "(X @ W.T + b).T", "yours is transposed"),
+        ("+ b", "+ b[:, None]", "one number for each sample"),
+        ("+ b", "+ b.sum()", "b is added up over the neurons"),
+        ("+ b", "+ b[0]", "neuron k has its own"),
+        ("X @ W.T + b", "(X @ W.T + b) / len(X)", "nothing is averaged here"),
+        ("X @ W.T + b", "(X @ W.T + b).float()", "float32, though what came in is float64"),
+        ("X @ W.T + b", "(X @ W.T + b).numpy()", "need a tensor"),
+        ("X @ W.T + b", "(X @ W.T + b).tolist()", "need a tensor"),
+    ],
+    2: [
+        ("G.T @ X", "G.T @ X / len(X)", "dW: it is divided by the number of samples"),
+        ("G.sum(0)", "G.mean(0)", "db: it is divided by the number of samples"),
+        ("G @ W", "G @ W.T", "dX: W is transposed"),
+        ("G.T @ X", "G @ X", "dW: G is not transposed"),
+        ("G.T @ X", "X.T @ G", "dW: it is transposed"),
+        ("G.sum(0)", "G", "db: the sum over the samples is missing"),
+        ("G.sum(0)", "G.sum(1)", "db: it is summed over the neurons"),
+        ("G.sum(0)", "G.sum()", "db: it is summed over everything"),
+        ("G.sum(0)", "G.sum(0, keepdim=True)", "db: it has a dimension too many"),
+        ("G.sum(0)", "G[-1]", "db: that is what one sample gives"),
+        ("G.T @ X", "torch.outer(G[0], X[0])", "dW: that is what one sample gives"),
+        ("G.T @ X", "G.sum(0)[:, None] * X.sum(0)", "summed over the samples before"),
+        ("G.T @ X", "(G.T @ X).numpy()", "need a tensor"),
+        ("G @ W", "(G @ W).float()", "float32"),
+        ("G @ W", "-G @ W", "dX: the sign is wrong"),
+        ("dX, dW, db\n", "dW, db, dX\n", "in the order dW, db, dX"),
+        ("dX, dW, db\n", "dX, dW\n", "should return three gradients"),
+        ("dX, dW, db\n", "dX\n", "should return three gradients"),
+        ("dX, dW, db\n", '{"dX": dX, "dW": dW, "db": db}\n', "should return three gradients"),
+        ("dX, dW, db\n", "dX, dW, ...\n", "open"),
+    ],
+    3: [
+        (
+            ADD,
+            "gradient\n    if before is not None:\n        parameter.grad = before.add_(gradient)",
+            "adds in place to a",
+        ),
+        (ADD, "gradient", "the second replaces the first"),
+        (ADD, "gradient if before is None else before", "the second does not count"),
+        (ADD, "0 * gradient if before is None else before + gradient", "the first gradient is lost"),
+        (ADD, "gradient if before is None else (before + gradient) / 2", "that is their mean"),
+        (ADD, "gradient if before is None else before + 2 * gradient", "the second counts twice"),
+        (ADD, "before + gradient", "a .grad before the first backward"),
+        (ADD, "(before or 0) + gradient", "`is None` where a tensor may be missing"),
+        (ADD, "gradient.mul_(1.5)", "adds in place to a gradient"),
+        ("parameter.grad = gradient", "parameter -= gradient", "changes the parameter itself"),
+        ("parameter.grad = gradient", "grad = gradient", "still None"),
+        ("before = parameter.grad", "(parameter.requires_grad_() * gradient).sum().backward()", "autograd"),
+        (f"before = parameter.grad\n    parameter.grad = {ADD}", "...", "open"),
+        ("parameter.grad = None", "parameter.grad.zero_()", "zero_grad stops at a parameter whose .grad is None"),
+        (".grad = None", ".grad is None or parameter.grad.zero_()", "zero_grad sets to zero, in place, a gradient"),
+        ("parameter.grad = None", "grad = None", "After zero_grad the gradients are still there"),
+        ("parameter.grad = None", "parameter.zero_()", "zero_grad changes the parameters themselves"),
+        ("parameter.grad = None", "parameter.grad = None\n        return", "one of the gradients is still there"),
+        ("in parameters:", "in parameters[:-1]:", "one of the gradients is still there"),
+        ("for parameter in parameters:\n        parameter.grad = None", "...", "accumulate is right so far, zero_grad"),
+    ],
+    4: [
+        (
+            "accumulate(self.weight, dW)",
+            "self.weight.grad = dW",
+            "the second backward replaces what the first has left",
+        ),
+        ("return dX", "self.weight = self.weight - 0.1 * dW\n        return dX", "puts another tensor in the place"),
+        ("return dX", "return dX, dW, db", "only dX is returned"),
+        ("return dX", "self.weight -= 0.1 * dW\n        return dX", "changes weight itself"),
+        ("return dX", "return G @ self.weight.T", "W is transposed"),
+        ("return dX", "return dW", "that is the gradient of the weights"),
+        ("return dX", "return 1 * G", "the gradient from above, unchanged"),
+        (", dW)", ", dW / len(G))", "weight.grad: it is divided by the number of samples"),
+        (", db)", ", db / len(G))", "bias.grad: it is divided by the number of samples"),
+        ("accumulate(self.bias, db)", "pass", "bias.grad is None"),
+        ("self.X = X", 'self.X = vars(self).get("X", X)', "it belongs to an earlier batch"),
+        ("self.X", "Linear.X", "what one remembers is taken for the other"),
+        ("[self.weight, self.bias]", "[self.bias, self.weight]", "gives the bias first"),
+        ("[self.weight, self.bias]", "[self.weight.clone(), self.bias]", "new tensors at each call"),
+        ("[self.weight, self.bias]", "[self.weight.view(self.weight.shape), self.bias]", "new tensors at each call"),
+        ("[self.weight, self.bias]", "[self.weight]", "should be the weight"),
+        ("[self.weight, self.bias]", "[[self.weight, self.bias]]", "lists in a list"),
+        ("[self.weight, self.bias]", '{"weight": self.weight}', "should give a list of tensors"),
+        ("linear(X, self.weight, self.bias)", "X @ self.weight + self.bias", "W is not transposed"),
+        ("linear(X, self.weight, self.bias)", "X @ self.weight.T", "the bias is missing"),
+        ("deviation * torch.randn(", "torch.zeros(", "All weights are the same"),
+        ("torch.full((out_features,), 0.01)", "torch.ones(out_features, requires_grad=True)", "asks for autograd"),
+    ],
+    5: [
+        (SLOPE, "1 - self.Y**2", "that is the slope alone"),
+        (SLOPE, "G * (1 - self.Y ^ 2)", "a power is **, not ^"),
+        (SLOPE, "G", "the gradient from above, unchanged"),
+        (KEPT, KEPT_S, SLOPE, "G * (1 - self.S**2)", "the slope is taken at the input"),
+        (SLOPE, "G * (1 - self.Y.tanh() ** 2)", "the tanh is taken once more"),
+        (SLOPE, "G * (1 - self.Y)", "that is with 1 − y"),
+        (SLOPE, "G * self.Y * (1 - self.Y)", "slope of the sigmoid"),
+        (SLOPE, "G * (self.Y**2 - 1)", "the sign within the slope is wrong"),
+        (SLOPE, "G + 1 - self.Y**2", "numbers are multiplied"),
+        (SLOPE, f"{SLOPE} / len(G)", "divided by the number of samples"),
+        (SLOPE, "G * self.Y.square_().neg_().add_(1)", "backward changes in place what forward returned"),
+        ("S.tanh()", "S.sigmoid()", "that is the sigmoid"),
+        ("S.tanh()", "S.tanh().float()", "float32"),
+        ("S.tanh()", "np.tanh(S.numpy())", "need a tensor"),
+        ("(Module)", "", "has no method parameters"),
+        (
+            "def backward",
+            "def parameters(self):\n        return [torch.ones(1)]\n\n    def backward",
+            "has nothing to learn",
+        ),
+    ],
+    6: [
+        (MASK, "(self.Y > 0).double()", "that is the slope alone"),
+        (MASK, "G * (self.Y >= 0)", "Y >= 0 holds everywhere"),
+        (MASK, "G * self.Y > 0", "it needs brackets"),
+        (MASK, "G.relu()", "the sign of the gradient"),
+        (KEPT, KEPT_S, MASK, "G * (self.S >= 0)", "at s = 0 the gradient passes"),
+        (KEPT, KEPT_S, MASK, "G * self.S.sign()", "multiplied by the sign"),
+        (MASK, "G * self.Y", "multiplied by the output"),
+        (MASK, "G * (self.Y <= 0)", "stops what should pass"),
+        (MASK, "G + (self.Y > 0)", "numbers are multiplied"),
+        (MASK, f"{MASK} / len(G)", "divided by the number of samples"),
+        (MASK, "0 * G", "it is all zero"),
+        ("S.relu()", "S.abs()", "that is the absolute value"),
+        ("S.relu()", "torch.nn.functional.relu6(S)", "but is 6"),
+        ("S.relu()", "(S > 0).double()", "that is its slope"),
+        ("S.relu()", "S.clamp(max=0)", "the other half"),
+        ("S.relu()", "1 * S", "that is S itself"),
+    ],
+    7: [
+        ("reversed(self.layers)", "self.layers", "from the first to the last"),
+        (LISTED, "[layer.weight for layer in self.layers[::2]]", "not all of them"),
+        (LISTED, "[layer.parameters() for layer in self.layers]", "lists in a list"),
+        (LISTED, "self.layers[0].parameters()", "those of the first layer only"),
+        (LISTED, "[]", "ask each layer for its own"),
+        (LISTED, LISTED.replace("[parameter ", "[parameter.clone() "), "gives copies"),
+        (LISTED, "2 * " + LISTED, "more than once"),
+        (LISTED, LISTED + "[::-1]", "in the order of the layers"),
+        (LISTED, "...", "open"),
+        ("reversed(self.layers)", "self.layers.reverse() or self.layers", *AS_LIST, "from the last layer to the first"),
+        (LAYERS, "out = layer(X)\n        X = out", "each layer gets the input of the network"),
+        (LAYERS, "return layer(X)", "that is what the first layer gives"),
+        (LAYERS, "X = 1 * X", "that is the input"),
+        (
+            f"{BACK}\n        return G",
+            "out = layer.backward(G)\n        return out",
+            "the gradient from above the network",
+        ),
+        ("reversed(self.layers)", "reversed(self.layers[1:])", "the first layer is missing"),
+        (BACK, "G = 1 * G", "that is the gradient from above"),
+        (BACK, "layer.backward(G)\n            G = layer.backward(G)", "asks this layer more than once"),
+        ("*layers", "layers", "its __init__ should accept first, second, third"),
+        ("= layers", "= (layer for layer in layers)", "raises"),
+    ],
+    8: [
+        (LOSS, "(self.D**2).sum()", "that is the sum"),
+        (LOSS, "(self.D**2).sum() / len(P)", "divided by the number of samples"),
+        (LOSS, f"{LOSS} / 2", "half of the right one"),
+        (LOSS, "self.D.mean()", "the square is missing"),
+        (LOSS, "self.D**2", "one number per component"),
+        (LOSS, "(self.D**2).mean(1)", "one number per sample"),
+        (LOSS, "self.D.abs().mean()", "made of the absolute errors"),
+        ("2 * self.D", "self.D", "the 2 is missing"),
+        ("self.D.numel()", "len(self.D)", "divided by the number of samples"),
+        (LOSS_BACK, "self.D / len(self.D)", "the 2 is missing, and it is divided by the number of samples"),
+        (LOSS_BACK, "2 * self.D", "the division is missing"),
+        (LOSS_BACK, "self.D", "the 2 and the division by M are missing"),
+        ("2 * self.D", "-2 * self.D", "Are prediction and target exchanged?"),
+        (LOSS_BACK, f"({LOSS_BACK}).sum(0)", "added up over the samples"),
+        (LOSS_BACK, f"{LOSS_BACK} * {LOSS}", "multiplied by the loss"),
+        (LOSS_BACK, f"({LOSS_BACK}).float()", "float32"),
+        ("P - T", "P.sub_(T)", "changes its argument P in place"),
+        ("P - T", "P.view(P.shape)\n        self.D -= T", "changes its argument P in place"),
+        ("backward(self)", "backward(self, G)", "is called with no argument but self"),
+    ],
+    9: [
+        (STEP, "parameter = parameter - self.lr * parameter.grad", "makes a new tensor under a local name"),
+        (STEP, "parameter -= 0.1 * parameter.grad", "With another learning rate"),
+        ("-= self.lr", "+= self.lr", "it goes uphill"),
+        ("self.lr * parameter.grad", "parameter.grad", "the learning rate is missing"),
+        ("self.lr * parameter.grad", "self.lr", "takes the place of the gradient"),
+        ("self.lr * parameter.grad", "parameter.grad / self.lr", "divided by the learning rate"),
+        ("self.lr * parameter.grad", "self.lr * parameter.grad.sign()", "only the sign"),
+        ("self.lr * parameter.grad", "self.lr * parameter.grad.mean()", "the mean of the gradient"),
+        ("self.lr * parameter.grad", "parameter.grad.mul_(self.lr)", "changes the gradients in place"),
+        ("if parameter.grad is not None", "if True", "leave such a parameter as it is"),
+        (STEP, f"{STEP}\n                return", "does the loop end too early"),
+        (
+            f"is not None:\n                {STEP}",
+            f"is None:\n                return\n            {STEP}",
+            "end too early",
+        ),
+        (f"{EACH}\n            if", f"{EACH[:-1]}[:-1]:\n            if", "does the loop end too early"),
+        (EACH, f"torch.optim.SGD(self.parameters, self.lr).step()\n        {EACH}", "leaves its work to PyTorch's"),
+        (EACH, f"import diy\n\n        diy.SGD(self.parameters, self.lr).step()\n        {EACH}", "the one of diy.py"),
+        ("def step(self):", "def step(self):\n        return ...", "open"),
+        (STEP, f"{STEP}\n                parameter.grad = None", "leave that to zero_grad"),
+        ("    def step", "    @property\n    def step", "has no step"),
+        ("list(parameters)", "parameters", "keep list(parameters)"),
+        ("self.", "SGD.", "the other: keep them in self"),
+        ("zero_grad(self.parameters)", "pass", "open. SGD.step is right so far"),
+        ("zero_grad(self.parameters)", "return 0", "there are gradients left"),
+        (
+            "zero_grad(self.parameters)",
+            "[p.zero_() for p in self.parameters]\n        zero_grad(self.parameters)",
+            "changes the par",
+        ),
+    ],
+    10: [
+        (ZEROED, "pass", "zero_grad is missing"),
+        (ZEROED, "pass", TAKEN, f"{ZEROED}\n        {TAKEN}", "zero_grad stands between backward and step"),
+        (f"{ASKED}\n        {TAKEN}", f"{TAKEN}\n        {ASKED}", "The step is taken before backward"),
+        (TAKEN, "pass", "optimizer.step is never called"),
+        (ASKED, "pass", "network.backward is never called"),
+        (ASKED, "pass", TAKEN, "pass", "the network is as it was"),
+        (TAKEN, "for one in network.parameters():\n            one -= 0.02 * one.grad", "change by other means"),
+        (NOTED, "yield float(loss)", "train is a generator"),
+        (TAKEN, f"{TAKEN}\n        {TAKEN}", "optimizer.step is called 12 times for 6 batches"),
+        (ASKED, f"{ASKED}\n        {ASKED}", "backward is called 12 times for 6 batches"),
+        ("in batches", "in [batch for batch in batches for _ in range(2)]", "network is called 12 times for 6 batches"),
+        (ZEROED, f"if len(losses) % 2:\n            {ZEROED}", "zero_grad is called 3 times for 6 batches"),
+        (RETURNED, f"{RETURNED[:6]} sum(losses)", "is a single number"),
+        (RETURNED, f"{RETURNED}[-1]", "is a single number"),
+        (RETURNED, "return np.cumsum(losses)", "added up from batch to batch"),
+        (RETURNED, f"{RETURNED}[::-1]", "the wrong order"),
+        ("float(loss)", "float(loss) / len(X)", "divided by the number of samples"),
+        ("float(loss)", "float(loss) / len(batches)", "divided by the number of batches"),
+        ("float(loss)", "float(criterion(network(X), T))", "that after the step"),
+        ("    return", "        return", "Only the first batch is learned from"),
+        (
+            f"        {ZEROED}\n        {ASKED}\n        {TAKEN}\n        {NOTED}\n",
+            f"        {NOTED}\n    {ZEROED}\n    {ASKED}\n    {TAKEN}\n",
+            "Only the last batch",
+        ),
+        ("criterion(network(X), T)", "criterion(T, network(X))", "P and T are exchanged"),
+        ("losses = []", "losses, criterion = [], MSELoss()", "criterion.backward is never called"),
+        (ASKED, "loss.backward()", "does not require grad"),
+        ("criterion.backward()", "loss", "gets the loss, a number"),
+        ("criterion.backward()", "criterion.backward() / len(X)", "pass it on unchanged"),
+        ("for X, T in batches:", "while batches:\n        X, T = batches.pop(0)", "changes the batches"),
+        ("in batches", "in reversed(batches)", "The batches go through it in reverse"),
+        ("in batches", "in [*batches[1:], batches[0]]", "in the order 2, 3, 4, 5, 6, 1"),
+        ("in batches", "in batches[:1] + batches[:5]", "Batch 6 never goes through the network"),
+        ("in batches", "in [(batches[0][0], batches[1][1]), *batches[1:]]", "batch 1 together with the T of batch 2"),
+        ("T)", "0 * T)", "batch 1 together with something other than its T"),
+        ("network(X)", "network(X / 2)", "is not always the X of a batch"),
+        (TAKEN, f"{TAKEN}\n        network.parameters()[0].mul_(0.99)", "does something else change the parameters"),
+        (TAKEN, f"{TAKEN}\n        optimizer.lr = 0.01", "or the learning rate"),
+        (
+            f"\n        {FIRST}",
+            "",
+            "losses = []",
+            "X, T = batches[0]\n    losses = [float(criterion(network(X), T))]",
+            "float(loss)",
+            "float(criterion(network(X), T))",
+            RETURNED,
+            f"{RETURNED}[:-1]",
+            "network is called 7 times",
+        ),
+    ],
+}
+
+OTHERS = {
+    1: [(keeping_b(), "S at"), (torch.nn.Linear(2, 2), "raises TypeError")],
+    2: [(asking_autograd, "autograd")],
+    3: [
+        ((accumulate, popping), "changes the list of parameters"),
+        ((accumulate, lambda: 0), "is called with 1 argument: parameters"),
+    ],
+    4: [
+        (SharedWeights, "have the same weights"),
+        (type("Linear", (), {"forward": mini.Linear.forward, "backward": mini.Linear.backward}), "cannot be made"),
+    ],
+    9: [
+        (type("SGD", (mini.SGD,), {"step": property(lambda self: {}["missing"])}), "Your code raises KeyError in line"),
+        (type("SGD", (mini.SGD,), {"step": property(lambda self: exit(1))}), "Your code raises SystemExit in line"),
+        (type("SGD", (mini.SGD,), {"__init__": lambda self, parameters: None}), "is called with 2 arguments"),
+        (torch.optim.SGD, "that of a library"),
+        (diy.SGD, "that of a library"),
+        (mini.SGD([torch.ones(1)], 0.1), "Hand over the class SGD itself"),
+    ],
+    11: [
+        (one_sided, "from one side only"),
+        (lambda f, x: one_sided(f, x, 1e-8), "from one side only"),
+        (lambda f, x: central(f, x) * 1e-10, "does the division need brackets"),
+        (lambda f, x: 2 * central(f, x), "twice too large"),
+        (lambda f, x: central(f, x) / 2, "yours are half"),
+        (lambda f, x: -central(f, x), "the other way round"),
+        (lambda f, x: central(f, x).sum(), "added up"),
+        (lambda f, x: central(f, x).sum() + 0 * x, "all components are moved at once"),
+        (lambda f, x: central(f, x).reshape(-1), "should have the shape of x"),
+        (lambda f, x: central(f, x, 0.1), "is h, the step"),
+        (lambda f, x: central(f, x, 1e-13), "is h, the step"),
+        (drifting, "changes its argument x in place"),
+        (lambda f, x: drifting(f, x.clone()), "Is x moved back before y is moved?"),
+        (lambda f, x: torch.autograd.functional.jacobian(f, x), "it is to be measured"),
+        (lambda f, x: 0 * x, "all zero"),
+    ],
+}
+
+WRONG = {
+    n: [(changed(n, *changes), words) for *changes, words in CHANGES.get(n, [])] + OTHERS.get(n, []) for n in RIGHT
+}

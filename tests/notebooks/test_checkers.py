@@ -157,14 +157,10 @@ WRONG["forward_pass.2"] = [
     (lambda X, W, b: W @ X + b[0], "neuron k has its own, b[k]"),
     (overwriting, "changes its argument b in place"),
     (keeping_b(), "S for 4 samples of 3 inputs and 2 neurons"),
-    (lambda X, W: W @ X, "takes (X, W), but is called with 3 arguments: X, W, b"),
     (lambda X, W, b: W @ X + b[:, None] * math.nan, "NaN"),
     (lambda X, W, b: "S", "should be a number or a tensor, but is 'S'"),
-    (torch.zeros(2, 4), "Hand over the function linear_columns itself"),
     (lambda X, W, b: 0 * (W @ X), "it is all zero"),
     (lambda X, W, b: print(W @ X + b[:, None]), "returns nothing: `print` only shows it"),
-    (raising(SystemExit()), "raises SystemExit"),
-    (endless, "calls itself without end"),
 ]
 
 
@@ -221,10 +217,7 @@ WRONG["forward_pass.3"] = [
     (lambda s: ((1 + torch.tanh(s / 2)) / 2).round(decimals=3), "it is rounded"),
     (torch.nn.Sigmoid(), "without torch.sigmoid"),
     (lambda s: (1 + math.tanh(s / 2)) / 2, "it works for a single number"),
-    (lambda s: s.div_(2).tanh_().add_(1).div_(2), "changes its argument s in place"),
     (lambda s: (1 + torch.tanh(s / 2)) / 2.2, "times the right one"),
-    (lambda: 0.5, "is called with 1 argument: s"),
-    (torch.zeros(3), "Hand over the function sigmoid itself"),
 ]
 
 RIGHT["forward_pass.4"] = [
@@ -246,12 +239,10 @@ WRONG["forward_pass.4"] = [
     (lambda size_in: math.sqrt(1.9 / size_in), "multiply the mean square by 0.95"),
     (lambda size_in: -math.sqrt(2 / size_in), "above 0"),
     (lambda size_in: round(math.sqrt(2 / size_in), 4), "right but for rounding"),
-    (0.2, "Hand over the function relu_std itself"),
     (lambda size_in: None, "open"),
     (lambda size_in: math.inf, "infinite"),
     (lambda size_in: torch.ones(3), "should be a number, but is a tensor of shape (3,)"),
     (lambda size_in: math.sqrt(2 / (size_in - 50)), "raises ZeroDivisionError in line"),
-    (lambda size_in, size_out: math.sqrt(2 / size_in), "is called with 1 argument: size_in"),
 ]
 
 # The backward pass
@@ -274,12 +265,10 @@ WRONG["backward_pass.1"] = [
     (lambda y: y * (y - 1), "the sign is wrong"),
     (lambda y: 1 - y, "one of two factors"),
     (lambda y: 1 - 2 * y, "the slope of the slope"),
-    (lambda y: y.mul_(1 - y), "changes its argument y in place"),
     (lambda y: 0.25, "should have shape"),
     (lambda y: 0.25 + 0 * y, "where y is 0.0474259"),
     (lambda y: 1.1 * y * (1 - y), "1.1 times the right one"),
     (lambda y: y * (1 - z), "in line"),  # noqa: F821
-    (lambda s, y: y * (1 - y), "is called with 1 argument: y"),
     (lambda y: (y * (1 - y)).sum(), "should have shape (5,), but has ()"),
 ]
 
@@ -347,33 +336,6 @@ class ForwardMode(Module):
         return torch.func.jvp(torch.sigmoid, (self.input,), (gradient,))[1]
 
 
-class Misspelt(Module):
-    def forward(self, input):
-        return input.sigmoid()
-
-    def backwards(self, gradient):
-        return gradient
-
-
-class PlainMisspelt:
-    def foward(self, input):
-        return input.sigmoid()
-
-    def backward(self, gradient):
-        return gradient
-
-
-class NeedsMore(Module):
-    def __init__(self, k):
-        self.k = k
-
-    def forward(self, input):
-        return input.sigmoid()
-
-    def backward(self, gradient):
-        return gradient
-
-
 class OnlyForward(Module):
     def forward(self, input):
         output = input.sigmoid()
@@ -383,31 +345,6 @@ class OnlyForward(Module):
     def backward(self, gradient): ...
 
 
-class NoReturn(OnlyForward):
-    def backward(self, gradient):
-        gradient, output = self.recall(gradient)
-        gradient * output * (1 - output)
-
-
-class WithoutSelf(Module):
-    def forward(input):  # noqa: N805
-        return input.sigmoid()
-
-    def backward(gradient):  # noqa: N805
-        return gradient
-
-
-class FailsInInit(Module):
-    def __init__(self):
-        self.table = {}["missing"]
-
-    def forward(self, input):
-        return input
-
-    def backward(self, gradient):
-        return gradient
-
-
 class FirstOnly(OnSelf):
     """Keeps the first batch for ever."""
 
@@ -415,17 +352,6 @@ class FirstOnly(OnSelf):
         if not hasattr(self, "output"):
             return super().forward(input)
         return torch.sigmoid(input)
-
-
-class OnTheClass(Module):
-    """Keeps what backward needs where every object of the class finds it."""
-
-    def forward(self, input):
-        OnTheClass.output = torch.sigmoid(input)
-        return OnTheClass.output
-
-    def backward(self, gradient):
-        return gradient * OnTheClass.output * (1 - OnTheClass.output)
 
 
 class Wrapping(Module):
@@ -460,10 +386,6 @@ def way_back(g, x, y):
     return g * y * (1 - y)
 
 
-def destroying(g, x, y):
-    return g.mul_(y * (1 - y))
-
-
 def stable(s):
     return torch.where(s >= 0, 1 / (1 + torch.exp(-s.abs())), 1 - 1 / (1 + torch.exp(-s.abs())))
 
@@ -492,33 +414,19 @@ WRONG["backward_pass.2"] = [
     (module(torch.sigmoid, lambda g, x, y: g * (1 - y)), "one of them is missing"),
     (module(torch.sigmoid, lambda g, x, y: way_back(g, x, y) / len(g)), "divided by the number of samples"),
     (module(torch.sigmoid, lambda g, x, y: g @ y), "raises RuntimeError in line"),
-    (module(torch.sigmoid, destroying), "changes the gradient from above in place"),
-    (module(lambda s: s.sigmoid_(), way_back), "changes its argument input in place"),
     (module(torch.sigmoid, lambda g, x, y: 1.1 * way_back(g, x, y)), "1.1 times the right one"),
     (module(torch.sigmoid, lambda g, x, y: way_back(g, x, y).sum(0)), "(4, 3)"),
     (module(lambda s: s.sigmoid().numpy(), way_back), "a tensor"),
-    (torch.nn.Sigmoid, "belongs to PyTorch"),
     (torch.nn.Sigmoid(), "belongs to PyTorch"),
-    (diy.Sigmoid, "is the one of diy.py"),
-    (torch.sigmoid, "Hand over the class Sigmoid"),
     (Autograd, "backward is to be written by hand"),
     (AutogradOnSelf, "backward is to be written by hand"),
     (Functional, "backward is to be written by hand"),
     (ForwardMode, "backward is to be written by hand"),
-    (Misspelt, "has no backward: is backwards meant to be that?"),
-    (PlainMisspelt, "has no forward: is foward meant to be that?"),
-    (NeedsMore, "its __init__ should need nothing but self"),
     (OnlyForward, "forward is right so far, backward still has its dots"),
-    (NoReturn, "backward returns nothing"),
-    (WithoutSelf, "is called with 1 argument"),
-    (FailsInInit, "Sigmoid.__init__ raises KeyError in line"),
     (FirstOnly, "raises RuntimeError in line"),
-    (OnTheClass, "what one remembers is taken for the other"),
     (Wrapping, "leaves its work to the one of diy.py"),
     (Deriving, "leaves its work to the one of diy.py"),
     (OfEachShape, "belongs to an earlier batch"),
-    (module(endless, way_back), "calls itself without end"),
-    (module(raising(SystemExit(1)), way_back), "raises SystemExit"),
 ]
 
 
@@ -634,7 +542,6 @@ WRONG["backward_pass.3"] = [
     (leaky_class(leaky, lambda g, x, y, a: torch.where(x >= 0, g, a * g)), "At s = 0 the slope"),
     (leaky_class(leaky, lambda g, x, y, a: torch.where(x > 0, g, a * g) * (x != 0)), "At s = 0 the slope"),
     (leaky_class(in_place, leaky_back), "changes its argument input in place"),
-    (leaky_class(leaky, lambda g, x, y, a: g.mul_(torch.where(x > 0, 1, a))), "the gradient from above in place"),
     (leaky_class(lambda s, a: np.where(s > 0, s, a * s), leaky_back), "a tensor"),
     (OtherDefault, "negative_slope=0.01"),
     (SlopeOnTheClass, "one has the slope of the other"),
@@ -642,7 +549,6 @@ WRONG["backward_pass.3"] = [
     (NoDefault, "its __init__ should need nothing but self"),
     (Slope, "accept negative_slope=0.2"),
     (Leaky(0.01), "Hand over the class LeakyReLU itself"),
-    (torch.nn.LeakyReLU, "belongs to PyTorch"),
     (leaky_class(lambda s, a: s if s > 0 else a * s, leaky_back), "torch.where asks about each of many"),
 ]
 
@@ -710,10 +616,7 @@ WRONG["backward_pass.4"] = [
     (loss(lambda d: mean(d).item(), torch.sign), "a tensor"),
     (loss(mean, lambda d: 1.05 * d.sign() / d.numel()), "1.05 times the right one"),
     (loss(lambda d: d.abs_().mean(), lambda d: torch.ones_like(d) / d.numel()), "1/M everywhere"),
-    (torch.nn.L1Loss, "belongs to PyTorch"),
-    (diy.MSELoss, "is the one of diy.py"),
     (Autograd, "but is called with 2 arguments (after self): prediction, target"),
-    (lambda p, t: (p - t).abs().mean(), "Hand over the class L1Loss"),
 ]
 
 
@@ -801,11 +704,10 @@ WRONG["backward_pass.5"] = [
     (scale(SUM, BACK, forward=keeping_factor()), "Scale(3)(X) at"),
     (scale(SUM, lambda g, x, f: g * x), "for X, the slope is a"),
     (scale(SUM, lambda g, x, f: (g * f).sum(0)), "a gradient of the input's shape"),
-    (scale(SUM, lambda g, x, f: g.mul_(f)), "the gradient from above in place"),
     (scale(learn_at_once, BACK), "changes factor itself"),
     (scale(SUM, BACK, forward=torch.add), "X and the factors are added"),
     (Unnamed, "not among the parameters"),
-    (NeedsMore, "should have a tensor of 3 numbers called factor"),
+    (Slope, "should have a tensor of 3 numbers called factor"),
     (OnSelf, "OnSelf takes no arguments: make it by OnSelf(), then call it on an input, or define __init__"),
     (HalfDefined, "its __init__ should accept features"),
 ]
@@ -920,17 +822,13 @@ WRONG["backward_pass.6"] = [
     (residual(fork, lambda g, f: g + g @ f.weight), "the gradient must go back through every module"),
     (residual(torch.no_grad()(fork), lambda g, f: g + g @ f.weight), "inner.backward is what gives it to them"),
     (residual(fork, lambda g, f: f.backward(g).add_(f.backward(g))), "raises RuntimeError in line"),
-    (residual(fork, lambda g, f: g.add_(f.backward(g))), "the gradient from above in place"),
-    (residual(lambda x, f: x.add_(f(x)), join), "changes its argument input in place"),
     (residual(fork, forgetting), "leave the adding to inner"),
     (residual(fork, too_late), "2 times the right one"),
-    (residual(fork, lambda g, f: None), "backward returns nothing"),
     (Copied, "inner itself"),
     (PlainResidual, "derive Residual from Module"),
     (InAList, "InAList.inner holds modules in a list"),
     (residual(fork, join)(diy.Tanh()), "Hand over the class Residual itself"),
     (OnSelf, "or define __init__ to take them"),
-    (torch.nn.Identity, "belongs to PyTorch"),
 ]
 
 # The circle
@@ -981,8 +879,6 @@ WRONG["circle.2"] = [
     (lambda share: 1.05 * math.sqrt(4 * share / math.pi), "covers 27.6 % of the square, not 25 %"),
     (lambda share: 2 * math.sqrt(share), "π is missing"),
     (lambda share: -math.sqrt(4 * share / math.pi), "not negative"),
-    (0.798, "Hand over the function radius itself"),
-    (lambda: 0.798, "is called with 1 argument: share"),
     (lambda share: (share, share), "should be a number"),
     (lambda share: math.sqrt(4 * share / pi), "raises NameError in line"),  # noqa: F821
     (lambda share: math.nan, "NaN"),
@@ -1027,8 +923,6 @@ WRONG["circle.3"] = [
     (lambda labels, predicted: torch.tensor([[4, 2], [1, 3]]), "should be"),
     (lambda labels, predicted: torch.bincount(2 * labels + predicted).reshape(2, 2), "raises RuntimeError in line"),
     (lambda labels, predicted: table(labels.mul_(1), predicted.fill_(0)), "changes its argument predicted in place"),
-    (torch.tensor([[4, 2], [1, 3]]), "Hand over the function confusion itself"),
-    (lambda labels: table(labels, labels), "is called with 2 arguments"),
     (lambda labels, predicted: {"right": 3}, "should be a number or a tensor"),
     (lambda labels, predicted: np.histogram2d(labels.numpy(), predicted.numpy(), bins=2)[0], "a label that is absent"),
 ]
@@ -1117,7 +1011,6 @@ WRONG["circle.4"] = [
     (drawing(inner=0.16, outer=0.7966), "a distance is compared with a squared distance"),
     (drawing(distances=lambda p: p.abs().sum(1)), "not those between two distances"),
     (drawing(outer=0.92), "Half of the square should have label 1"),
-    (ring(10, None), "Hand over the function ring_data itself"),
 ]
 
 # The case
@@ -1184,11 +1077,6 @@ class ByMSE(diy.MSELoss):
         return super().backward() / self.N
 
 
-class WithoutBackward(Loss):
-    def forward(self, prediction, target):
-        return (prediction - target).square().mean()
-
-
 def sample_mean(d):
     return d.square().sum() / len(d)
 
@@ -1218,10 +1106,7 @@ WRONG["the_case.2"] = [
     (loss(sample_mean, lambda d: -2 * d / len(d)), "Are prediction and target exchanged?"),
     (loss(sample_mean, lambda d: (2 * d / len(d)).sum(0)), "(5, 3), got (3,)"),
     (loss(sample_mean, lambda d: d.mul_(2).div_(7)), "should be"),
-    (WithoutBackward, "has no backward"),
-    (loss(sample_mean, lambda d: None), "backward returns nothing: is `return` missing?"),
     (loss(lambda d: math.inf * sample_mean(d), lambda d: d), "inf"),
-    (torch.nn.MSELoss, "belongs to PyTorch"),
 ]
 
 
@@ -1254,9 +1139,6 @@ WRONG["the_case.3"] = [
     (lambda decay, M: 0.01 * M, "decay_for_sum(0.1, 200)"),
     (lambda decay, M: "much", "should be a number"),
     (lambda decay, M: math.nan, "NaN"),
-    (lambda M: M, "is called with 2 arguments: decay, M"),
-    (0.24, "Hand over the function decay_for_sum itself"),
-    (raising(KeyError("decay")), "raises KeyError"),
 ]
 
 
@@ -1381,7 +1263,6 @@ WRONG["the_case.4"] = [
     (zero_after, "it is all zero"),
     (in_chunks(lambda part, total, count: "one"), "raises TypeError"),
     (lambda model, criterion, chunks: [layer for layer in model][3].weight.grad.fill_(1), "No chunk is sent"),
-    (lambda model, chunks: chunks, "is called with 3 arguments: model, criterion, chunks"),
     (in_chunks(lambda part, total, count: 1.1 * part / total), "1.1 times the right one"),
 ]
 
@@ -1446,11 +1327,6 @@ def slope_far_away(g, x, y):
     return torch.where(x > 5, g, g * (1 - x.tanh() ** 2))
 
 
-class NoBackward(Module):
-    def forward(self, input):
-        return input
-
-
 class RandomTanh(Module):
     def forward(self, input):
         self.noise = torch.rand(1)
@@ -1472,7 +1348,6 @@ RIGHT["museum.2"] = [
     module(torch.sin, lambda g, x, y: g * x.cos()),
 ]
 WRONG["museum.2"] = [
-    (torch.tanh, "Hand over the class WrongTanh"),
     (module(torch.tanh, lambda g, x, y: g * (1 - y * y)), "this is tanh itself"),
     (
         module(lambda x: 1.05 * x.tanh(), lambda g, x, y: 1.05 * g * (1 - x.tanh() ** 2)),
@@ -1483,14 +1358,9 @@ WRONG["museum.2"] = [
     (module(torch.sigmoid, lambda g, x, y: g @ y), "raises RuntimeError in line"),
     (module(torch.sigmoid, lambda g, x, y: g), "check_gradients sees it"),
     (module(far_away, lambda g, x, y: g * (1 - x.tanh() ** 2)), "check_gradients sees it"),
-    (module(torch.sigmoid, lambda g, x, y: None), "backward returns nothing: is `return` missing?"),
     (module(lambda x: x / 0, lambda g, x, y: g), "infinite or NaN"),
-    (NoBackward, "has no backward"),
-    (Misspelt, "is backwards meant to be that?"),
-    (NeedsMore, "its __init__ should need nothing but self"),
     (RandomTanh, "another output for the same input"),
     (Autograd, "backward is to be written by hand"),
-    (diy.Tanh, "is the one of diy.py"),
 ]
 
 
@@ -1520,10 +1390,6 @@ class Oracle:
         return 1 if random_in_eval(framework.Sequential(framework.Dropout(0.2))) else 0
 
 
-def without_return(framework):
-    framework.Dropout(0.5).eval()
-
-
 RIGHT["museum.3"] = [
     lambda framework: random_in_eval(framework.Sequential(framework.Dropout(0.5))),
     as_numpy,
@@ -1539,7 +1405,6 @@ WRONG["museum.3"] = [
     (lambda framework: random_in_eval(framework.Dropout(0.5)), "does not see eval-is-shallow"),
     (lambda framework: random_in_eval(framework.Sequential(framework.Dropout(0.5)), 1), "of 20 seeds only"),
     (lambda framework: "perhaps", "should be True or False"),
-    (without_return, "returns nothing: is `return` missing?"),
     (lambda framework: torch.ones(3) > 0, "by any() or all()"),
     (lambda framework: framework.Dropout(0.5)(torch.ones(9)).max() == 2, "always complains"),
     (
@@ -1550,8 +1415,6 @@ WRONG["museum.3"] = [
         "complains about dropout-not-rescaled",
     ),
     (lambda framework: framework.DropOut(), "raises AttributeError in line"),
-    (True, "Hand over the function"),
-    (lambda: True, "is called with 1 argument: framework"),
     (lambda framework: ["it is random"], "should be True or False"),
 ]
 
@@ -1587,7 +1450,6 @@ WRONG["museum.4"] = [
     (lambda framework: framework.Linear(200, 100).weight, "by any() or all()"),
     (lambda framework: framework.Linear(200).weight, "raises TypeError in line"),
     (lambda framework: spread(framework, 0.95, 1.42), "weights √2 times too large"),
-    ("True", "Hand over the function"),
 ]
 
 # Convolutions
@@ -1625,7 +1487,6 @@ WRONG["convolutions.1"] = [
     (lambda size, kernel, stride=2, padding=0: (size + 2 * padding - kernel) // stride + 1, "should be 1 and 0"),
     (lambda size, kernel, stride, padding: (size + 2 * padding - kernel) // stride + 1, "is called with 2 arguments"),
     (lambda size, kernel, stride=1, padding=0: 4, "so is every other result"),
-    (28, "Hand over the function output_size itself"),
     (lambda size, kernel, stride=1, padding=0: size - 5, "Draw 32 pixels in a row"),
     (size_of(lambda places, stride: places // (stride - 1)), "in line"),
 ]
@@ -1715,11 +1576,9 @@ WRONG["convolutions.3"] = [
     (pooling(average, lambda g: fill(g) / 2), "0.5 times the right one"),
     (pooling(average, lambda g: fill(g) / len(g)), "divided by the number of samples"),
     (pooling(average, lambda g: torch.full_like(fill(g), 0.25)), "the share alone"),
-    (pooling(average, lambda g: g.div_(4).repeat_interleave(2, 2).repeat_interleave(2, 3)), "from above in place"),
     (pooling(average, lambda g: -fill(g)), "the sign is wrong"),
     (pooling(average, lambda g: fill(g) * 1.05), "1.05 times the right one"),
     (torch.nn.AvgPool2d(2), "belongs to PyTorch"),
-    (lambda x: x, "Hand over the class AvgPool2d"),
 ]
 
 
@@ -1780,9 +1639,7 @@ WRONG["classification.1"] = [
     (lambda s, yes: -(s.exp() / (1 + s.exp())).log() if yes and s > 0 else two_class_loss(s, yes), "infinity"),
     (lambda s, yes: math.log(1 + math.exp(-s if yes else s)), "raises OverflowError in line"),
     (lambda s, yes: two_class_loss(s.clamp(-500, 500), yes), "should be 1000, but is 500"),
-    (lambda s, yes: two_class_loss(s.mul_(1 if yes else -1), True), "changes its argument score in place"),
     (lambda s, yes: 1.1 * two_class_loss(s, yes), "should be"),
-    (lambda s: s, "is called with 2 arguments: score, yes"),
     (torch.nn.BCEWithLogitsLoss, "should be a number"),
 ]
 
@@ -1831,8 +1688,6 @@ WRONG["classification.2"] = [
     (softmax(backward=lambda g, q: -q * (g - (g * q).sum(1, keepdim=True))), "the sign is wrong"),
     (softmax(backward=lambda g, q: q * (g - (g * q).sum(1))), "in line"),
     (softmax(backward=lambda g, q: 1.1 * q * (g - (g * q).sum(1, keepdim=True))), "1.1 times the right one"),
-    (torch.nn.Softmax(1), "belongs to PyTorch"),
-    (lambda s: s.softmax(1), "Hand over the class Softmax"),
 ]
 
 
@@ -1900,8 +1755,6 @@ WRONG["classification.3"] = [
     (lambda *given: folded()(*given)[::-1], "the weight first"),
     (fold_in_place, "changes its argument weight in place"),
     (lambda weight, *others: weight, "should return two tensors"),
-    (lambda weight, bias: (weight, bias), "is called with 7 arguments"),
-    (2.0, "Hand over the function fold"),
 ]
 
 # The playground
@@ -2004,8 +1857,125 @@ WRONG["playground.4"] = [
 
 # A framework from empty cells
 
-RIGHT |= mini_answers.RIGHT
-WRONG |= mini_answers.WRONG
+RIGHT |= {f"build_it_yourself.{n}": answers for n, answers in mini_answers.RIGHT.items()}
+WRONG |= {f"build_it_yourself.{n}": answers for n, answers in mini_answers.WRONG.items()}
+
+# What goes wrong with any answer, made of a right one
+
+CLASSES = [exercise for exercise, answers in RIGHT.items() if isinstance(answers[0], type)]
+CLASSES.remove("build_it_yourself.9")
+FUNCTIONS = [e for e, answers in RIGHT.items() if callable(answers[0]) and not isinstance(answers[0], type)]
+TENSORS_IN = {"forward_pass.2", "forward_pass.3", "backward_pass.1", "circle.3", "classification.1", "classification.3"}
+TENSORS_IN |= {"build_it_yourself.1", "build_it_yourself.2", "build_it_yourself.11"}
+LOSSES = {"backward_pass.4", "the_case.2", "build_it_yourself.8"}
+REMEMBERING = {"backward_pass.2", "backward_pass.3", "backward_pass.5", "backward_pass.6", "classification.2", *LOSSES}
+REMEMBERING |= {f"build_it_yourself.{n}" for n in (4, 5, 6, 7)}
+
+
+def spoilt_function(exercise, right):
+    """Yield (what goes wrong, an answer, words of the verdict)."""
+
+    def silent(*given):
+        right(*given)
+
+    def changing(*given):
+        result = copy.deepcopy(right(*given))
+        for one in given:
+            if isinstance(one, torch.Tensor):
+                one.add_(1)
+        return result
+
+    yield "its result", torch.ones(2), "Hand over the function"
+    yield "no arguments", lambda: 0, "is called with"
+    yield "dots", lambda *given: ..., "open"
+    yield "an exception", raising(KeyError("a")), "raises KeyError in line"
+    yield "exit", raising(SystemExit()), "raises SystemExit in line"
+    yield "no end", endless, "calls itself without end"
+    if exercise != "the_case.4":
+        yield "no return", silent, "returns nothing: is `return` missing?"
+    if exercise in TENSORS_IN:
+        yield "arguments changed", changing, "in place, which its caller still needs"
+
+
+def spoilt_class(exercise, right):
+    """Yield (what goes wrong, an answer, words of the verdict)."""
+
+    class Silent(right):
+        def backward(self, *gradient):
+            right.backward(self, *gradient)
+
+    class Open(right):
+        def backward(self, *gradient): ...
+
+    class Destroying(right):
+        def backward(self, gradient):
+            result = right.backward(self, gradient).clone()
+            gradient.zero_()
+            return result
+
+    class Overwriting(right):
+        def forward(self, *inputs):
+            output = right.forward(self, *inputs).clone()
+            inputs[0].add_(1)
+            return output
+
+    class OnTheClass(right):
+        def forward(self, *inputs):
+            OnTheClass.last = self
+            return right.forward(self, *inputs)
+
+        def backward(self, *gradient):
+            return right.backward(OnTheClass.last, *gradient)
+
+    class ByAutograd(right):
+        def backward(self, *gradient):
+            x = torch.ones(1, requires_grad=True)
+            torch.autograd.grad(x.sum(), x)
+            return right.backward(self, *gradient)
+
+    class WithoutSelf(right):
+        def forward(input):  # noqa: N805
+            return input
+
+    class WantsMore(right):
+        def __init__(self, one, two, three, four):
+            pass
+
+    class FailsInInit(right):
+        def __init__(self, *given, **named):
+            self.table = {}["missing"]
+
+    def renamed(**names):
+        return type("Renamed", (), {name: getattr(right, method) for name, method in names.items()})
+
+    yield "a function", lambda *given: 0, "Hand over the class"
+    yield "PyTorch's", torch.nn.Identity, "belongs to PyTorch"
+    yield "diy's", diy.Tanh, "is the one of diy.py"
+    yield "no return", Silent, "backward returns nothing: is `return` missing?"
+    given = exercise == "backward_pass.5"  # forward is
+    yield "dots", Open, "open" if given else "forward is right so far, backward still has its dots"
+    yield "an exception", type("Failing", (right,), {"forward": raising(OSError())}), "forward raises OSError in line"
+    yield "exit", type("Exiting", (right,), {"forward": raising(SystemExit())}), "forward raises SystemExit in line"
+    yield "no end", type("Endless", (right,), {"forward": endless}), "calls itself without end"
+    yield "autograd", ByAutograd, "backward is to be written by hand"
+    yield "no self", WithoutSelf, "forward takes (), but is called with"
+    yield "a larger __init__", WantsMore, "cannot be made, as it takes (one, two, three, four)"
+    yield "an exception in __init__", FailsInInit, "__init__ raises KeyError in line"
+    yield "no forward", renamed(foward="forward", backward="backward"), "has no forward: is foward meant to be that?"
+    yield "no backward", renamed(forward="forward", backwards="backward"), "is backwards meant to be that?"
+    yield "input changed", Overwriting, "in place, which its caller still needs"
+    if exercise not in LOSSES:
+        yield "gradient changed", Destroying, "changes the gradient from above in place"
+    if exercise in REMEMBERING:
+        yield "one memory for all", OnTheClass, "what one remembers is taken for the other"
+
+
+SPOILT = [
+    pytest.param(exercise, answer, words, id=f"{exercise}-{kind}")
+    for make, chosen in ((spoilt_function, FUNCTIONS), (spoilt_class, CLASSES))
+    for exercise in chosen
+    for kind, answer, words in make(exercise, RIGHT[exercise][0])
+]
 
 # What no learner would hand over on purpose
 
@@ -2110,6 +2080,13 @@ def test_a_right_answer_is_right_in_any_style(exercise, answer, capsys):
 @pytest.mark.parametrize("exercise, case", cases(WRONG))
 def test_a_wrong_answer_is_refused_with_the_reason(exercise, case, capsys):
     answer, words = case
+    verdict = ask(exercise, answer, capsys)
+    assert not verdict
+    assert words in str(verdict)
+
+
+@pytest.mark.parametrize("exercise, answer, words", SPOILT)
+def test_what_goes_wrong_anywhere_is_told_everywhere(exercise, answer, words, capsys):
     verdict = ask(exercise, answer, capsys)
     assert not verdict
     assert words in str(verdict)

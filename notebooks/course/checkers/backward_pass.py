@@ -211,6 +211,7 @@ def exercise_5(scale) -> str:
             "a second backward does not count: it must be added, by self.accumulate.": expected,
         }
         expect("The gradient of factor after two backwards", factor.grad, 3 * expected, twice)
+    check_memory("Scale", scale, "input", features=lambda: 2)
     return "The factor's gradient sums over the samples, the input's does not."
 
 
@@ -261,6 +262,7 @@ def exercise_6(residual) -> str:
         passes.backward(2 * G)
         twice = {"a second backward replaces the gradient of the first: leave the adding to inner.": 2 * expected}
         expect("The gradient of inner.weight after two backwards", inner.weight.grad, 3 * expected, twice)
+    check_memory("Residual", residual, "input", inner=Tanh)
     X, G = normal(4, 3), normal(4, 3, seed=1)
     passes, y = Passes("Residual", residual, inner=Tanh()), X.tanh()
     linear = "it is right for a linear inner and wrong for Tanh(): inner may be any module."

@@ -478,6 +478,7 @@ def exercise_7(Sequential) -> str:
             first = index == repeat == 0
             _one_network(passes, layers, wanted, X, G, printed=first)
         _check_listed(_parameters("Sequential", passes.module), wanted)
+    check_memory("Sequential", Sequential, "X", first=mini.Tanh, second=mini.ReLU)
     inner = Passes("Sequential", Sequential, first=mini.Linear(2, 2), second=mini.ReLU()).module
     outer = Passes("Sequential", Sequential, first=mini.Linear(3, 2), second=inner)
     if len(_parameters("Sequential", outer.module)) != 4:
@@ -809,10 +810,10 @@ def _oddity(calls: list[tuple], batches: list[tuple[Tensor, Tensor]]) -> str:
     spelt = "".join(letters.get(name, "") for name, *_ in calls)
     if "z" not in spelt:
         return "The gradients of earlier batches are still there when the next are added: zero_grad is missing."
+    if spelt.find("s") < spelt.find("b"):
+        return "The step is taken before backward, which gives it its gradients."
     if "bzs" in spelt:
         return "zero_grad stands between backward and step, so that the step finds no gradients."
-    if spelt.find("s") < spelt.find("b"):
-        return "The step is taken before backward, with the gradients of the batch before."
     order, present, gradient, total = [], 0, None, len(batches)
     for name, given, returned in calls:
         if name == "network":

@@ -222,8 +222,12 @@ class Passes:
         return result
 
 
-def check_memory(name: str, answer, *inputs: str) -> None:
+def check_memory(name: str, answer, *inputs: str, **arguments: Callable) -> None:
     """Refuse a module, or a loss of two inputs, that remembers another forward than its own last one.
+
+    Args:
+        inputs: of its forward, by their names.
+        arguments: what makes the arguments of its __init__, by their names; each object gets its own.
 
     Raises:
         AnswerError: its backward belongs to an earlier batch, or to another object of the class.
@@ -234,7 +238,7 @@ def check_memory(name: str, answer, *inputs: str) -> None:
     gradient = [normal(3, 2, seed=7)] if len(inputs) == 1 else []
 
     def made_after(*batches: Mapping[str, Tensor]) -> Passes:
-        passes = Passes(name, answer)
+        passes = Passes(name, answer, **{key: make() for key, make in arguments.items()})
         for batch in batches:
             passes.forward(**batch)
         return passes
