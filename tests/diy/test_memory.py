@@ -198,6 +198,42 @@ def test_a_weight_that_is_replaced_gets_no_gradient():
     assert ours[0].weight.grad is None
 
 
+LAYERS = {
+    "Linear": (lambda: diy.Linear(3, 2), (5, 3)),
+    "stacked": (lambda: diy.stack([diy.Linear(3, 2), diy.Linear(3, 2)]), (2, 5, 3)),
+    "Conv2d": (lambda: diy.Conv2d(3, 2, 2), (5, 3, 4, 4)),
+    "BatchNorm2d": (lambda: diy.BatchNorm2d(3), (5, 3, 4, 4)),
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_bias_that_is_replaced_gets_the_gradient_of_its_own_forward(kind, inside):
+    make, shape = LAYERS[kind]
+    layer, x = make(), torch.randn(shape)
+    network = diy.Sequential(layer) if inside else layer
+    gradient = torch.randn(network(x).shape)
+    network.backward(gradient)
+    old = layer.bias
+    expected, old.grad = old.grad, None
+    network(x)
+    layer.bias = torch.zeros_like(old)
+    network.backward(gradient)
+    torch.testing.assert_close(old.grad, expected)
+    assert layer.bias.grad is None
+    if kind != "BatchNorm2d":  # which always has one
+        for before, after in ((layer.bias, None), (None, layer.bias)):
+            layer.bias = before
+            network(x)
+            layer.bias = after
+            network.backward(gradient)
+            if before is None:
+                assert after.grad is None
+            else:
+                torch.testing.assert_close(before.grad, expected)
+                before.grad = None
+
+
 def test_the_loss_knows_whose_forward_it_belongs_to():
     ours, _ = pair()
     criterion = diy.MSELoss()
@@ -291,6 +327,18 @@ def test_the_same_numbers_are_the_same_output(alike):
         ours.zero_grad()
     criterion(alike(ours(X)), G)
     assert_gradients_of(ours, theirs, X, criterion.backward())
+
+
+@pytest.mark.parametrize(
+    ("bias", "between"), [(0.0, lambda output: 2 * output), (1.0, torch.square), (3.0, torch.round)]
+)
+def test_an_operation_that_happens_to_change_no_number_is_noticed(bias, between):
+    ours, criterion = diy.Sequential(diy.Linear(3, 2)), diy.MSELoss()
+    ours[0].weight.zero_()
+    ours[0].bias.fill_(bias)
+    criterion(between(ours(torch.randn(5, 3))), torch.randn(5, 2))
+    with pytest.raises(RuntimeError, match="an operation in between"):
+        ours.backward(criterion.backward())
 
 
 def test_an_equal_output_of_another_network_is_another_output():
