@@ -53,23 +53,39 @@ class Task:
         return arrays
 
 
+def epochs(task: Task, batches: Callable, step: Callable, total: Callable = sum) -> Run:
+    """Return the `run` that takes a step for each of the `batches()` of every epoch.
+
+    Args:
+        batches: shuffles the samples; returns tuples, the arguments of `step`.
+        step: trains and returns the loss.
+        total: adds the losses of an epoch.
+    """
+
+    def run(epochs: int) -> list[float]:
+        return [float(total(step(*batch) for batch in batches())) / task.steps for _ in range(epochs)]
+
+    return run
+
+
 # diy and PyTorch: the same lines serve both, for their interfaces agree
 
 
-def disk(task: Task, library: str, optimizer: str = "SGD", lr: float | None = None, dropout: float | None = None):
-    """The report's network and loss."""
+def disk(task: Task, library: str, dropout: float | None = None, **optimizer) -> Run:
+    """The report's network and loss; `optimizer` is its `name` and `lr`, unless SGD at the task's rate."""
     import torch
 
-    layers = _layers(library)
-    network = _network(task, layers, dropout)
-    points, targets = (torch.from_numpy(array).to(task.device) for array in task.data())
-    optimizer = _optimizers(library)[optimizer](network.parameters(), lr=lr or task.lr)
-    return _loop(task, network, layers.MSELoss(), optimizer, points, targets)
+    import diy
+
+    criterion = {"diy": diy, "torch": torch.nn}[library].MSELoss()
+    return _training(task, _network(task, library, dropout), criterion, _shuffled(task, *_tensors(task)), **optimizer)
 
 
 def lenet(task: Task, library: str) -> Run:
     """LeNet on random images, 28 × 28, with 10 classes, from PyTorch's initial weights."""
     import torch
+
+    import diy
 
     def build(layers):
         return layers.Sequential(
@@ -79,47 +95,28 @@ def lenet(task: Task, library: str) -> Run:
             *(layers.Linear(120, 84), layers.ReLU(), layers.Linear(84, 10)),
         )
 
-    layers = _layers(library)
     with torch.random.fork_rng():
         torch.manual_seed(1)
         images, classes = torch.randn(task.samples, 1, 28, 28), torch.randint(10, (task.samples,))
-        initial = build(torch.nn).state_dict()
-        network = build(layers)
-    network.load_state_dict(initial)
-    network.to(task.device)
+        network = build(torch.nn)
     if library == "diy":
-        network[0].needs_input_grad = False
-    optimizer = _optimizers(library)["SGD"](network.parameters(), lr=task.lr)
-    return _loop(task, network, layers.CrossEntropyLoss(), optimizer, images.to(task.device), classes.to(task.device))
+        twin = build(diy)
+        twin.load_state_dict(network.state_dict())
+        twin[0].needs_input_grad = False
+        network = twin
+    criterion = {"diy": diy, "torch": torch.nn}[library].CrossEntropyLoss()
+    batches = _shuffled(task, images.to(task.device), classes.to(task.device))
+    return _training(task, network.to(task.device), criterion, batches)
 
 
-def stack(task: Task, networks: int) -> Run:
+def stack(task: Task, networks: int, dropout: float | None = None, **optimizer) -> Run:
     """Several networks at once, each with its own order of samples. The losses are means over the networks."""
-    import torch
-
     import diy
 
-    points, targets = (torch.from_numpy(array).to(task.device) for array in task.data())
-    network = diy.stack(_network(task, diy, None) for _ in range(networks))
+    network = diy.stack(_network(task, "diy", dropout) for _ in range(networks))
     network[0].needs_input_grad = False
-    criterion, optimizer = diy.MSELoss(stacked=True), diy.SGD(network.parameters(), lr=task.lr)
-
-    def run(epochs: int) -> list[float]:
-        losses = []
-        for _ in range(epochs):
-            order = torch.stack([torch.randperm(task.samples) for _ in range(networks)]).to(task.device)
-            total = torch.zeros(networks, device=task.device)
-            batches = (values[order].split(task.batch_size, dim=1) for values in (points, targets))
-            for x, target in zip(*batches):
-                loss = criterion(network(x), target)
-                optimizer.zero_grad()
-                network.backward(criterion.backward())
-                optimizer.step()
-                total += loss
-            losses.append(total.mean().item() / task.steps)
-        return losses
-
-    return run
+    criterion, batches = diy.MSELoss(stacked=True), _shuffled(task, *_tensors(task), networks)
+    return _training(task, network, criterion, batches, **optimizer, total=lambda losses: sum(losses).mean())
 
 
 def torch_by_hand(task: Task) -> Run:
@@ -129,7 +126,6 @@ def torch_by_hand(task: Task) -> Run:
     """
     import torch
 
-    points, targets = (torch.from_numpy(array).to(task.device) for array in task.data())
     parameters = [torch.from_numpy(array).to(task.device) for array in task.parameters()]
     layers, last = list(zip(parameters[::2], parameters[1::2])), len(parameters) // 2 - 1
 
@@ -151,15 +147,14 @@ def torch_by_hand(task: Task) -> Run:
         torch._foreach_add_(parameters, gradients[::-1], alpha=-task.lr)
         return loss
 
-    return _epochs(task, step, points, targets)
+    return epochs(task, _shuffled(task, *_tensors(task)), step)
 
 
 def compiled(task: Task) -> Run:
     """PyTorch with the forward, the loss and their gradients compiled, and the optimizer's step as well."""
     import torch
 
-    network = _network(task, torch.nn, None)
-    points, targets = (torch.from_numpy(array).to(task.device) for array in task.data())
+    network = _network(task, "torch")
     criterion, optimizer = torch.nn.MSELoss(), torch.optim.SGD(network.parameters(), lr=task.lr)
     forward = torch.compile(lambda x, target: criterion(network(x), target))
     update = torch.compile(optimizer.step)
@@ -171,15 +166,14 @@ def compiled(task: Task) -> Run:
         update()
         return loss.detach()
 
-    return _epochs(task, step, points, targets)
+    return epochs(task, _shuffled(task, *_tensors(task)), step)
 
 
 def inference(task: Task, library: str) -> Run:
     """Forward passes over all samples at once; `run` returns the mean output of each pass."""
     import torch
 
-    network = _network(task, _layers(library), None).eval()
-    points = torch.from_numpy(task.data()[0]).to(task.device)
+    network, (points, _) = _network(task, library).eval(), _tensors(task)
 
     def run(passes: int) -> list[float]:
         with torch.inference_mode():
@@ -188,69 +182,56 @@ def inference(task: Task, library: str) -> Run:
     return run
 
 
-def _layers(library: str):
+def _tensors(task: Task):
     import torch
 
-    import diy
-
-    return {"diy": diy, "torch": torch.nn}[library]
+    return [torch.from_numpy(array).to(task.device) for array in task.data()]
 
 
-def _optimizers(library: str) -> dict:
+def _network(task: Task, library: str, dropout: float | None = None):
     import torch
 
-    import diy
+    from experiments.circle import build_network
 
-    return vars({"diy": diy, "torch": torch.optim}[library])
-
-
-def _network(task: Task, layers, dropout: float | None):
-    import torch
-
-    modules = []
-    for n_in, n_out in pairwise(task.sizes[:-1]):
-        modules += [layers.Linear(n_in, n_out), layers.ReLU()]
-        if dropout is not None:
-            modules.append(layers.Dropout(dropout))
-    network = layers.Sequential(*modules, layers.Linear(*task.sizes[-2:]), layers.Tanh()).to(task.device)
+    network = build_network(library, task.sizes[1:-1], dropout).to(task.device)
     with torch.no_grad():
         for parameter, array in zip(network.parameters(), task.parameters()):
             parameter.copy_(torch.from_numpy(array))
-    if layers is not torch.nn:
+    if library == "diy":
         network[0].needs_input_grad = False  # as in PyTorch, where the data does not ask for a gradient
     return network
 
 
-def _loop(task: Task, network, criterion, optimizer, points, targets) -> Run:
+def _training(task: Task, network, criterion, batches, name: str = "SGD", lr: float | None = None, total=sum) -> Run:
+    import torch
+
     import diy
+
+    ours = isinstance(network, diy.Module)
+    optimizer = getattr(diy if ours else torch.optim, name)(network.parameters(), lr=lr or task.lr)
 
     def step(x, target):
         loss = criterion(network(x), target)
         optimizer.zero_grad()
-        if isinstance(network, diy.Module):
+        if ours:
             network.backward(criterion.backward())
         else:
             loss.backward()
         optimizer.step()
         return loss.detach()
 
-    return _epochs(task, step, points, targets)
+    return epochs(task, batches, step, total)
 
 
-def _epochs(task: Task, step: Callable, points, targets) -> Run:
+def _shuffled(task: Task, x, target, networks: int | None = None) -> Callable:
     import torch
 
-    def run(epochs: int) -> list[float]:
-        losses = []
-        for _ in range(epochs):
-            order = torch.randperm(task.samples).to(task.device)
-            total = torch.zeros((), device=task.device)
-            for x, target in zip(points[order].split(task.batch_size), targets[order].split(task.batch_size)):
-                total += step(x, target)
-            losses.append(total.item() / task.steps)
-        return losses
+    def batches():
+        orders = [torch.randperm(task.samples) for _ in range(networks or 1)]
+        order = torch.stack(orders) if networks else orders[0]
+        return zip(*(values[order.to(task.device)].split(task.batch_size, order.dim() - 1) for values in (x, target)))
 
-    return run
+    return batches
 
 
 # The others
@@ -260,37 +241,29 @@ def numpy_by_hand(task: Task) -> Run:
     """The same mathematics without classes, checks or graph."""
     import numpy as np
 
-    points, targets = task.data()
-    parameters = task.parameters()
+    parameters, lr = task.parameters(), np.float32(task.lr)
     weights, biases = parameters[::2], parameters[1::2]
-    generator, lr = np.random.default_rng(2), np.float32(task.lr)
 
-    def run(epochs: int) -> list[float]:
-        losses = []
-        for _ in range(epochs):
-            order, total = generator.permutation(task.samples), 0.0
-            xs, ts = points[order], targets[order]
-            for start in range(0, task.samples, task.batch_size):
-                inputs = [xs[start : start + task.batch_size]]
-                for w, b in zip(weights, biases):
-                    s = inputs[-1] @ w.T
-                    s += b
-                    inputs.append(np.maximum(s, 0, out=s) if len(inputs) < len(weights) else np.tanh(s, out=s))
-                output = inputs.pop()
-                gradient = output - ts[start : start + task.batch_size]
-                total += (gradient * gradient).mean()
-                gradient *= np.float32(2 / gradient.size) * (1 - output * output)
-                for w, b, x in zip(reversed(weights), reversed(biases), reversed(inputs)):
-                    w_gradient, b_gradient = gradient.T @ x, gradient.sum(0)
-                    if x is not inputs[0]:
-                        gradient = gradient @ w
-                        gradient *= x > 0
-                    w -= lr * w_gradient
-                    b -= lr * b_gradient
-            losses.append(float(total) / task.steps)
-        return losses
+    def step(x, target):
+        inputs = [x]
+        for w, b in zip(weights, biases):
+            s = inputs[-1] @ w.T
+            s += b
+            inputs.append(np.maximum(s, 0, out=s) if len(inputs) < len(weights) else np.tanh(s, out=s))
+        output = inputs.pop()
+        gradient = output - target
+        loss = (gradient * gradient).mean()
+        gradient *= np.float32(2 / gradient.size) * (1 - output * output)
+        for w, b, x in zip(reversed(weights), reversed(biases), reversed(inputs)):
+            w_gradient, b_gradient = gradient.T @ x, gradient.sum(0)
+            if x is not inputs[0]:
+                gradient = gradient @ w
+                gradient *= x > 0
+            w -= lr * w_gradient
+            b -= lr * b_gradient
+        return loss
 
-    return run
+    return epochs(task, _shuffled_arrays(task, *task.data()), step)
 
 
 def numpy_classes(task: Task, dtype: str) -> Run:
@@ -308,32 +281,24 @@ def numpy_classes(task: Task, dtype: str) -> Run:
     network, criterion = library.Network(layers), library.MeanSquaredError()
     optimizer, batches = library.SGD(task.lr), library.Batches(task.batch_size, seed=2)
 
-    def run(epochs: int) -> list[float]:
-        losses = []
-        for _ in range(epochs):
-            total = 0.0
-            for x, target in batches(points, targets):
-                prediction = network.forward(x)
-                total += criterion.loss(prediction, target)
-                network.backward(criterion.gradient(prediction, target))
-                optimizer.step(network)
-            losses.append(total / task.steps)
-        return losses
+    def step(x, target):
+        prediction = network.forward(x)
+        loss = criterion.loss(prediction, target)
+        network.backward(criterion.gradient(prediction, target))
+        optimizer.step(network)
+        return loss
 
-    return run
+    return epochs(task, lambda: batches(points, targets), step)
 
 
 def micrograd(task: Task) -> Run:
     """A graph of single numbers, with micrograd's own network and backward pass; it has no tanh, so that is added."""
     import math
 
-    import numpy as np
     from micrograd.engine import Value
     from micrograd.nn import MLP
 
-    points, targets = (array.tolist() for array in task.data())
-    network, generator = MLP(task.sizes[0], list(task.sizes[1:])), np.random.default_rng(2)
-    arrays = task.parameters()
+    network, arrays = MLP(task.sizes[0], list(task.sizes[1:])), task.parameters()
     for layer, weights, biases in zip(network.layers, arrays[::2], arrays[1::2]):
         for neuron, row, bias in zip(layer.neurons, weights.tolist(), biases.tolist()):
             neuron.b.data = bias
@@ -349,8 +314,9 @@ def micrograd(task: Task) -> Run:
         x._backward = backward
         return x
 
-    def step(rows: list[int]) -> float:
-        errors = [(tanh(s) - t) ** 2 for row in rows for s, t in zip(network(points[row]), targets[row])]
+    def step(points, targets):
+        samples = zip(points.tolist(), targets.tolist())
+        errors = [(tanh(s) - t) ** 2 for point, target in samples for s, t in zip(network(point), target)]
         loss = sum(errors) / len(errors)
         network.zero_grad()
         loss.backward()
@@ -358,15 +324,7 @@ def micrograd(task: Task) -> Run:
             parameter.data -= task.lr * parameter.grad
         return loss.data
 
-    def run(epochs: int) -> list[float]:
-        losses = []
-        for _ in range(epochs):
-            order = generator.permutation(task.samples).tolist()
-            starts = range(0, task.samples, task.batch_size)
-            losses.append(sum(step(order[start : start + task.batch_size]) for start in starts) / task.steps)
-        return losses
-
-    return run
+    return epochs(task, _shuffled_arrays(task, *task.data()), step)
 
 
 def _jax_step(task: Task):
@@ -394,21 +352,17 @@ def jax_step(task: Task) -> Run:
     import numpy as np
 
     parameters, step = _jax_step(task)
-    step, generator = jax.jit(step), np.random.default_rng(2)
+    step = jax.jit(step)
 
-    def run(epochs: int) -> list[float]:
+    def one(rows):
         nonlocal parameters
-        losses = []
-        for _ in range(epochs):
-            order = generator.permutation(task.samples).astype(np.int32)
-            values = []
-            for start in range(0, task.samples, task.batch_size):
-                parameters, value = step(parameters, order[start : start + task.batch_size])
-                values.append(value)
-            losses.append(sum(value.item() for value in values) / task.steps)
-        return losses
+        parameters, loss = step(parameters, rows)
+        return loss
 
-    return run
+    def total(losses):
+        return sum(loss.item() for loss in list(losses))  # not before all steps are under way
+
+    return epochs(task, _shuffled_arrays(task, np.arange(task.samples, dtype=np.int32)), one, total)
 
 
 def jax_scan(task: Task) -> Run:
@@ -436,12 +390,10 @@ def jax_scan(task: Task) -> Run:
 
 def tinygrad_jit(task: Task) -> Run:
     """One step under TinyJit: gradients by tinygrad's autograd, updates by its SGD."""
-    import numpy as np
     from tinygrad import Context, Tensor, TinyJit, nn
 
-    points, targets = task.data()
     parameters = [Tensor(array) for array in task.parameters()]
-    optimizer, generator = nn.optim.SGD(parameters, lr=task.lr), np.random.default_rng(2)
+    optimizer = nn.optim.SGD(parameters, lr=task.lr)
 
     @TinyJit
     @Context(TRAINING=1)
@@ -454,17 +406,22 @@ def tinygrad_jit(task: Task) -> Run:
         Tensor.realize(loss, *optimizer.schedule_step())
         return loss
 
-    def run(epochs: int) -> list[float]:
-        losses = []
-        for _ in range(epochs):
-            order, total = generator.permutation(task.samples), 0.0
-            for start in range(0, task.samples, task.batch_size):
-                rows = order[start : start + task.batch_size]
-                total += step(Tensor(points[rows]), Tensor(targets[rows])).item()
-            losses.append(total / task.steps)
-        return losses
+    batches = _shuffled_arrays(task, *task.data())
+    return epochs(task, batches, lambda x, target: step(Tensor(x), Tensor(target)).item())
 
-    return run
+
+def _shuffled_arrays(task: Task, *arrays) -> Callable:
+    import numpy as np
+
+    generator = np.random.default_rng(2)
+
+    def batches():
+        order = generator.permutation(task.samples)
+        shuffled = [array[order] for array in arrays]
+        for start in range(0, task.samples, task.batch_size):
+            yield [array[start : start + task.batch_size] for array in shuffled]
+
+    return batches
 
 
 @dataclass(frozen=True)
@@ -520,8 +477,8 @@ CONTENDERS = {
         "PyTorch, dropout, SGD", partial(disk, library="torch", dropout=0.2), baseline="torch-dropout"
     ),
     "diy-dropout": Contender("diy, dropout, SGD", partial(disk, library="diy", dropout=0.2), baseline="torch-dropout"),
-    "torch-adam": Contender("PyTorch, Adam", partial(disk, library="torch", optimizer="Adam", lr=0.001)),
-    "diy-adam": Contender("diy, Adam", partial(disk, library="diy", optimizer="Adam", lr=0.001), baseline="torch-adam"),
+    "torch-adam": Contender("PyTorch, Adam", partial(disk, library="torch", name="Adam", lr=0.001)),
+    "diy-adam": Contender("diy, Adam", partial(disk, library="diy", name="Adam", lr=0.001), baseline="torch-adam"),
     "diy-stack": Contender("diy, ten networks at once, per network", partial(stack, networks=10), networks=10),
     "torch-compile": Contender("PyTorch, torch.compile", compiled, tools=COMPILERS),
     "numpy": Contender("NumPy by hand", numpy_by_hand, imports=("numpy",), cpu=True),

@@ -20,16 +20,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-import torch
 import torch.distributed as dist
 
-import diy
-from experiments.circle import Protocol, build_network, one_thread
+from benchmarks.contenders import Task, disk, stack
+from benchmarks.speed import peak_memory
+from experiments import evaluation
+from experiments.circle import Protocol, one_thread
 from experiments.commandline import run_command
-from experiments.evaluation import run_round
 from experiments.parallel import joined
 from experiments.results import Store, environment, sealed, write_atomically
 
@@ -37,67 +36,27 @@ PROG = "python -m benchmarks.scale"
 HERE = Path(__file__).resolve().parent
 SIZES = (1, 10, 25, 100, 400)
 RECIPES = {
-    "SGD": (None, "sum", lambda parameters: diy.SGD(parameters, 0.001)),
-    "dropout, SGD": (0.2, "sum", lambda parameters: diy.SGD(parameters, 0.001)),
-    "dropout, Adam": (0.2, "mean", lambda parameters: diy.Adam(parameters, 0.001)),
+    "SGD": {},
+    "dropout, SGD": {"dropout": 0.2},
+    "dropout, Adam": {"dropout": 0.2, "name": "Adam", "lr": 0.001},
 }
-BATCH, SAMPLES = 100, 1000
-
-
-def epoch_alone(dropout, reduction, optimizer) -> Callable[[], None]:
-    """Return a function that trains one network for an epoch, as `circle.train` does."""
-    network = build_network("diy", dropout=dropout)
-    network[0].needs_input_grad = False
-    criterion, optimizer = diy.MSELoss(reduction=reduction), optimizer(network.parameters())
-    points, targets = torch.rand(SAMPLES, 2), torch.rand(SAMPLES, 2)
-
-    def epoch() -> None:
-        order, total = torch.randperm(SAMPLES), torch.zeros(())
-        for x, target in zip(points[order].split(BATCH), targets[order].split(BATCH)):
-            total += criterion(network(x), target)
-            optimizer.zero_grad()
-            network.backward(criterion.backward())
-            optimizer.step()
-
-    return epoch
-
-
-def epoch_together(networks, dropout, reduction, optimizer) -> Callable[[], None]:
-    """Return a function that trains a stack for an epoch; each network has its own data, order and rate."""
-    orders = [torch.Generator().manual_seed(seed) for seed in range(networks)]
-    stacked = diy.stack([build_network("diy", dropout=dropout) for _ in range(networks)])
-    stacked[0].needs_input_grad = False
-    criterion, optimizer = diy.MSELoss(reduction=reduction, stacked=True), optimizer(stacked.parameters())
-    optimizer.lr = torch.full((networks,), optimizer.lr)
-    points, targets = torch.rand(networks, SAMPLES, 2), torch.rand(networks, SAMPLES, 2)
-    index = torch.arange(networks).unsqueeze(1)
-
-    def epoch() -> None:
-        order, total = torch.stack([torch.randperm(SAMPLES, generator=g) for g in orders]), torch.zeros(networks)
-        for x, target in zip(points[index, order].split(BATCH, 1), targets[index, order].split(BATCH, 1)):
-            total += criterion(stacked(x), target)
-            optimizer.zero_grad()
-            stacked.backward(criterion.backward())
-            optimizer.step()
-
-    return epoch
+TASK = Task()
 
 
 def speed(rounds: int) -> dict[str, dict[str, dict[str, float]]]:
     """Return, by recipe and size, microseconds per network and step, and their ratio to a lone network's."""
     found = {}
-    for recipe, parts in RECIPES.items():
-        rows = {"alone": (1, epoch_alone(*parts)), **{str(n): (n, epoch_together(n, *parts)) for n in SIZES}}
+    for recipe, options in RECIPES.items():
+        rows = {"alone": (1, disk(TASK, "diy", **options))}
+        rows |= {str(networks): (networks, stack(TASK, networks, **options)) for networks in SIZES}
         times: dict[str, list[float]] = {name: [] for name in rows}
         for _ in range(rounds):
-            for name, (networks, epoch) in rows.items():
-                epoch()
+            for name, (networks, run) in rows.items():
+                run(1)
                 repeats = max(1, 50 // networks)
                 start = time.process_time()
-                for _ in range(repeats):
-                    epoch()
-                steps = repeats * networks * SAMPLES // BATCH
-                times[name].append((time.process_time() - start) / steps * 1e6)
+                run(repeats)
+                times[name].append((time.process_time() - start) / (repeats * networks * TASK.steps) * 1e6)
         found[recipe] = {
             name: {
                 "microseconds": statistics.median(own),
@@ -108,26 +67,22 @@ def speed(rounds: int) -> dict[str, dict[str, dict[str, float]]]:
     return found
 
 
-def memory(networks: int) -> int:
-    """Return the peak memory, in bytes, of this process, after it has trained a stack for an epoch."""
-    epoch_together(networks, *RECIPES["dropout, SGD"])()
-    # Not ru_maxrss: that of a new process begins with the peak of the one that started it.
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+def memory(networks: int) -> None:
+    """Print the peak memory of this process, in MB, after it has trained a stack for an epoch."""
+    stack(TASK, networks, **RECIPES["dropout, SGD"])(1)
+    print(peak_memory())
 
 
 def memory_per_network() -> float:
     """Return the kilobytes per network: the difference between two processes' peaks, over that of their sizes."""
-    sizes = 100, 500
-    command = [sys.executable, "-m", "benchmarks.scale", "--memory"]
-    peaks = [int(subprocess.run([*command, str(n)], capture_output=True, check=True).stdout) for n in sizes]
-    return (peaks[1] - peaks[0]) / (sizes[1] - sizes[0]) / 1e3
+    small, large = 100, 500
+    peaks = {networks: float(printed(f"memory({networks})")) for networks in (small, large)}
+    return (peaks[large] - peaks[small]) / (large - small) * 2**20 / 1e3
 
 
 def record() -> dict:
     """Return what one round of the report's evaluation leaves behind."""
-    kept = vars(run_round(Protocol(), "diy-sgd", 0))
-    return {**kept, "predictions": "".join(map(str, kept["predictions"].tolist()))}
+    return evaluation.to_record(evaluation.run_round(Protocol(), "diy-sgd", 0))
 
 
 def storing(count: int = 50) -> float:
@@ -140,26 +95,27 @@ def storing(count: int = 50) -> float:
         return (time.perf_counter() - start) / count * 1e3
 
 
-def gathering(rank: int) -> None:
+def gathering() -> None:
     """Gather rounds from every rank; print on rank 0 how many milliseconds it takes for each number of rounds."""
     text, times = json.dumps(record()), {}
-    for count in (10, 100, 1000):
-        records, parts, turns = {str(i): json.loads(text) for i in range(count)}, [None] * dist.get_world_size(), []
-        for _ in range(7):
-            dist.barrier()
-            start = time.perf_counter()
-            dist.gather_object(records, parts if rank == 0 else None)
-            turns.append((time.perf_counter() - start) * 1e3)
-        times[count] = statistics.median(turns)
-    if rank == 0:
-        print(json.dumps(times))
+    with joined() as rank:
+        for count in (10, 100, 1000):
+            records, parts = {str(i): json.loads(text) for i in range(count)}, [None] * dist.get_world_size()
+            turns = []
+            for _ in range(7):
+                dist.barrier()
+                start = time.perf_counter()
+                dist.gather_object(records, parts if rank == 0 else None)
+                turns.append((time.perf_counter() - start) * 1e3)
+            times[count] = statistics.median(turns)
+        if rank == 0:
+            print(json.dumps(times))
 
 
-def torchrun(*arguments: str) -> str:
-    """Run this file on two processes and return what it prints."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "benchmarks.scale"]
-    return subprocess.run([*command, *arguments], capture_output=True, encoding="utf-8", check=True).stdout
+def printed(call: str, *launcher: str) -> str:
+    """Make a call of a function of this file in a new process, started by `launcher`; return what it prints."""
+    command = [*launcher, sys.executable, "-c", f"from benchmarks.scale import *; {call}"]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=True, cwd=HERE.parent).stdout
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -167,24 +123,15 @@ def main(arguments: list[str] | None = None) -> None:
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="fewer rounds; nothing is written")
-    parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--gather", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if options.memory:
-        print(memory(options.memory))
-        return
-    if options.gather:
-        with joined() as rank:
-            gathering(rank)
-        return
     with one_thread():
         found = {"environment": environment(), "speed": speed(3 if options.quick else 15)}
-    kept = json.dumps(record())
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python")
     found |= {
         "kilobytes per network": memory_per_network(),
-        "bytes per finished round": len(kept),
+        "bytes per finished round": len(json.dumps(record())),
         "milliseconds to keep a round": storing(),
-        "milliseconds to gather rounds from each of two processes": json.loads(torchrun("--gather")),
+        "milliseconds to gather rounds from each of two processes": json.loads(printed("gathering()", *torchrun)),
     }
     print("| recipe | " + " | ".join(["alone", *(f"stack of {n}" for n in SIZES)]) + " |")
     print("|---|" + "---|" * (1 + len(SIZES)))

@@ -139,7 +139,7 @@ def run(
     def compute_one(name: str) -> Record:
         model, round = _parts(name)
         report = (lambda *news: on_epoch(model, round, *news)) if on_epoch else None
-        return _to_record(run_round(results.protocol, model, round, device, report))
+        return to_record(run_round(results.protocol, model, round, device, report))
 
     def on_record(name: str, record: Record) -> None:
         rounds[name] = _from_record(record)
@@ -162,7 +162,7 @@ def save(results: Results, directory: str | os.PathLike) -> list[Path]:
     Raises:
         ResultsError: `directory` holds a damaged or foreign `results.json`, which stays as it is.
     """
-    models = {name: [_to_record(round) for round in rounds] for name, rounds in results.models.items()}
+    models = {name: [to_record(round) for round in rounds] for name, rounds in results.models.items()}
     content = {"protocol": asdict(results.protocol), "environment": results.environment, "models": models}
     return _store(directory, results).finish(_names(results), content)
 
@@ -196,7 +196,8 @@ def _store(directory: str | os.PathLike, results: Results) -> Store:
     return Store(directory, FILE, inputs, diy, circle)
 
 
-def _to_record(round: Round) -> Record:
+def to_record(round: Round) -> Record:
+    """Return a round in the types of JSON."""
     return {**vars(round), "predictions": "".join(map(str, round.predictions.tolist()))}
 
 

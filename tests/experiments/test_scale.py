@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks import scale
+from benchmarks.contenders import Task
 from experiments.circle import Protocol, build_network
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,21 +36,12 @@ def test_a_network_is_kept_and_read_as_the_page_says(tmp_path, monkeypatch):
 
 def test_speed_compares_stacks_with_a_network_alone(monkeypatch):
     monkeypatch.setattr(scale, "SIZES", (2,))
-    monkeypatch.setattr(scale, "SAMPLES", 100)
+    monkeypatch.setattr(scale, "TASK", Task(samples=100))
     found = scale.speed(rounds=1)
     assert list(found) == list(scale.RECIPES)
     for rows in found.values():
         assert list(rows) == ["alone", "2"] and rows["alone"]["ratio"] == 1
         assert rows["2"]["ratio"] == pytest.approx(rows["2"]["microseconds"] / rows["alone"]["microseconds"])
-
-
-def test_stacks_and_single_networks_do_the_same_work(monkeypatch):
-    monkeypatch.setattr(scale, "SAMPLES", 200)
-    steps = []
-    monkeypatch.setattr(scale.diy.SGD, "step", lambda self: steps.append([p.grad.dim() for p in self.parameters]))
-    for epoch in (scale.epoch_alone(*scale.RECIPES["SGD"]), scale.epoch_together(3, *scale.RECIPES["SGD"])):
-        epoch()
-    assert [max(dims) for dims in steps] == [2, 2, 3, 3]  # two batches each, every parameter with a gradient
 
 
 def test_a_record_is_what_one_round_leaves(monkeypatch):
