@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ALSO_LEFT_OUT = {"stack", "unstack"}
 """Many networks at once: their layers would give away those that students write."""
 
-SELFCHECK = ["__init__", "stages", "items", "free", "fresh", "judge", "nbgrader", "worker", "selfcheck"]
+SELFCHECK = ["__init__", "stages", "items", "free", "fresh", "judge", "reasons", "nbgrader", "worker", "selfcheck"]
 
 
 def student_source(source: str, stages: Collection[int], solved: Collection[int] = (), marked: bool = False) -> str:

@@ -1,4 +1,4 @@
-"""Judge one submission: ask it for numbers, in another process, and compare them with PyTorch's.
+"""Judge one submission: ask it for numbers, in another process, and let the items judge them.
 
 The process that runs the submission knows no answers; this one runs none of its code.
 """
@@ -19,7 +19,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from classroom.reasons import StoppedError, TodoError, WrongError
 from classroom.stages import DEFINITION
-from gradcheck import compare
-
-TOLERANCE = 1e-5
-"""Relative: what float32 inside a submission may cost. Formulas in float64 come to 1e-14."""
 
 IMAGE = os.environ.get("CLASSROOM_IMAGE", "classroom")
 """The image of the sandbox "docker": Python with PyTorch; classroom/gradescope/Dockerfile makes one."""
@@ -42,110 +39,8 @@ ITEM_SECONDS, SUBMISSION_SECONDS, GIGABYTES = 5.0, 60.0, 2.0
 ENDED = "your code ended the process that ran it, or took more memory than it may"
 
 
-class WrongError(Exception):
-    """A submission's answer is not right; the message says how."""
-
-
 class SandboxError(Exception):
     """No submission can run here; the message says why."""
-
-
-class TodoError(WrongError):
-    """A gap is still a gap."""
-
-    @property
-    def formulas(self) -> list[str]:
-        return re.findall(r"F\d+", str(self))
-
-
-class StoppedError(WrongError):
-    """The submission gave no answer: it looped, or ended its process."""
-
-
-def same(
-    what: str,
-    got: Any,
-    expected: Tensor,
-    sizes: Mapping[str, int] | None = None,
-    tolerance: float = TOLERANCE,
-    alternatives: Callable[[], Mapping[str, Tensor]] = dict,
-) -> float:
-    """Compare, and say in words how they differ; return the largest error, relative to the largest component.
-
-    Args:
-        sizes: see `gradcheck.compare`.
-        alternatives: returns what each mistake, by its name, would give. The first that agrees is named as the reason;
-            it is called only if something is wrong.
-
-    Raises:
-        WrongError: they differ.
-    """
-    if isinstance(got, float) and expected.dim() == 0:
-        got = torch.tensor(got, dtype=torch.float64)
-    if got is None:
-        raise WrongError(f"{what} is None, expected a tensor of shape {tuple(expected.shape)}")
-    if isinstance(got, dict):
-        raise WrongError(f"{what} must be a tensor, got a {got.get('kind', 'dict')}")
-    reasons = compare(got, expected, sizes, tolerance=tolerance)
-    if isinstance(got, Tensor) and got.shape == expected.shape and got.numel():
-        # A difference of large numbers in float32 is wrong by a share of those, not of itself.
-        error, largest = float((got.double() - expected).abs().nan_to_num(torch.inf).max()), float(expected.abs().max())
-        if not reasons or error <= tolerance / 10 * largest:
-            return error / largest if largest else 0.0
-    if not reasons:
-        return 0.0
-    if isinstance(got, Tensor) and got.shape == expected.shape:
-        factor = re.search(r" times \S+,", reasons[0])  # one that has a name
-        guesses = {} if factor else {**alternatives(), **_shared(expected)}
-        named = next((name for name, value in guesses.items() if _agrees(got, value, tolerance)), None)
-        if named:
-            reasons = [named]
-        elif got.numel() > 1 and _constant(got) and not _constant(expected):
-            reasons = ["it is one number for all components"]
-        elif bool((~got.isfinite() & expected.isfinite()).any()):
-            reasons += ["a number on the way became too large: an overflow"]
-    elif isinstance(got, Tensor) and expected.dim() and len(expected) > 1:
-        lost = {"summed": expected.sum(0), "averaged": expected.mean(0)}
-        lost |= {
-            f"{how} to one number": value.mean() if how == "averaged" else value.sum() for how, value in lost.items()
-        }
-        reasons += [
-            f"its dimension 0 was {how}" for how, value in lost.items() if _agrees(got.squeeze(), value, tolerance)
-        ][:1]
-    raise WrongError(f"{what}: {'; '.join(reasons)}{_beside(got, expected)}")
-
-
-def _constant(value: Tensor) -> bool:
-    return bool((value == value.flatten()[0]).all())
-
-
-def _agrees(got: Tensor, value: Tensor, tolerance: float) -> bool:
-    finite = value.shape == got.shape and bool(value.isfinite().all())
-    return finite and not compare(got, value.detach(), tolerance=10 * tolerance)
-
-
-def _shared(expected: Tensor) -> dict[str, Tensor]:
-    """What any gradient or output becomes by a mistake that has nothing to do with its formula."""
-    found = {"every number has lost its sign": expected.abs(), "every number is squared": expected.square()}
-    if expected.dim() > 1:
-        for how, value in (("averaged", expected.mean(0)), ("summed", expected.sum(0))):
-            found[f"all samples get the same: it was {how} over the batch"] = value.expand_as(expected)
-    return found
-
-
-def unchanged(who: str, what: str, after: Tensor, before: Tensor) -> None:
-    if not torch.equal(after, before):
-        raise WrongError(f"{who} overwrites {what}: it must change a copy, because others still need it")
-
-
-def _beside(got: Any, expected: Tensor) -> str:
-    """Show the component that is farthest off, yours and the expected one."""
-    if not isinstance(got, Tensor) or got.shape != expected.shape or not expected.numel():
-        return ""
-    place = int((got.double() - expected.double()).abs().nan_to_num(torch.inf).argmax())
-    index = [int(n) for n in torch.unravel_index(torch.tensor(place), expected.shape)] if expected.dim() else []
-    yours, right = got.flatten()[place].item(), expected.flatten()[place].item()
-    return f" (yours{index or ''}: {yours:.6g}, expected: {right:.6g})"
 
 
 # The process of the submissions
