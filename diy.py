@@ -65,9 +65,7 @@ class Function(ABC):
             _guard(cls)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        if cls.__init__ is object.__init__ and (args or kwargs):
-            name, own = cls.__name__, "" if cls.__module__ == __name__ else ", or define __init__ to take them"
-            raise TypeError(f"{name} takes no arguments: make it by {name}(), then call it on an input{own}")
+        _check_arguments(cls, args, kwargs)
         self = super().__new__(cls)
         vars(self)["_memory"] = _Memory()
         return self
@@ -485,6 +483,7 @@ class Optimizer(ABC):
     def __init__(self, params: Iterable[Tensor], lr: float | Tensor, weight_decay: float = 0):
         self.param_groups: list[dict[str, Any]] = [{"params": _check_parameters(params)}]
         self.state: dict[Tensor, dict[str, Any]] = {}
+        self._checked: dict[str, Any] = {}
         self.lr, self.weight_decay = lr, weight_decay
 
     @property
@@ -507,6 +506,7 @@ class Optimizer(ABC):
         """(F17) w ← w − η d in place, for every w with a gradient; d from g = ∂ℓ/∂w + λ w. Handout 5-2, p. 12/17."""
         if closure is not None:
             _only_default(self, closure=(closure, None))
+        _check_settings(self)
         pairs = [(w, g) for w in self.param_groups[0]["params"] if (g := w.grad) is not None]
         parameters, gradients = [w for w, _ in pairs], [g for _, g in pairs]
         with torch.no_grad(), _PlainTensors():  # the parameters may be PyTorch's
@@ -2122,6 +2122,18 @@ def _only_default(owner: object, **arguments: tuple[Any, ...]) -> None:
             raise ValueError(f"{name} supports PyTorch's argument {argument} only as {values}, got {got}{hint}")
 
 
+def _check_arguments(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    name = cls.__name__
+    if cls.__init__ is object.__init__ and (args or kwargs):
+        own = "" if cls.__module__ == __name__ else ", or define __init__ to take them"
+        raise TypeError(f"{name} takes no arguments: make it by {name}(), then call it on an input{own}")
+    signature = inspect.signature(cls.__init__)
+    try:
+        signature.bind_partial(None, *args, **kwargs)  # those that are missing are named by Python; a copy has none
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}; it takes {', '.join([*signature.parameters][1:])}") from None
+
+
 def _check_integers(**values: Any) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
@@ -2331,6 +2343,18 @@ def _check_setting(optimizer: Optimizer, name: str, value: Any) -> Any:
             f"{words} must be at most {most:.3g}, the largest number of the parameters' dtype, got {value}"
         )
     return value
+
+
+def _check_settings(optimizer: Optimizer) -> None:
+    # A schedule, or a user's hand, may have changed what is in param_groups.
+    if len(optimizer.param_groups) != 1:
+        name, got = type(optimizer).__name__, len(optimizer.param_groups)
+        raise ValueError(f"{name} has one group of parameters, got {got} in param_groups: make an optimizer for each")
+    for name, value in optimizer.param_groups[0].items():
+        if value is not optimizer._checked.get(name, ...):
+            if isinstance(inspect.getattr_static(optimizer, name, None), _Setting):
+                _check_setting(optimizer, name, value)
+            optimizer._checked[name] = value
 
 
 def _optimizer_state(optimizer: Optimizer) -> dict[str, Any]:

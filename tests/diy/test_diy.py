@@ -142,6 +142,24 @@ def test_arguments_that_are_not_supported_are_refused(diy):
             call()
 
 
+def test_arguments_that_nobody_has_are_refused_in_the_name_of_the_class(diy):
+    class Mine(diy.MSELoss):
+        pass
+
+    for call, words in (
+        (lambda: diy.MSELoss(foo=1), "MSELoss: .*'foo'; it takes size_average, reduce, reduction"),
+        (lambda: Mine(foo=1), "Mine: .*'foo'; it takes"),
+        (
+            lambda: diy.Linear(3, 2, True, None, None, 1),
+            "Linear: too many .*; it takes in_features, out_features, bias",
+        ),
+        (lambda: diy.Linear(3, outputs=2), "Linear: .*'outputs'; it takes in_features, out_features, bias"),
+        (lambda: diy.Sequential(diy.ReLU(), name="net"), "Sequential: .*'name'; it takes modules"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            call()
+
+
 def test_module_and_loss_are_abstract(diy):
     for kind in (diy.Module, diy.Loss):
         with pytest.raises(TypeError, match="abstract"):
@@ -1019,6 +1037,31 @@ def test_a_learning_rate_out_of_range(diy, lr, error, words):
     with pytest.raises(error, match=words):
         optimizer.lr = lr
     assert optimizer.lr == 0.1
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Adam"])
+@pytest.mark.parametrize("value", [1e39, "0.1", -1.0, math.nan, None])
+def test_a_setting_changed_by_hand_is_checked_by_the_step(diy, kind, value):
+    net = diy.Linear(3, 2)
+    net(numbers(5, 3))
+    net.backward(numbers(5, 2))
+    for name in ("lr", "weight_decay"):
+        optimizer = getattr(diy, kind)(net.parameters(), lr=0.1)
+        optimizer.step()
+        before, state = snapshot(net), copy.deepcopy(optimizer.state_dict()["state"])
+        optimizer.param_groups[0][name] = value
+        with pytest.raises((TypeError, ValueError), match=r"learning rate|weight_decay"):
+            optimizer.step()
+        assert same(before, snapshot(net))
+        torch.testing.assert_close(optimizer.state_dict()["state"], state, rtol=0, atol=0)
+
+
+def test_a_second_group_of_parameters_is_refused(diy):
+    net = diy.Linear(3, 2)
+    optimizer = diy.SGD([net.weight], lr=0.1)
+    optimizer.param_groups.append({"params": [net.bias], "lr": 0.2})
+    with pytest.raises(ValueError, match="SGD has one group of parameters, got 2"):
+        optimizer.step()
 
 
 def test_a_learning_rate_tensor_without_dimensions_is_refused(diy):
