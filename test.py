@@ -7,13 +7,12 @@ if __name__ == "__main__":
 
 import argparse
 import itertools
-import sys
 
 from tqdm import tqdm
 
 from experiments import evaluation
 from experiments.circle import MODELS, Protocol
-from experiments.commandline import Parser, run_experiment
+from experiments.commandline import PROTOCOL, Parser, progress, run_experiment
 from experiments.evaluation import REPORT_2019, Results
 from experiments.words import counted, spread
 
@@ -34,7 +33,7 @@ as well with reduction="sum" (see torch-sgd-sum, and notebooks/05_the_case.ipynb
 def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, Protocol]:
     """Read and check all arguments, before anything is trained."""
     parser = Parser("test.py", __doc__, EXAMPLES)
-    parser.add_protocol(Protocol())
+    parser.add_protocol("protocol (default: the report's)", Protocol(), PROTOCOL)
     group = parser.add_output("results")
     group.add_argument(
         "--models",
@@ -45,7 +44,6 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, Protocol]:
         help=f"from {', '.join(MODELS)} (all)",
     )
     group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (%(default)s)")
-    group.add_argument("--no-figures", action="store_true", help="do not draw figures 2 to 5")
     options = parser.parse_args(arguments)
     options.models = list(dict.fromkeys(options.models))
     parser.check_device(options.device)
@@ -59,13 +57,8 @@ def main(arguments: list[str] | None = None, rank: int = 0) -> int:
     silent = options.quiet or rank != 0
     say = (lambda text: None) if silent else tqdm.write
     say(describe(protocol, options))
-    with tqdm(
-        total=protocol.rounds * len(options.models) * protocol.epochs,
-        unit=" epochs",
-        leave=False,
-        dynamic_ncols=True,
-        disable=silent or not sys.stderr.isatty(),
-    ) as bar:
+    total = protocol.rounds * len(options.models) * protocol.epochs
+    with progress(total, "epochs", silent) as bar:
         finished = itertools.count(1)
 
         def on_epoch(model: str, round: int, epoch: int, loss: float) -> None:

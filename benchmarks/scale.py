@@ -91,7 +91,7 @@ def storing(count: int = 50) -> float:
     with tempfile.TemporaryDirectory(dir=HERE) as directory:
         store, start = Store(directory, "results.json", {}), time.perf_counter()
         for index in range(count):
-            store.save(str(index), kept)
+            store.save(("diy-sgd", index), kept)
         return (time.perf_counter() - start) / count * 1e3
 
 

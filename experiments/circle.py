@@ -24,6 +24,19 @@ MOST = 10_000_000
 """No protocol has more rounds, epochs, samples or units than this: a larger number is a typing error."""
 
 
+def check_count(name: str, value: int) -> None:
+    """Refuse with a ValueError what cannot be a number of rounds, epochs, samples or units."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST:
+        shown = f"{value:,}" if isinstance(value, int) else repr(value)
+        raise ValueError(f"{name} must be an integer from 1 to {MOST:,}, got {shown}")
+
+
+def check_number(name: str, value: float) -> None:
+    """Refuse with a ValueError what cannot be a learning rate or the like."""
+    if not 0 <= value <= torch.finfo(torch.float32).max:
+        raise ValueError(f"{name} must be a number of at least 0 that float32 can hold, at most 3.4e38, got {value}")
+
+
 @dataclass(frozen=True)
 class Protocol:
     """What all models of one evaluation have in common; the defaults are the report's.
@@ -45,19 +58,13 @@ class Protocol:
     def __post_init__(self):
         object.__setattr__(self, "hidden", tuple(self.hidden))
         for name in ("rounds", "epochs", "batch_size", "train_size", "test_size"):
-            if not _is_integer(getattr(self, name)) or getattr(self, name) < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, got {getattr(self, name)!r}")
-            if getattr(self, name) > MOST:
-                raise ValueError(f"{name} must be at most {MOST:,}, got {getattr(self, name):,}")
-        if not all(_is_integer(width) and 1 <= width <= MOST for width in self.hidden):
-            raise ValueError(f"hidden must hold integers from 1 to {MOST:,}, got {list(self.hidden)}")
-        if not (math.isfinite(self.lr) and self.lr >= 0):
-            raise ValueError(f"lr must be a finite number of at least 0, got {self.lr}")
-        if self.lr > torch.finfo(torch.float32).max:
-            raise ValueError(f"lr must be a number that float32 can hold, at most 3.4e38, got {self.lr}")
+            check_count(name, getattr(self, name))
+        for width in self.hidden:
+            check_count("each width in hidden", width)
+        check_number("lr", self.lr)
         if not 0 <= self.dropout <= 1:
             raise ValueError(f"dropout must be a probability, between 0 and 1, got {self.dropout}")
-        if not _is_integer(self.seed) or self.seed < 0:
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
             raise ValueError(f"seed must be an integer of at least 0, got {self.seed!r}")
 
 
@@ -234,10 +241,6 @@ def _optimizer(network, recipe: Recipe, lr: float):
     if recipe.optimizer == "adam":
         return library.Adam(network.parameters(), lr, (0.9, recipe.beta2), weight_decay=recipe.weight_decay)
     return library.SGD(network.parameters(), lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-
-
-def _is_integer(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @contextmanager

@@ -7,21 +7,22 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    from experiments.circle import Protocol
+T = TypeVar("T")
 
 PROTOCOL = {
-    "rounds": (int, "independent rounds, each with new data and weights"),
-    "epochs": (int, "passes over the training data"),
-    "batch_size": (int, "samples in a mini-batch"),
-    "lr": (float, "learning rate"),
-    "train_size": (int, "training points"),
-    "test_size": (int, "test points"),
-    "dropout": (float, "probability of zeroing, for the models with dropout"),
-    "seed": (int, "seed of everything that is random"),
+    "rounds": "independent rounds, each with new data and weights",
+    "epochs": "passes over the training data",
+    "batch_size": "samples in a mini-batch",
+    "lr": "learning rate",
+    "train_size": "training points",
+    "test_size": "test points",
+    "dropout": "probability of zeroing, for the models with dropout",
+    "seed": "seed of everything that is random",
+    "hidden": "widths of hidden layers",
 }
+"""What `--help` says of the values of `circle.Protocol`."""
 
 
 class CommandError(Exception):
@@ -44,39 +45,38 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
-    def add_protocol(self, default: "Protocol", without: tuple[str, ...] = ()) -> None:
-        """Add an argument for each value of the protocol, except those named in `without`."""
-        group = self.add_argument_group("protocol (default: the report's)")
-        for name, (kind, text) in PROTOCOL.items():
-            if name not in without:
-                group.add_argument(
-                    f"--{name.replace('_', '-')}",
-                    type=kind,
-                    default=getattr(default, name),
-                    metavar="N" if kind is int else "X",
-                    help=f"{text} (%(default)s)",
-                )
-        hidden = " ".join(map(str, default.hidden))
-        group.add_argument(
-            "--hidden",
-            type=int,
-            nargs="*",
-            default=default.hidden,
-            metavar="N",
-            help=f"widths of hidden layers ({hidden})",
-        )
+    def add_protocol(self, title: str, default, texts: dict[str, str]) -> None:
+        """Add an argument for each value of a protocol that `texts` names, and what `--help` says of it."""
+        group = self.add_argument_group(title)
+        for name, text in texts.items():
+            flag, value = f"--{name.replace('_', '-')}", getattr(default, name)
+            if isinstance(value, bool):
+                group.add_argument(flag, action="store_true", help=text)
+                continue
+            several = isinstance(value, tuple)
+            kind = int if several else type(value)
+            shown = " ".join(map(str, value)) if several else value
+            group.add_argument(
+                flag,
+                type=kind,
+                nargs="*" if several else None,
+                default=value,
+                metavar="N" if kind is int else "X",
+                help=f"{text} ({shown})",
+            )
 
     def add_output(self, directory: str) -> argparse._ArgumentGroup:
-        """Add the arguments that say where to write, whether to resume, and how much to print."""
+        """Add the arguments that say where to write, whether to resume, and how much to print and draw."""
         group = self.add_argument_group("what to run and where to write")
         group.add_argument(
             "--output", type=Path, default=Path(directory), metavar="DIR", help="created if needed (%(default)s)"
         )
         group.add_argument("--resume", action="store_true", help="continue what an interrupted run left in --output")
         group.add_argument("--quiet", action="store_true", help="print only the final table")
+        group.add_argument("--no-figures", action="store_true", help="do not draw the figures")
         return group
 
-    def protocol(self, options: argparse.Namespace, default: "Protocol") -> "Protocol":
+    def protocol(self, options: argparse.Namespace, default: T) -> T:
         """Return the protocol that the arguments describe."""
         try:
             return type(default)(**{name: getattr(options, name, value) for name, value in vars(default).items()})
@@ -101,6 +101,13 @@ class Parser(argparse.ArgumentParser):
         except (RuntimeError, AssertionError, ImportError):
             others = "cpu or cuda" if torch.cuda.is_available() else "cpu"
             self.error(f"argument --device: PyTorch cannot use {device!r} on this machine; choose {others}")
+
+
+def progress(total: int, unit: str, silent: bool):
+    """Return a bar of tqdm, which shows on a terminal alone and is gone when all is done."""
+    import tqdm
+
+    return tqdm.tqdm(total=total, unit=f" {unit}", leave=False, dynamic_ncols=True, disable=silent or None)
 
 
 def run_command(prog: str, main: Callable[[], int | None], kept: str = "nothing else was changed") -> None:

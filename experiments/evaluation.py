@@ -28,7 +28,7 @@ from experiments.circle import (
     train,
 )
 from experiments.parallel import compute
-from experiments.results import Record, Store, environment, read, reading
+from experiments.results import Piece, Record, Store, environment, read
 
 FILE = "results.json"
 
@@ -134,23 +134,22 @@ def run(
         ResultsError: `directory` holds damaged or foreign files where this run's would be.
     """
     results = Results(protocol or Protocol(), environment(device), {model: [] for model in models})
-    rounds: dict[str, Round] = {}
+    rounds: dict[Piece, Round] = {}
 
-    def compute_one(name: str) -> Record:
-        model, round = _parts(name)
+    def work(model: str, round: int) -> Record:
         report = (lambda *news: on_epoch(model, round, *news)) if on_epoch else None
         return to_record(run_round(results.protocol, model, round, device, report))
 
-    def on_record(name: str, record: Record) -> None:
-        rounds[name] = _from_record(record)
+    def on_piece(model: str, round: int, record: Record) -> None:
+        rounds[model, round] = _from_record(record)
         if on_round:
-            on_round(*_parts(name), rounds[name])
+            on_round(model, round, rounds[model, round])
 
     store = _store(directory, results) if directory else None
-    if compute(_names(results), compute_one, store, resume, on_record) is None:
+    if compute(_pieces(results), work, store, resume, on_piece) is None:
         return None
-    for name in _names(results):
-        results.models[_parts(name)[0]].append(rounds[name])
+    for piece in _pieces(results):
+        results.models[piece[0]].append(rounds[piece])
     return results
 
 
@@ -164,7 +163,7 @@ def save(results: Results, directory: str | os.PathLike) -> list[Path]:
     """
     models = {name: [to_record(round) for round in rounds] for name, rounds in results.models.items()}
     content = {"protocol": asdict(results.protocol), "environment": results.environment, "models": models}
-    return _store(directory, results).finish(_names(results), content)
+    return _store(directory, results).finish(_pieces(results), content)
 
 
 def load(directory: str | os.PathLike) -> Results:
@@ -174,25 +173,20 @@ def load(directory: str | os.PathLike) -> Results:
         FileNotFoundError: there is no such file.
         ResultsError: it is damaged, or comes from another program or version.
     """
-    path = Path(directory) / FILE
-    with reading(path):
-        content = read(path)
+
+    def make(content: Record) -> Results:
         models = {name: [_from_record(round) for round in rounds] for name, rounds in content["models"].items()}
         return Results(Protocol(**content["protocol"]), content["environment"], models)
 
-
-def _names(results: Results) -> list[str]:
-    return [f"{model}-{round}" for round in range(results.protocol.rounds) for model in results.models]
+    return read(Path(directory) / FILE, make)
 
 
-def _parts(name: str) -> tuple[str, int]:
-    model, _, round = name.rpartition("-")
-    return model, int(round)
+def _pieces(results: Results) -> list[Piece]:
+    return [(model, round) for round in range(results.protocol.rounds) for model in results.models]
 
 
 def _store(directory: str | os.PathLike, results: Results) -> Store:
     inputs = {**asdict(results.protocol), "device": results.environment["device"]}
-    del inputs["rounds"]  # one more round leaves the others as they are
     return Store(directory, FILE, inputs, diy, circle)
 
 

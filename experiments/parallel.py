@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from experiments.results import Record, Store
+from experiments.results import Piece, Record, Store
 
 PATIENCE = timedelta(days=1)
 """How long ranks wait for each other: they may finish hours apart. One that dies is noticed at once."""
@@ -53,55 +53,55 @@ def joined() -> Iterator[int]:
 
 
 def compute(
-    names: Iterable[str],
-    piece: Callable[[str], Record],
+    pieces: Iterable[Piece],
+    work: Callable[[str, int], Record],
     store: Store | None = None,
     resume: bool = False,
-    on_piece: Callable[[str, Record], None] | None = None,
-) -> dict[str, Record] | None:
+    on_piece: Callable[[str, int, Record], None] | None = None,
+) -> dict[Piece, Record] | None:
     """Compute pieces of work, each on one rank, keep every finished one in `store`, and gather all on rank 0.
 
-    Each rank takes a stretch of `names`. A piece must depend on its name alone: then it does not matter where it is
+    Each rank takes a stretch of them. A record must follow from its piece alone: then it does not matter where it is
     computed. With several machines, finished pieces may lie on any of them.
 
     Args:
-        piece: returns the record of a name.
+        work: returns the record of a piece.
         resume: whether to use what `store` holds already.
-        on_piece: called on rank 0 with each name and record, once known.
+        on_piece: called on rank 0 with each piece and its record, once known.
 
     Returns:
-        on rank 0 name -> record, in the order of `names`; None on the others.
+        on rank 0 piece -> record, in the order of `pieces`; None on the others.
 
     Raises:
         ResultsError: see `Store.load`.
         LostRankError: another rank ended; finished pieces are kept.
     """
-    names, on_piece = list(names), on_piece or (lambda name, record: None)
+    pieces, on_piece = list(pieces), on_piece or (lambda *news: None)
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    records: dict[str, Record] = {}
+    records: dict[Piece, Record] = {}
     if store and resume:
-        records = {name: record for name in names if (record := store.load(name)) is not None}
-    known = [name for name in names if name in records]
-    finished = {name for part in _all_gathered(known) for name in part}
-    todo = [name for name in names if name not in finished]
+        records = {piece: record for piece in pieces if (record := store.load(piece)) is not None}
+    known = list(records)
+    finished = {piece for part in _all_gathered(known) for piece in part}
+    todo = [piece for piece in pieces if piece not in finished]
     if rank == 0:
         if store and resume and not finished:
             print(f"{store.rounds} has no finished round of this run: it starts from the beginning", file=sys.stderr)
-        for name in known:
-            on_piece(name, records[name])
-    for name in todo[len(todo) * rank // ranks : len(todo) * (rank + 1) // ranks]:
-        records[name] = piece(name)
+        for piece in known:
+            on_piece(*piece, records[piece])
+    for piece in todo[len(todo) * rank // ranks : len(todo) * (rank + 1) // ranks]:
+        records[piece] = work(*piece)
         if store:
-            store.save(name, records[name])
+            store.save(piece, records[piece])
         if rank == 0:
-            on_piece(name, records[name])
+            on_piece(*piece, records[piece])
     everything = _gathered(records)
     if rank != 0:
         return None
-    for name in names:
-        if name not in records:
-            on_piece(name, everything[name])
-    return {name: everything[name] for name in names}
+    for piece in pieces:
+        if piece not in records:
+            on_piece(*piece, everything[piece])
+    return {piece: everything[piece] for piece in pieces}
 
 
 def all_reduce_gradients(parameters: Iterable[Tensor], average: bool = False) -> None:
@@ -137,14 +137,14 @@ def _all_gathered(value: Any) -> list[Any]:
     return values
 
 
-def _gathered(records: dict[str, Record]) -> dict[str, Record]:
+def _gathered(records: dict[Piece, Record]) -> dict[Piece, Record]:
     # On rank 0 the records of all ranks; the others need not hold them.
     if not dist.is_initialized():
         return records
     parts = [{}] * dist.get_world_size() if dist.get_rank() == 0 else None
     with _connection():
         dist.gather_object(records, parts)
-    return {name: record for part in parts or () for name, record in part.items()}
+    return {piece: record for part in parts or () for piece, record in part.items()}
 
 
 @contextmanager

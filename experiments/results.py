@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +22,9 @@ VERSION = 2
 SEAL = '"checksum": "{}"'
 Record = dict[str, Any]
 """What a round yields, in the types of JSON."""
+
+Piece = tuple[str, int]
+"""A piece of work: what is trained, and in which round (from 0)."""
 
 
 class ResultsError(ValueError):
@@ -37,7 +40,8 @@ class Store:
     Args:
         directory: created if needed.
         file: the name of the file for the whole run.
-        inputs: what the numbers of a round depend on, besides its name and PyTorch, in the types of JSON.
+        inputs: what the numbers of a round depend on, besides its name and PyTorch, in the types of JSON. How many
+            "rounds" there are does not count: one more leaves the others as they are.
         sources: the modules that compute them.
 
     Raises:
@@ -46,6 +50,7 @@ class Store:
 
     def __init__(self, directory: str | os.PathLike, file: str, inputs: Record, *sources: ModuleType):
         self.file, self.rounds = Path(directory) / file, Path(directory) / "rounds"
+        inputs = {name: value for name, value in inputs.items() if name != "rounds"}
         code = [digest(Path(source.__file__).read_bytes()) for source in sources]
         self.key = digest(json.dumps([inputs, torch.__version__, code], sort_keys=True).encode())[:16]
         if self.file.exists():
@@ -53,19 +58,23 @@ class Store:
         if os.path.lexists(self.rounds) and not self.rounds.is_dir():  # also a link that leads nowhere
             raise ResultsError(f"{self.rounds} is no folder, but one is needed there: rename or remove it")
 
-    def save(self, name: str, record: Record) -> None:
-        """Keep the record of the round `name`."""
+    def path(self, piece: Piece) -> Path:
+        """Return where the record of a round is kept."""
+        return self.rounds / f"{piece[0]}-{piece[1]}-{self.key}.json"
+
+    def save(self, piece: Piece, record: Record) -> None:
+        """Keep the record of a round."""
         self.rounds.mkdir(parents=True, exist_ok=True)
-        path = self.rounds / f"{name}-{self.key}.json"
+        path = self.path(piece)
         write_atomically(path, sealed({"round": path.stem, "record": record}))
 
-    def load(self, name: str) -> Record | None:
-        """Return the record of the round `name`; None if it is not finished.
+    def load(self, piece: Piece) -> Record | None:
+        """Return the record of a round; None if it is not finished.
 
         Raises:
             ResultsError: its file is damaged.
         """
-        path = self.rounds / f"{name}-{self.key}.json"
+        path = self.path(piece)
         with reading(path):
             try:
                 content = unsealed(path.read_bytes())
@@ -75,12 +84,12 @@ class Store:
                 raise ValueError(f"it holds {content['round']}")
             return content["record"]
 
-    def finish(self, rounds: Iterable[str], content: Record) -> list[Path]:
+    def finish(self, pieces: Iterable[Piece], content: Record) -> list[Path]:
         """Write the file for the whole run, of these rounds; return its path in a list.
 
         A file of another run there is renamed first.
         """
-        run = digest(json.dumps([self.key, *rounds]).encode())
+        run = digest(json.dumps([self.key, *pieces]).encode())
         if self.file.exists() and read(self.file)["run"] != run:
             earlier = self.file.with_name(f"{self.file.stem}-{digest(self.file.read_bytes())[:8]}.json")
             self.file.replace(earlier)
@@ -91,8 +100,8 @@ class Store:
         return [self.file]
 
 
-def read(path: Path) -> Record:
-    """Return what `Store.finish` has written to `path`.
+def read(path: Path, make: Callable[[Record], Any] = dict) -> Any:
+    """Return what `make` makes of that which `Store.finish` has written to `path`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -104,7 +113,7 @@ def read(path: Path) -> Record:
             raise ValueError(f"it has version {content['version']}, expected {VERSION}")
         if not path.name.startswith(Path(content["file"]).stem):
             raise ValueError(f"it was written as {content['file']}")
-        return content
+        return make(content)
 
 
 def sealed(content: Record, indent: int | None = None) -> bytes:

@@ -16,17 +16,17 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 import diy
 from experiments import circle
-from experiments.circle import MOST, Protocol, build_network, data_sets, one_hot, one_thread, seeds
-from experiments.commandline import Parser, run_experiment
+from experiments.circle import MOST, Protocol, build_network, check_number, data_sets, one_hot, one_thread, seeds
+from experiments.commandline import PROTOCOL, Parser, progress, run_experiment
 from experiments.parallel import compute
-from experiments.results import Record, Store, environment, read, reading
+from experiments.results import Piece, Record, Store, environment, read
 from experiments.words import counted, spread
 
 PROG = "python -m experiments.sweep"
@@ -58,10 +58,10 @@ class Grid:
     def __post_init__(self):
         object.__setattr__(self, "rates", tuple(self.rates))
         object.__setattr__(self, "reductions", tuple(self.reductions))
-        if not self.rates or not all(math.isfinite(rate) and rate >= 0 for rate in self.rates):
-            raise ValueError(f"rates must be one or more finite numbers of at least 0, got {list(self.rates)}")
-        if max(self.rates) > torch.finfo(torch.float32).max:
-            raise ValueError(f"rates must be numbers that float32 can hold, at most 3.4e38, got {max(self.rates)}")
+        if not self.rates:
+            raise ValueError("rates must hold at least one learning rate")
+        for rate in self.rates:
+            check_number("each of the rates", rate)
         if not self.reductions or not set(self.reductions) <= {"mean", "sum"}:
             raise ValueError(f'reductions must be "mean" or "sum", got {list(self.reductions)}')
 
@@ -148,24 +148,19 @@ def run(
         the results; None on ranks other than 0.
     """
     sweep = Sweep(grid or Grid(), environment(), {})
-    records = compute(
-        _names(sweep.grid),
-        lambda name: train_together(sweep.grid, *_parts(name)),
-        _store(directory, sweep.grid) if directory else None,
-        resume,
-        (lambda name, record: on_round(*_parts(name), record)) if on_round else None,
-    )
+    store = _store(directory, sweep.grid) if directory else None
+    records = compute(_pieces(sweep.grid), partial(train_together, sweep.grid), store, resume, on_round)
     if records is None:
         return None
-    for name, record in records.items():
-        sweep.runs.setdefault(_parts(name)[0], []).append(record)
+    for (reduction, _), record in records.items():
+        sweep.runs.setdefault(reduction, []).append(record)
     return sweep
 
 
 def save(sweep: Sweep, directory: str | os.PathLike) -> list[Path]:
     """Write `sweep.json` into `directory`, in one go, and return its path in a list; compare `evaluation.save`."""
     content = {**asdict(sweep.grid), "environment": sweep.environment, "runs": sweep.runs}
-    return _store(directory, sweep.grid).finish(_names(sweep.grid), content)
+    return _store(directory, sweep.grid).finish(_pieces(sweep.grid), content)
 
 
 def load(directory: str | os.PathLike) -> Sweep:
@@ -175,25 +170,20 @@ def load(directory: str | os.PathLike) -> Sweep:
         FileNotFoundError: there is no such file.
         ResultsError: it is damaged, or comes from another program or version.
     """
-    path = Path(directory) / FILE
-    with reading(path):
-        content = read(path)
+
+    def make(content: Record) -> Sweep:
         grid = Grid(Protocol(**content["protocol"]), content["rates"], content["reductions"])
         return Sweep(grid, content["environment"], content["runs"])
 
-
-def _names(grid: Grid) -> list[str]:
-    return [f"{reduction}-{round}" for round in range(grid.protocol.rounds) for reduction in grid.reductions]
+    return read(Path(directory) / FILE, make)
 
 
-def _parts(name: str) -> tuple[str, int]:
-    reduction, round = name.split("-")
-    return reduction, int(round)
+def _pieces(grid: Grid) -> list[Piece]:
+    return [(reduction, round) for round in range(grid.protocol.rounds) for reduction in grid.reductions]
 
 
 def _store(directory: str | os.PathLike, grid: Grid) -> Store:
     inputs = {**asdict(grid.protocol), "rates": grid.rates}
-    del inputs["rounds"]  # one more round leaves the others as they are
     return Store(directory, FILE, inputs, diy, circle, sys.modules[__name__])
 
 
@@ -218,13 +208,13 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, Grid]:
     """Read and check all arguments, before anything is trained."""
     default = Grid()
     parser = Parser(PROG, __doc__, EXAMPLES)
-    parser.add_protocol(default.protocol, without=("lr",))
+    texts = {name: text for name, text in PROTOCOL.items() if name != "lr"}
+    parser.add_protocol("protocol (default: the report's)", default.protocol, texts)
     group = parser.add_output("results/sweep")
     group.add_argument("--rates", type=int, default=20, metavar="N", help="number of learning rates (%(default)s)")
     group.add_argument("--lowest", type=float, default=1e-5, metavar="X", help="lowest learning rate (%(default)s)")
     group.add_argument("--highest", type=float, default=10.0, metavar="X", help="highest learning rate (%(default)s)")
     group.add_argument("--reductions", nargs="+", choices=["mean", "sum"], default=["mean", "sum"], help="(both)")
-    group.add_argument("--no-figures", action="store_true", help="do not draw test error against learning rate")
     options = parser.parse_args(arguments)
     if not 1 <= options.rates <= MOST:
         parser.error(f"argument --rates: must be from 1 to {MOST:,}, got {options.rates:,}")
@@ -247,8 +237,7 @@ def main(arguments: list[str] | None = None, rank: int = 0) -> int:
     options, grid = parse(arguments)
     networks = len(grid.rates) * len(grid.reductions) * grid.protocol.rounds
     start = time.perf_counter()
-    silent = options.quiet or rank != 0 or not sys.stderr.isatty()
-    with tqdm(total=networks, unit=" networks", leave=False, dynamic_ncols=True, disable=silent) as bar:
+    with progress(networks, "networks", options.quiet or rank != 0) as bar:
         sweep = run(grid, lambda *_: bar.update(len(grid.rates)), options.output, options.resume)
     if sweep is None:  # another rank prints and writes
         return 0

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import diy
-from experiments.circle import MOST, DivergenceError, one_thread
-from experiments.commandline import Parser
+from experiments.circle import DivergenceError, check_count, check_number, one_thread
+from experiments.commandline import Parser, progress
 from experiments.digits.data import DataError, Images, digits_images, hold_out, mnist_images
 from experiments.parallel import compute
 from experiments.results import Record, Store, digest, environment, read
@@ -69,15 +69,11 @@ class DigitsProtocol:
 
     def __post_init__(self):
         for name in ("rounds", "epochs", "batch_size", "channels"):
-            if not 1 <= getattr(self, name) <= MOST:
-                raise ValueError(f"{name} must be from 1 to {MOST:,}, got {getattr(self, name):,}")
-        for name in ("lr", "momentum", "weight_decay", "seed"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise ValueError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}")
-            if getattr(self, name) > torch.finfo(torch.float32).max:
-                raise ValueError(f"{name} must be a number that float32 can hold, got {getattr(self, name)}")
-        if self.seed >= 2**32:
-            raise ValueError(f"seed must be below 2**32, got {self.seed}")
+            check_count(name, getattr(self, name))
+        for name in ("lr", "momentum", "weight_decay"):
+            check_number(name, getattr(self, name))
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be an integer from 0 to 2**32 - 1, got {self.seed}")
 
 
 def build_digits_network(library: str, size: int, channels: int = 16):
@@ -190,13 +186,10 @@ def train_round(
 
 
 def _tested(network, data: Images, dtype: torch.dtype) -> Record:
-    scores = _scores(network, data.test_images, dtype)
-    right = data.test_labels
+    guesses = _scores(network, data.train_images, dtype).argmax(1)
+    scores, right = _scores(network, data.test_images, dtype), data.test_labels
     return {
-        "train_error": (_scores(network, data.train_images, dtype).argmax(1) != data.train_labels)
-        .double()
-        .mean()
-        .item(),
+        "train_error": (guesses != data.train_labels).double().mean().item(),
         "test_error": (scores.argmax(1) != right).double().mean().item(),
         "predictions": scores.argmax(1).tolist(),
         "confidence": [round(q, 6) for q in scores.softmax(1)[torch.arange(len(right)), right].tolist()],
@@ -218,7 +211,6 @@ def store(protocol: DigitsProtocol, data: Images, directory: str | os.PathLike) 
     parts = data.train_images, data.train_labels, data.test_images, data.test_labels
     images = digest(b"".join(part.numpy().tobytes() for part in parts))
     inputs = {**asdict(protocol), "data": data.name, "images": images}
-    del inputs["rounds"]  # one more round leaves the others as they are
     return Store(directory, FILE, inputs, diy, sys.modules[__name__])
 
 
@@ -234,29 +226,27 @@ def load(directory: str | os.PathLike) -> Record:
 
 # The command
 
+TEXTS = {
+    "rounds": "trainings, each from other weights",
+    "epochs": "passes over the training images",
+    "batch_size": "images in a mini-batch",
+    "lr": "learning rate at the start",
+    "momentum": "of SGD",
+    "weight_decay": "of SGD",
+    "channels": "of the first convolution",
+    "seed": "seed of everything that is random",
+    "float64": "double precision; fail unless the libraries agree",
+    "validate": "test on a fifth of the training images instead",
+}
+"""What `--help` says of the values of the protocol."""
+
 
 def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, DigitsProtocol, Images]:
     """Read and check all arguments, the images and the output directory, before anything is trained."""
     parser, default = Parser(PROG, __doc__, EXAMPLES), DigitsProtocol()
-    group = parser.add_argument_group("protocol")
-    for name, kind, text in (
-        ("rounds", int, "trainings, each from other weights"),
-        ("epochs", int, "passes over the training images"),
-        ("batch_size", int, "images in a mini-batch"),
-        ("lr", float, "learning rate at the start"),
-        ("momentum", float, "of SGD"),
-        ("weight_decay", float, "of SGD"),
-        ("channels", int, "of the first convolution"),
-        ("seed", int, "seed of everything that is random"),
-    ):
-        value, metavar = getattr(default, name), "N" if kind is int else "X"
-        flag = f"--{name.replace('_', '-')}"
-        group.add_argument(flag, type=kind, default=value, metavar=metavar, help=f"{text} (%(default)s)")
-    group.add_argument("--float64", action="store_true", help="double precision; fail unless the libraries agree")
-    group.add_argument("--validate", action="store_true", help="test on a fifth of the training images instead")
+    parser.add_protocol("protocol", default, TEXTS)
     group = parser.add_output("results/digits")
     group.add_argument("--mnist", type=Path, metavar="DIR", help="MNIST, from the four IDX files there (plain or .gz)")
-    group.add_argument("--no-figures", action="store_true", help="do not draw the figures")
     options = parser.parse_args(arguments)
     protocol = parser.protocol(options, default)
     try:
@@ -273,37 +263,31 @@ def main(arguments: list[str] | None = None, rank: int = 0) -> int:
     silent = options.quiet or rank != 0
     say = (lambda text: None) if silent else tqdm.write
     say(describe(protocol, data))
-    with tqdm(
-        total=protocol.rounds * protocol.epochs,
-        unit=" epochs",
-        leave=False,
-        dynamic_ncols=True,
-        disable=silent or not sys.stderr.isatty(),
-    ) as bar:
+    with progress(protocol.rounds * protocol.epochs, "epochs", silent) as bar:
 
         def on_epoch(round: int, epoch: int, loss: float) -> None:
             bar.set_description(f"round {round + 1}", refresh=False)
             bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
             bar.update()
 
-        def on_piece(name: str, record: Record) -> None:
+        def on_piece(name: str, round: int, record: Record) -> None:
             for library in LIBRARIES:
                 own = record[library]
                 errors = f"{own['train_error']:>9.2%}{own['test_error']:>9.2%}"
-                say(f"{_index(name) + 1:>5}  {library:<7}{own['loss'][-1]:>9.4f}{errors}{own['seconds']:>8.1f} s")
+                say(f"{round + 1:>5}  {library:<7}{own['loss'][-1]:>9.4f}{errors}{own['seconds']:>8.1f} s")
 
-        def compute_one(name: str) -> Record:
-            return train_round(protocol, data, _index(name), on_epoch)
+        def work(name: str, round: int) -> Record:
+            return train_round(protocol, data, round, on_epoch)
 
         place = store(protocol, data, options.output)
-        names = [f"digits-{index}" for index in range(protocol.rounds)]
-        records = compute(names, compute_one, place, options.resume, on_piece)
+        pieces = [("digits", round) for round in range(protocol.rounds)]
+        records = compute(pieces, work, place, options.resume, on_piece)
     if records is None:  # another rank prints and writes
         return 0
     rounds = list(records.values())
     sizes = {"train_size": len(data.train_labels), "test_size": len(data.test_labels)}
     content = {"data": data.name, **sizes, "protocol": asdict(protocol), "environment": environment(), "rounds": rounds}
-    written = place.finish(names, content)
+    written = place.finish(pieces, content)
     print(table(rounds, protocol))
     if not options.no_figures:
         from experiments.digits import figures as digit_figures  # plotting takes seconds to import
@@ -315,10 +299,6 @@ def main(arguments: list[str] | None = None, rank: int = 0) -> int:
         print(f"{PROG}: the libraries differ by {worst:.0e}, expected {AGREEMENT:.0e} at most", file=sys.stderr)
         return 1
     return 0
-
-
-def _index(name: str) -> int:
-    return int(name.removeprefix("digits-"))
 
 
 def describe(protocol: DigitsProtocol, data: Images) -> str:

@@ -38,9 +38,9 @@ def run(tmp_path, arguments, redirect="", **environment):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("--lr 1e39", "lr must be a number that float32 can hold"),
-        ("--train-size 1000000000000", "train_size must be at most 10,000,000"),
-        ("--rounds 1000000000000", "rounds must be at most 10,000,000"),
+        ("--lr 1e39", "lr must be a number of at least 0 that float32 can hold"),
+        ("--train-size 1000000000000", "train_size must be an integer from 1 to 10,000,000, got 1,000,000,000,000"),
+        ("--rounds 1000000000000", "rounds must be an integer from 1 to 10,000,000"),
         ("--hidden 1000000 1000000", "there is not enough memory for this"),
         ("--dropout=--", "argument --dropout: expected one argument"),
         ("--device hpu", "PyTorch cannot use 'hpu' on this machine"),

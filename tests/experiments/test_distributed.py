@@ -179,9 +179,10 @@ def test_a_rank_waits_for_hours_for_the_others(monkeypatch):
 
 def test_alone_compute_does_all_pieces_in_order():
     heard = []
-    records = distributed.compute(["b", "a"], lambda name: {"is": name}, on_piece=lambda *news: heard.append(news))
-    assert records == {"b": {"is": "b"}, "a": {"is": "a"}} and list(records) == ["b", "a"]
-    assert heard == [("b", {"is": "b"}), ("a", {"is": "a"})]
+    pieces = [("b", 0), ("a", 1)]
+    records = distributed.compute(pieces, lambda *piece: {"is": piece}, on_piece=lambda *news: heard.append(news))
+    assert list(records.items()) == [(piece, {"is": piece}) for piece in pieces]
+    assert heard == [(*piece, {"is": piece}) for piece in pieces]
 
 
 def test_alone_gradients_stay_as_they_are_but_must_exist():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tqdm
 
 from experiments.circle import MODELS, Protocol
 from experiments.evaluation import Results, Round
@@ -121,12 +122,12 @@ def test_a_reader_that_leaves_is_no_error(launcher, tmp_path, lines):
 def test_the_bar_shows_on_a_terminal_alone(graded_run, tmp_path, monkeypatch, capsys):
     shown = []
 
-    class Bar(graded_run.tqdm):
+    class Bar(tqdm.tqdm):
         def __init__(self, *arguments, **options):
-            shown.append(not options["disable"])
             super().__init__(*arguments, **options)
+            shown.append(not self.disable)
 
-    monkeypatch.setattr(graded_run, "tqdm", Bar)
+    monkeypatch.setattr(tqdm, "tqdm", Bar)
     arguments = [*TINY, "--models", "diy-sgd", "--no-figures", "--output", str(tmp_path)]
     for terminal, options, expected in ((False, [], False), (True, [], True), (True, ["--quiet"], False)):
         monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
