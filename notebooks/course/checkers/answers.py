@@ -83,10 +83,8 @@ def _numbers(value) -> Tensor:
         raise AnswerError(shown(value))
     if hasattr(value, "__float__"):
         return torch.tensor(float(value), dtype=torch.float64)
-    return _numbers(np.asarray(value) if hasattr(value, "__array__") else _refuse(value))
-
-
-def _refuse(value):
+    if hasattr(value, "__array__"):
+        return _numbers(np.asarray(value))
     raise AnswerError(shown(value))
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from .answers import AnswerError, NoAnswerError
-from .running import limited, message_of, told
+from .running import limited, unforeseen
 
 
 @dataclass(frozen=True)
@@ -83,24 +83,26 @@ def judge(exercise: str, answers: tuple) -> tuple[str, str]:
         )
         return "not yet", f'There is no exercise "{exercise}"; {known}.'
     checker = checkers[exercise]
+    precision = getattr(inspect.getmodule(checker), "PRECISION", torch.float32)
     asked = list(inspect.signature(checker).parameters)
     if len(answers) != len(asked):
         return "not yet", f'The last line should be check("{exercise}", {", ".join(asked)}).'
     again = "Put your answer in the place of the dots and run the cell again."
     if any(answer is None or _is_open(answer) for answer in answers):
         return "open", again
-    with _undisturbed():
+    with _undisturbed(precision):
         try:
-            return "right", limited(told(checker))(*answers)
-        except NoAnswerError as place:
-            return "open", f"{place} {again}".lstrip()
-        except AnswerError as reason:
-            return "not yet", str(reason)
+            with limited():
+                return "right", checker(*answers)
+        except (AnswerError, NoAnswerError) as error:
+            reason = error
         except RecursionError:
             return "not yet", "The answer refers to itself without end."
-        except Exception as error:
-            words = f"it raised {type(error).__name__} where no code of yours runs: {message_of(error)}"
-            return "not yet", f"The checker cannot make sense of this answer, {words}."
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            reason = unforeseen(error)
+    return ("open", f"{reason} {again}".lstrip()) if isinstance(reason, NoAnswerError) else ("not yet", str(reason))
 
 
 def _is_open(answer, depth: int = 3) -> bool:
@@ -130,12 +132,12 @@ def exercises(number: str) -> dict[str, Callable]:
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Begin with PyTorch's defaults, and leave random numbers, dtype and warnings as they were, whatever happens."""
+def _undisturbed(precision: torch.dtype) -> Iterator[None]:
+    """Begin with a default dtype, and leave random numbers, dtype and warnings as they were, whatever happens."""
     dtype, states = torch.get_default_dtype(), (random.getstate(), np.random.get_state())
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.set_default_dtype(torch.float32)
+        torch.set_default_dtype(precision)
         try:
             yield
         finally:

@@ -7,6 +7,7 @@ import functools
 import inspect
 import linecache
 import math
+import re
 import signal
 import sysconfig
 import threading
@@ -78,54 +79,56 @@ LIMIT = 120
 """After how many seconds a check is given up: the longest takes a few."""
 
 
-def limited(checker: Callable) -> Callable:
-    """Let a checker end after LIMIT seconds, where the operating system can interrupt it: not on Windows or in threads.
+@contextlib.contextmanager
+def limited() -> Iterator[None]:
+    """End what runs after LIMIT seconds, where the operating system can interrupt it: not on Windows or in threads.
 
     Raises:
         AnswerError: it did not end by itself.
     """
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or not hasattr(signal, "setitimer")
+        or signal.getitimer(signal.ITIMER_REAL)[0]  # the timer is another's
+        or signal.getsignal(signal.SIGALRM) is None
+    ):
+        yield
+        return
 
-    @functools.wraps(checker)
-    def checked(*answers):
-        if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
-            return checker(*answers)
-        if signal.getitimer(signal.ITIMER_REAL)[0] or signal.getsignal(signal.SIGALRM) is None:
-            return checker(*answers)  # the timer is another's
+    def stop(*_):
+        raise _TimeLimitError
 
-        def stop(*_):
-            raise _TimeLimitError
-
-        handler = signal.signal(signal.SIGALRM, stop)
-        signal.setitimer(signal.ITIMER_REAL, LIMIT, 1)  # and again, should a bare `except` have caught it
-        try:
-            return checker(*answers)
-        except _TimeLimitError as error:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            line, _ = _place(error)
-            raise AnswerError(f"After {LIMIT} seconds your code still runs{line}: does a loop never end?") from None
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, handler)
-
-    return checked
+    handler = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, LIMIT, 1)  # and again, should a bare `except` have caught it
+    try:
+        yield
+    except _TimeLimitError as error:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        line, _ = _place(error)
+        raise AnswerError(f"After {LIMIT} seconds your code still runs{line}: does a loop never end?") from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
 
 
-def told(checker: Callable) -> Callable:
-    """Let a checker tell what it raises where a learner's code runs unforeseen, as in a property."""
+@contextlib.contextmanager
+def _telling(name: str) -> Iterator[None]:
+    """Turn what a learner's code raises into a sentence about `name`."""
+    try:
+        yield
+    except (AnswerError, NoAnswerError, KeyboardInterrupt, _TimeLimitError):
+        raise
+    except BaseException as error:
+        raise _told(name, error) from None
 
-    @functools.wraps(checker)
-    def checked(*answers):
-        try:
-            return checker(*answers)
-        except (AnswerError, NoAnswerError, RecursionError, KeyboardInterrupt, _TimeLimitError):
-            raise
-        except BaseException as error:
-            line, place = _place(error)
-            if not line and place != "diy":
-                raise
-            raise _told("Your code", error) from None
 
-    return checked
+def unforeseen(error: BaseException) -> AnswerError | NoAnswerError:
+    """Return the sentence on what was raised where a checker does not expect it, as in a property of the learner's."""
+    line, place = _place(error)
+    if line or place == "diy":
+        return _told("Your code", error)
+    words = f"it raised {type(error).__name__} where no code of yours runs: {message_of(error)}"
+    return AnswerError(f"The checker cannot make sense of this answer, {words}.")
 
 
 def _called(name: str, function, given: Mapping, returns: bool = True):
@@ -135,13 +138,11 @@ def _called(name: str, function, given: Mapping, returns: bool = True):
     if _is_open(function):
         raise NoAnswerError
     _check_signature(name, function, given)
-    try:
-        result = function(*given.values())
-    except (AnswerError, NoAnswerError, KeyboardInterrupt, _TimeLimitError):
-        raise
-    except BaseException as error:
-        # A module that returns nothing is refused by diy before it can be seen here.
-        raise _nothing(name, function) if "returned NoneType" in message_of(error) else _told(name, error) from None
+    with _telling(name):
+        try:
+            result = function(*given.values())
+        except TypeError as error:  # a module that returns nothing is refused by diy before it can be seen here
+            raise _nothing(name, function) if "returned NoneType" in message_of(error) else error
     if result is ...:
         raise NoAnswerError
     if result is None and returns:
@@ -289,13 +290,8 @@ def _made(name: str, answer, arguments: dict, keywords: dict, kind: str):
         wanted = ", ".join([*arguments, *(f"{key}={value}" for key, value in keywords.items())])
         hint = f"its __init__ should accept {wanted}" if wanted else "its __init__ should need nothing but self"
         raise AnswerError(f"{name}({wanted}) cannot be made, as it takes {init}: {hint}.") from None
-    try:
-        with by_hand(name):
-            return answer(*arguments.values(), **keywords)
-    except (AnswerError, NoAnswerError, KeyboardInterrupt, _TimeLimitError):
-        raise
-    except BaseException as error:
-        raise _told(f"{name}.__init__", error) from None
+    with by_hand(name), _telling(f"{name}.__init__"):
+        return answer(*arguments.values(), **keywords)
 
 
 @contextlib.contextmanager
@@ -434,17 +430,14 @@ def _equal(a, b) -> bool:
 
 _OURS = {"diy", "gradcheck", "course", "playground", "experiments", "bugs"}
 
-_OF_MANY = (
-    "`if`, `and` and `or` ask about one number: use torch.where or &, and `is None` where a tensor may be missing"
-)
-
 _HINTS = {
     "does not require grad": "diy keeps no graph for autograd; a step has model.backward(criterion.backward())",
-    "only one element tensors": "it works for a single number, and gets a tensor of many: use PyTorch's functions",
-    "only 0-dimensional arrays": "it works for a single number, and gets a tensor of many: use PyTorch's functions",
-    "can only be converted": "it works for a single number, and gets a tensor of many: use PyTorch's functions",
-    "Boolean value of Tensor": _OF_MANY,
-    "truth value of an array": _OF_MANY,
+    "only one element tensors|only 0-dimensional arrays|can only be converted": (
+        "it works for a single number, and gets a tensor of many: use PyTorch's functions"
+    ),
+    "Boolean value of Tensor|truth value of an array": (
+        "`if`, `and` and `or` ask about one number: use torch.where or &, and `is None` where a tensor may be missing"
+    ),
     "name 'math' is not defined": "`import math` comes first",
     "name 'np' is not defined": "`import numpy as np` comes first",
     "bitwise_xor": "a power is **, not ^",
@@ -500,7 +493,7 @@ def _told(name: str, error: BaseException) -> AnswerError | NoAnswerError:
             # A refusal of the framework is a whole sentence already.
             return AnswerError(f"{words[0].upper()}{words[1:]}{f' (that was{line})' if line else ''}.")
         hints = _HINTS | (_METHOD_HINTS if "." in name else {})
-        hint = next((f" ({said})" for part, said in hints.items() if part in words), "")
+        hint = next((f" ({said})" for part, said in hints.items() if re.search(part, words)), "")
         if isinstance(error, SystemExit):
             words, hint = "exit() would end the whole program: let it return its result instead", ""
         return AnswerError(f"{name} raises {type(error).__name__}{line}{': ' * bool(words)}{words}{hint}.")
