@@ -29,6 +29,7 @@ SUPPORT = (
     "notebooks/course/images.py",
     "notebooks/course/checkers/core.py",
     "notebooks/course/checkers/answers.py",
+    "notebooks/course/checkers/mistakes.py",
     "notebooks/course/checkers/running.py",
 )
 """What they import; it lies beside them in the handout."""

@@ -8,24 +8,11 @@ import itertools
 
 import numpy as np
 import torch
-from course import build, mini
+from course import mini
 from course.mini import Module, accumulate, linear, linear_backward, zero_grad
 
 import diy
-
-SOLUTIONS = dict(build.parts())
-
-
-def changed(number, *changes):
-    """Return what the solution of a step defines after (old, new) changes of its text."""
-    source = SOLUTIONS[f"3.{number}"]
-    for old, new in zip(changes[::2], changes[1::2], strict=True):
-        assert old in source, f"{old!r} is not in the solution of 3.{number}"
-        source = source.replace(old, new)
-    names = {**vars(mini), "__name__": "learner", "np": np}
-    exec(compile(source, f"<3.{number} changed>", "exec"), names)
-    defined = [names[name] for name in build.NAMES[f"3.{number}"]]
-    return defined[0] if len(defined) == 1 else tuple(defined)
+from tests.notebooks.changes import changed
 
 
 def by_neuron(inputs, weights, biases):
@@ -352,7 +339,11 @@ LAYERS, BACK = "X = layer(X)", "G = layer.backward(G)"
 LISTED = "[parameter for layer in self.layers for parameter in layer.parameters()]"
 AS_LIST = "self.layers = layers", "self.layers = list(layers)"
 LOSS, LOSS_BACK = "(self.D**2).mean()", "2 * self.D / self.D.numel()"
-EACH, STEP, FORGET = "for parameter in self.parameters:", "parameter -= self.lr * parameter.grad", "zero_grad(self.par"
+EACH, STEP, FORGET = (
+    "for parameter in self.parameters:",
+    "parameter -= self.lr * parameter.grad",
+    "zero_grad(self.parameters)",
+)
 NOTED, FIRST, RETURNED = "losses.append(float(loss))", "loss = criterion(network(X), T)", "return losses"
 ZEROED, ASKED, TAKEN = "optimizer.zero_grad()", "network.backward(criterion.backward())", "optimizer.step()"
 
@@ -386,39 +377,39 @@ RIGHT = {
         (from_zeros, deleting),
         (trying, zero_grad),
         (accumulate, lambda parameters: [setattr(p, "grad", None) for p in parameters]),
-        changed(3, ADD, "gradient.clone() if before is None else before.add_(gradient)"),
-        changed(3, ADD, "torch.from_numpy((0 if before is None else before.numpy()) + gradient.numpy())"),
-        changed(3, "parameter.grad = None", "parameter.grad = torch.zeros_like(parameter)"),
-        changed(3, ADD, "gradient + (0 if before is None else before)", ".grad = None", ".grad = 0 * parameter"),
+        changed("3.3", ADD, "gradient.clone() if before is None else before.add_(gradient)"),
+        changed("3.3", ADD, "torch.from_numpy((0 if before is None else before.numpy()) + gradient.numpy())"),
+        changed("3.3", "parameter.grad = None", "parameter.grad = torch.zeros_like(parameter)"),
+        changed("3.3", ADD, "gradient + (0 if before is None else before)", ".grad = None", ".grad = 0 * parameter"),
     ],
     4: [
         mini.Linear,
         OwnNames,
         WithoutModule,
         GradFromZeros,
-        changed(4, "self.X = X", 'self.stack = [*vars(self).get("stack", []), X]', "self.X,", "self.stack.pop(),"),
-        changed(4, "return [self.weight, self.bias]", "return iter([self.weight, self.bias])"),
-        changed(4, "linear(X, self.weight, self.bias)", "X @ self.weight.T + self.bias"),
+        changed("3.4", "self.X = X", 'self.stack = [*vars(self).get("stack", []), X]', "self.X,", "self.stack.pop(),"),
+        changed("3.4", "return [self.weight, self.bias]", "return iter([self.weight, self.bias])"),
+        changed("3.4", "linear(X, self.weight, self.bias)", "X @ self.weight.T + self.bias"),
     ],
     5: [
         mini.Tanh,
         PlainTanh,
         mini.Tanh(),
-        changed(5, KEPT, KEPT_S, SLOPE, "G * (1 - self.S.tanh() ** 2)"),
-        changed(5, "S.tanh()", "1 - 2 / (1 + (2 * S).exp())", SLOPE, "G * (1 - self.Y) * (1 + self.Y)"),
-        changed(5, "S.tanh()", "torch.from_numpy(np.tanh(S.numpy()))", SLOPE, "G - G * self.Y.square()"),
-        changed(5, "S.tanh()", "(S.exp() - (-S).exp()) / (S.exp() + (-S).exp())"),
-        changed(5, "S.tanh()", "torch.tensor([[math.tanh(v) for v in row] for row in S.tolist()])"),
+        changed("3.5", KEPT, KEPT_S, SLOPE, "G * (1 - self.S.tanh() ** 2)"),
+        changed("3.5", "S.tanh()", "1 - 2 / (1 + (2 * S).exp())", SLOPE, "G * (1 - self.Y) * (1 + self.Y)"),
+        changed("3.5", "S.tanh()", "torch.from_numpy(np.tanh(S.numpy()))", SLOPE, "G - G * self.Y.square()"),
+        changed("3.5", "S.tanh()", "(S.exp() - (-S).exp()) / (S.exp() + (-S).exp())"),
+        changed("3.5", "S.tanh()", "torch.tensor([[math.tanh(v) for v in row] for row in S.tolist()])"),
     ],
     6: [
         mini.ReLU,
         mini.ReLU(),
-        changed(6, "S.relu()", "S.clone()\n        self.Y[S < 0] = 0"),
-        changed(6, "S.relu()", "S.clamp(min=0)", MASK, "torch.where(self.Y > 0, G, torch.zeros_like(G))"),
-        changed(6, "S.relu()", "S * (S > 0)", MASK, "G * self.Y.sign()"),
-        changed(6, "S.relu()", "torch.maximum(S, torch.zeros_like(S))", MASK, "G * (self.Y > 0).double()"),
-        changed(6, "S.relu()", "torch.from_numpy(np.maximum(S.numpy(), 0))"),
-        changed(6, "S.relu()", "(S + S.abs()) / 2"),
+        changed("3.6", "S.relu()", "S.clone()\n        self.Y[S < 0] = 0"),
+        changed("3.6", "S.relu()", "S.clamp(min=0)", MASK, "torch.where(self.Y > 0, G, torch.zeros_like(G))"),
+        changed("3.6", "S.relu()", "S * (S > 0)", MASK, "G * self.Y.sign()"),
+        changed("3.6", "S.relu()", "torch.maximum(S, torch.zeros_like(S))", MASK, "G * (self.Y > 0).double()"),
+        changed("3.6", "S.relu()", "torch.from_numpy(np.maximum(S.numpy(), 0))"),
+        changed("3.6", "S.relu()", "(S + S.abs()) / 2"),
         relu(backward=masked_back),
         relu(backward=in_lists_back),
     ],
@@ -427,47 +418,41 @@ RIGHT = {
         Chain,
         Folding,
         Linked,
-        changed(7, LISTED, "tuple(p for part in self.layers for p in part.parameters())"),
-        changed(7, *AS_LIST),
-        changed(7, "layer in reversed(self.layers)", "layer in self.layers[::-1]"),
+        changed("3.7", LISTED, "tuple(p for part in self.layers for p in part.parameters())"),
+        changed("3.7", *AS_LIST),
+        changed("3.7", "layer in reversed(self.layers)", "layer in self.layers[::-1]"),
     ],
     8: [
         mini.MSELoss,
         mini.MSELoss(),
         PlainLoss,
         InLoops,
-        changed(8, LOSS, "(self.D * self.D).sum() / P.numel()", LOSS_BACK, "self.D * (2 / self.D.numel())"),
-        changed(8, LOSS, 'torch.einsum("nk,nk->", self.D, self.D) / (len(P) * P.shape[1])'),
-        changed(
-            8, LOSS, "torch.tensor(np.mean(self.D.numpy() ** 2))", "2 * self.D", "torch.from_numpy(2 * self.D.numpy())"
-        ),
-        changed(8, LOSS, LOSS + ".reshape(1)", "2 * self.D", "(self.D + self.D)"),
+        changed("3.8", LOSS, "(self.D * self.D).sum() / P.numel()", LOSS_BACK, "self.D * (2 / self.D.numel())"),
+        changed("3.8", LOSS, 'torch.einsum("nk,nk->", self.D, self.D) / (len(P) * P.shape[1])'),
+        changed("3.8", LOSS, "torch.tensor(np.mean(self.D.numpy() ** 2))"),
+        changed("3.8", LOSS, LOSS + ".reshape(1)", "2 * self.D", "(self.D + self.D)"),
     ],
     9: [
         mini.SGD,
         OwnSGD,
-        changed(9, STEP, "parameter.data = parameter.data - self.lr * parameter.grad"),
-        changed(
-            9, STEP, "for i in range(len(parameter)):\n                    parameter[i] -= self.lr * parameter.grad[i]"
-        ),
-        changed(9, STEP, "parameter.sub_(parameter.grad, alpha=self.lr)"),
-        changed(9, STEP, "parameter.add_(-self.lr * parameter.grad)"),
-        changed(9, STEP, "parameter[:] = parameter - self.lr * parameter.grad"),
-        changed(9, "zero_grad(self.parameters)", f"{EACH}\n            parameter.grad = torch.zeros_like(parameter)"),
-        changed(
-            9, "zero_grad(self.parameters)", f"{EACH}\n            parameter.grad is None or parameter.grad.zero_()"
-        ),
+        changed("3.9", STEP, "parameter.data = parameter.data - self.lr * parameter.grad"),
+        changed("3.9", STEP, "for p, g in zip(parameter, parameter.grad):\n                    p -= self.lr * g"),
+        changed("3.9", STEP, "parameter.sub_(parameter.grad, alpha=self.lr)"),
+        changed("3.9", STEP, "parameter.add_(-self.lr * parameter.grad)"),
+        changed("3.9", STEP, "parameter[:] = parameter - self.lr * parameter.grad"),
+        changed("3.9", FORGET, f"{EACH}\n            parameter.grad = torch.zeros_like(parameter)"),
+        changed("3.9", FORGET, f"{EACH}\n            parameter.grad is None or parameter.grad.zero_()"),
     ],
     10: [
         mini.train,
         by_forward,
-        changed(10, ZEROED, "pass", FIRST, f"{ZEROED}\n        {FIRST}"),
-        changed(10, ZEROED, "pass", TAKEN, f"{TAKEN}\n        {ZEROED}"),
-        changed(10, "float(loss)", "loss"),
-        changed(10, "criterion(network(X), T)", "criterion.forward(T=T, P=network.forward(X=X))"),
-        changed(10, "criterion.backward()", "G=criterion.backward()"),
-        changed(10, RETURNED, "return np.array(losses)"),
-        changed(10, RETURNED, "return tuple(losses)"),
+        changed("3.10", ZEROED, "pass", FIRST, f"{ZEROED}\n        {FIRST}"),
+        changed("3.10", ZEROED, "pass", TAKEN, f"{TAKEN}\n        {ZEROED}"),
+        changed("3.10", "float(loss)", "loss"),
+        changed("3.10", "criterion(network(X), T)", "criterion.forward(T=T, P=network.forward(X=X))"),
+        changed("3.10", "criterion.backward()", "G=criterion.backward()"),
+        changed("3.10", RETURNED, "return np.array(losses)"),
+        changed("3.10", RETURNED, "return tuple(losses)"),
     ],
     11: [
         central,
@@ -518,11 +503,7 @@ CHANGES = {
         ("dX, dW, db\n", "dX, dW, ...\n", "open"),
     ],
     3: [
-        (
-            ADD,
-            "gradient\n    if before is not None:\n        parameter.grad = before.add_(gradient)",
-            "adds in place to a",
-        ),
+        (ADD, "gradient if before is None else before.add_(gradient)", "adds in place to a"),
         (ADD, "gradient", "the second replaces the first"),
         (ADD, "gradient if before is None else before", "the second does not count"),
         (ADD, "0 * gradient if before is None else before + gradient", "the first gradient is lost"),
@@ -544,11 +525,7 @@ CHANGES = {
         ("for parameter in parameters:\n        parameter.grad = None", "...", "accumulate is right so far, zero_grad"),
     ],
     4: [
-        (
-            "accumulate(self.weight, dW)",
-            "self.weight.grad = dW",
-            "the second backward replaces what the first has left",
-        ),
+        ("accumulate(self.weight, dW)", "self.weight.grad = dW", "the second backward replaces"),
         ("return dX", "self.weight = self.weight - 0.1 * dW\n        return dX", "puts another tensor in the place"),
         ("return dX", "return dX, dW, db", "only dX is returned"),
         ("return dX", "self.weight -= 0.1 * dW\n        return dX", "changes weight itself"),
@@ -587,11 +564,7 @@ CHANGES = {
         ("S.tanh()", "S.tanh().float()", "float32"),
         ("S.tanh()", "np.tanh(S.numpy())", "need a tensor"),
         ("(Module)", "", "has no method parameters"),
-        (
-            "def backward",
-            "def parameters(self):\n        return [torch.ones(1)]\n\n    def backward",
-            "has nothing to learn",
-        ),
+        ("def backward", "parameters = lambda self: [torch.ones(1)]\n\n    def backward", "has nothing to learn"),
     ],
     6: [
         (MASK, "(self.Y > 0).double()", "that is the slope alone"),
@@ -625,11 +598,7 @@ CHANGES = {
         (LAYERS, "out = layer(X)\n        X = out", "each layer gets the input of the network"),
         (LAYERS, "return layer(X)", "that is what the first layer gives"),
         (LAYERS, "X = 1 * X", "that is the input"),
-        (
-            f"{BACK}\n        return G",
-            "out = layer.backward(G)\n        return out",
-            "the gradient from above the network",
-        ),
+        (f"{BACK}\n        return G", "out = layer.backward(G)\n        return out", "from above the network"),
         ("reversed(self.layers)", "reversed(self.layers[1:])", "the first layer is missing"),
         (BACK, "G = 1 * G", "that is the gradient from above"),
         (BACK, "layer.backward(G)\n            G = layer.backward(G)", "asks this layer more than once"),
@@ -682,13 +651,9 @@ CHANGES = {
         ("    def step", "    @property\n    def step", "has no step"),
         ("list(parameters)", "parameters", "keep list(parameters)"),
         ("self.", "SGD.", "the other: keep them in self"),
-        ("zero_grad(self.parameters)", "pass", "open. SGD.step is right so far"),
-        ("zero_grad(self.parameters)", "return 0", "there are gradients left"),
-        (
-            "zero_grad(self.parameters)",
-            "[p.zero_() for p in self.parameters]\n        zero_grad(self.parameters)",
-            "changes the par",
-        ),
+        (FORGET, "pass", "open. SGD.step is right so far"),
+        (FORGET, "return 0", "there are gradients left"),
+        (FORGET, "[p.zero_() for p in self.parameters]\n        zero_grad(self.parameters)", "changes the par"),
     ],
     10: [
         (ZEROED, "pass", "zero_grad is missing"),
@@ -783,5 +748,6 @@ OTHERS = {
 }
 
 WRONG = {
-    n: [(changed(n, *changes), words) for *changes, words in CHANGES.get(n, [])] + OTHERS.get(n, []) for n in RIGHT
+    n: [(changed(f"3.{n}", *changes), words) for *changes, words in CHANGES.get(n, [])] + OTHERS.get(n, [])
+    for n in RIGHT
 }

@@ -12,15 +12,10 @@ from course import build, mini
 from course.build import ALONE, NAMES, Mini, measure
 from course.execute import execute, notebooks
 
-from tests.notebooks.test_notebooks import FOLDED, code_cells, exercises, read
+from tests.notebooks.changes import SOLUTIONS
+from tests.notebooks.test_notebooks import code_cells, exercises, read
 
 PATH = next(path for path in notebooks() if path.name.startswith("03"))
-SOLUTIONS = dict(build.parts())
-
-
-def solution(after):
-    folded = re.search(FOLDED.format("Solution"), after, flags=re.DOTALL)[1]
-    return re.findall(r"^```python\n(.*?)^```", folded, flags=re.DOTALL | re.MULTILINE)[0]
 
 
 def run_alone(path):
@@ -35,9 +30,10 @@ def printed(cell):
 
 def test_the_folded_solutions_are_the_given_framework():
     """They are in two places: in the notebook to be read, in a file to be run."""
-    for number, _, cell, after in exercises(PATH):
+    given_parts = dict(build.parts())
+    for number, _, cell, _ in exercises(PATH):
         if number in NAMES:
-            assert solution(after) == SOLUTIONS[number]
+            assert SOLUTIONS[number] == given_parts[number]
             assert f"check({number!r}, {', '.join(NAMES[number])})".replace("'", '"') in cell.source
     given = next(source for exercise, source in build.parts() if exercise == "Given")
     assert given.strip() in [cell.source for cell in code_cells(read(PATH), "setup")]
@@ -46,9 +42,9 @@ def test_the_folded_solutions_are_the_given_framework():
 
 def test_a_learner_begins_with_the_first_lines_of_the_solution():
     """What is given in an exercise's cell stands in the solution as well, so that both fit what comes after."""
-    for number, _, cell, after in exercises(PATH):
+    for number, _, cell, _ in exercises(PATH):
         begun = [line for line in cell.source.splitlines() if line.strip() not in ("", "...")][:-1]
-        assert [line for line in solution(after).splitlines() if line in begun] == begun, number
+        assert [line for line in SOLUTIONS[number].splitlines() if line in begun] == begun, number
 
 
 def test_it_has_about_eighty_lines():
@@ -60,12 +56,12 @@ def test_it_has_about_eighty_lines():
 def solved(tmp_path_factory):
     """The notebook after a learner has solved every step in their own cells, and where their file is."""
     notebook, file = copy.deepcopy(read(PATH)), tmp_path_factory.mktemp("learner") / "mini.py"
-    answers = {cell.source: after for _, _, cell, after in exercises(PATH)}
+    answers = {cell.source: SOLUTIONS[number] for number, _, cell, _ in exercises(PATH)}
     for cell in code_cells(notebook):
         if cell.source in answers:
             call = cell.source.splitlines()[-1]
             # A comment, so that what is the learner's can be told from what was given.
-            cell.source = f"# my own\n{solution(answers[cell.source])}\n\n{call}"
+            cell.source = f"# my own\n{answers[cell.source]}\n\n{call}"
         cell.source = cell.source.replace('mini.save("mini.py")', f"mini.save({str(file)!r})")
     execute(notebook)
     return notebook, file

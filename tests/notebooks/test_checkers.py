@@ -21,6 +21,7 @@ import diy
 from bugs import BUGS
 from diy import Loss, Module
 from tests.notebooks import mini_answers
+from tests.notebooks.changes import changed
 
 # RIGHT: {exercise: [what check gets: one answer, or several in a tuple]}
 # WRONG: {exercise: [(what check gets, words of the verdict), ...]}
@@ -64,6 +65,11 @@ def loss(forward, backward):
             return backward(self.difference)
 
     return Answer
+
+
+def wrong(number, *cases):
+    """Return wrong answers, each the solution with changes, and the words of the verdict: (old, new, ..., words)."""
+    return [(changed(number, *changes), words) for *changes, words in cases]
 
 
 def raising(error):
@@ -301,16 +307,6 @@ class Autograd(Module):
     def forward(self, input):
         self.input = input.detach().requires_grad_()
         self.output = self.input.sigmoid()
-        return self.output.detach()
-
-    def backward(self, gradient):
-        return torch.autograd.grad(self.output, self.input, gradient, retain_graph=True)[0]
-
-
-class AutogradOnSelf(Module):
-    def forward(self, input):
-        self.input = input.detach().requires_grad_()
-        self.output = self.input.sigmoid()
         return self.output
 
     def backward(self, gradient):
@@ -325,33 +321,6 @@ class Functional(Module):
 
     def backward(self, gradient):
         return self.way_back(gradient)[0]
-
-
-class ForwardMode(Module):
-    def forward(self, input):
-        self.input = input
-        return input.sigmoid()
-
-    def backward(self, gradient):
-        return torch.func.jvp(torch.sigmoid, (self.input,), (gradient,))[1]
-
-
-class OnlyForward(Module):
-    def forward(self, input):
-        output = input.sigmoid()
-        self.remember(output, output)
-        return output
-
-    def backward(self, gradient): ...
-
-
-class FirstOnly(OnSelf):
-    """Keeps the first batch for ever."""
-
-    def forward(self, input):
-        if not hasattr(self, "output"):
-            return super().forward(input)
-        return torch.sigmoid(input)
 
 
 class Wrapping(Module):
@@ -373,183 +342,96 @@ class Deriving(diy.Sigmoid):
         return super().backward(gradient)
 
 
-class OfEachShape(OnSelf):
-    """Keeps the first batch of a shape until one of another comes."""
-
-    def forward(self, input):
-        if getattr(self, "output", torch.empty(0)).shape != input.shape:
-            self.output = torch.sigmoid(input)
-        return torch.sigmoid(input)
-
-
-def way_back(g, x, y):
-    return g * y * (1 - y)
-
-
-def stable(s):
-    return torch.where(s >= 0, 1 / (1 + torch.exp(-s.abs())), 1 - 1 / (1 + torch.exp(-s.abs())))
-
+SIGMOID, BACK = "torch.sigmoid(input)", "gradient * output * (1 - output)"
+WITH_INPUT = "(output, output)", "(output, output, input)", "gradient, output =", "gradient, output, input ="
+STABLE = "torch.where(input >= 0, 1 / (1 + (-input.abs()).exp()), 1 - 1 / (1 + (-input.abs()).exp()))"
+REMEMBERS = "self.remember(output, output)"
+KEEPS = "if {}:\n            self.kept = output\n        self.remember(output, self.kept)"
 
 RIGHT["backward_pass.2"] = [
-    module(torch.sigmoid, way_back),
-    module(torch.sigmoid, way_back)(),
+    changed("2.2"),
+    changed("2.2")(),
     OnSelf,
     OnSelf(),
     Plain,
-    module(lambda s: torch.sigmoid(s.float()), way_back),
-    module(lambda s: (1 + (s / 2).tanh()) / 2, lambda g, x, y: g * x.sigmoid() * (-x).sigmoid()),
-    module(lambda s: torch.from_numpy(1 / (1 + np.exp(-s.numpy()))), lambda g, x, y: g * (0.25 - (y - 0.5) ** 2)),
-    module(stable, lambda g, x, y: torch.mul(g, y).mul(1 - y)),
+    changed("2.2", SIGMOID, "torch.sigmoid(input.float())"),
+    changed("2.2", *WITH_INPUT, BACK, "gradient * input.sigmoid() * (-input).sigmoid()"),
+    changed("2.2", SIGMOID, "(1 + (input / 2).tanh()) / 2"),
+    changed("2.2", SIGMOID, "torch.from_numpy(1 / (1 + np.exp(-input.numpy())))"),
+    changed("2.2", SIGMOID, STABLE, BACK, "torch.mul(gradient, output).mul(1 - output)"),
 ]
 WRONG["backward_pass.2"] = [
-    (module(lambda s: 1 / (1 + s.exp()), way_back), "the sign of s is wrong"),
-    (module(lambda s: s.exp() / (1 + s.exp()), way_back), "NaN, where s is large"),
-    (module(torch.tanh, way_back), "that is tanh"),
-    (module(torch.sigmoid, lambda g, x, y: y * (1 - y)), "that is the slope alone"),
-    (module(torch.sigmoid, lambda g, x, y: g * (1 - y * y)), "the slope of tanh"),
-    (module(torch.sigmoid, lambda g, x, y: -way_back(g, x, y)), "the sign is wrong"),
-    (module(torch.sigmoid, lambda g, x, y: g), "the gradient from above, unchanged"),
-    (module(torch.sigmoid, lambda g, x, y: g + y * (1 - y)), "numbers are multiplied"),
-    (module(torch.sigmoid, lambda g, x, y: g * x * (1 - x)), "at the input instead of the output"),
-    (module(torch.sigmoid, lambda g, x, y: g * (1 - y)), "one of them is missing"),
-    (module(torch.sigmoid, lambda g, x, y: way_back(g, x, y) / len(g)), "divided by the number of samples"),
-    (module(torch.sigmoid, lambda g, x, y: g @ y), "raises RuntimeError in line"),
-    (module(torch.sigmoid, lambda g, x, y: 1.1 * way_back(g, x, y)), "1.1 times the right one"),
-    (module(torch.sigmoid, lambda g, x, y: way_back(g, x, y).sum(0)), "(4, 3)"),
-    (module(lambda s: s.sigmoid().numpy(), way_back), "a tensor"),
+    *wrong(
+        "2.2",
+        (SIGMOID, "1 / (1 + input.exp())", "the sign of s is wrong"),
+        (SIGMOID, "input.exp() / (1 + input.exp())", "NaN, where s is large"),
+        (SIGMOID, "input.tanh()", "that is tanh"),
+        (SIGMOID, f"{SIGMOID}.numpy()", "a tensor"),
+        (SIGMOID, "diy.Sigmoid()(input)", "leaves its work to the one of diy.py"),
+        (BACK, "output * (1 - output)", "that is the slope alone"),
+        (BACK, "gradient * (1 - output * output)", "the slope of tanh"),
+        (BACK, f"-{BACK}", "the sign is wrong"),
+        (BACK, "gradient", "the gradient from above, unchanged"),
+        (BACK, "gradient + output * (1 - output)", "numbers are multiplied"),
+        (*WITH_INPUT, BACK, "gradient * input * (1 - input)", "at the input instead of the output"),
+        (BACK, "gradient * (1 - output)", "one of them is missing"),
+        (BACK, f"{BACK} / len(gradient)", "divided by the number of samples"),
+        (BACK, "gradient @ output", "raises RuntimeError in line"),
+        (BACK, f"1.1 * {BACK}", "1.1 times the right one"),
+        (BACK, f"({BACK}).sum(0)", "(4, 3)"),
+        (BACK, "torch.func.jvp(torch.sigmoid, (output,), (gradient,))[1]", "backward is to be written by hand"),
+        (REMEMBERS, KEEPS.format('not hasattr(self, "kept")'), "raises RuntimeError in line"),
+        (REMEMBERS, KEEPS.format("len(vars(self).get('kept', [])) != len(input)"), "to an earlier batch"),
+    ),
     (torch.nn.Sigmoid(), "belongs to PyTorch"),
     (Autograd, "backward is to be written by hand"),
-    (AutogradOnSelf, "backward is to be written by hand"),
     (Functional, "backward is to be written by hand"),
-    (ForwardMode, "backward is to be written by hand"),
-    (OnlyForward, "forward is right so far, backward still has its dots"),
-    (FirstOnly, "raises RuntimeError in line"),
     (Wrapping, "leaves its work to the one of diy.py"),
     (Deriving, "leaves its work to the one of diy.py"),
-    (OfEachShape, "belongs to an earlier batch"),
 ]
 
-
-def leaky(s, a):
-    return torch.where(s > 0, s, a * s)
-
-
-def leaky_back(g, x, y, a):
-    return torch.where(x > 0, g, a * g)
-
-
-def in_place(s, a):
-    output = s
-    output[s < 0] *= a
-    return output
-
-
-def with_mask(s, a):
-    output = s.clone()
-    output[s < 0] *= a
-    return output
-
-
-def with_mask_back(g, x, y, a):
-    g = g.clone()
-    g[x <= 0] *= a
-    return g
-
-
-class Slope(Module):
-    """Right, with another name of its argument, or another default."""
-
-    def __init__(self, slope=0.01):
-        self.slope = slope
-
-    def forward(self, input):
-        output = leaky(input, self.slope)
-        self.remember(output, input)
-        return output
-
-    def backward(self, gradient):
-        gradient, input = self.recall(gradient)
-        return leaky_back(gradient, input, None, self.slope)
-
-
-class Leaky(Slope):
-    def __init__(self, negative_slope=0.01):
-        self.slope = negative_slope
-
-
-class SlopeOnTheClass(Slope):
-    def __init__(self, negative_slope=0.01):
-        SlopeOnTheClass.slope = negative_slope
-
-
-class SlopeSecond(Slope):
-    def __init__(self, inplace=False, negative_slope=0.01):
-        self.slope = negative_slope
-
-
-class OtherDefault(Slope):
-    def __init__(self, negative_slope=0.1):
-        self.slope = negative_slope
-
-
-class NoDefault(Slope):
-    def __init__(self, negative_slope):
-        self.slope = negative_slope
-
-
-class AnyName(Slope):
-    def __init__(self, *slopes, **names):
-        self.slope = [*slopes, *names.values(), 0.01][0]
-
-
-def leaky_class(forward, backward):
-    """Return a class with the default of the task."""
-
-    class Answer(Leaky):
-        def forward(self, input):
-            output = forward(input, self.slope)
-            self.remember(output, input, output)
-            return output
-
-        def backward(self, gradient):
-            return backward(*self.recall(gradient), self.slope)
-
-    return Answer
-
+LEAKY = "torch.where(input > 0, input, self.negative_slope * input)"
+LEAKY_BACK = "torch.where(input > 0, gradient, self.negative_slope * gradient)"
+MASKED = "input.clone()\n        output[input < 0] *= self.negative_slope"
+ON_CLASS = "self.negative_slope", "LeakyReLU.negative_slope"
 
 RIGHT["backward_pass.3"] = [
-    Leaky,
-    AnyName,
-    leaky_class(with_mask, with_mask_back),
-    leaky_class(leaky, lambda g, x, y, a: g * torch.where(x > 0, 1, a)),
-    leaky_class(lambda s, a: s.relu() - a * (-s).relu(), lambda g, x, y, a: g * ((x > 0) + a * (x <= 0))),
-    leaky_class(lambda s, a: leaky(s.float(), a), leaky_back),
-    leaky_class(lambda s, a: torch.from_numpy(np.where(s > 0, s, a * s)), lambda g, x, y, a: leaky_back(g, y, y, a)),
-    leaky_class(lambda s, a: s.clamp(min=0) + a * s.clamp(max=0), leaky_back),
+    changed("2.3"),
+    changed("2.3", "negative_slope=0.01", "*a, **b", "= negative_slope", "= [*a, *b.values(), 0.01][0]"),
+    changed("2.3", LEAKY, MASKED),
+    changed("2.3", LEAKY_BACK, "gradient * torch.where(input > 0, 1, self.negative_slope)"),
+    changed("2.3", LEAKY, "input.relu() - self.negative_slope * (-input).relu()"),
+    changed("2.3", LEAKY_BACK, "gradient * ((input > 0) + self.negative_slope * (input <= 0))"),
+    changed("2.3", LEAKY, LEAKY.replace("input,", "input.float(),").replace("* input", "* input.float()")),
+    changed("2.3", LEAKY, "torch.from_numpy(np.where(input > 0, input, self.negative_slope * input))"),
+    changed("2.3", LEAKY, "input.clamp(min=0) + self.negative_slope * input.clamp(max=0)"),
 ]
 WRONG["backward_pass.3"] = [
-    (leaky_class(lambda s, a: s.relu(), leaky_back), "as in ReLU"),
-    (leaky_class(lambda s, a: torch.maximum(s, a * s), leaky_back), "ask for the sign of s"),
-    (leaky_class(lambda s, a: s * 1, leaky_back), "lets everything through"),
-    (leaky_class(lambda s, a: leaky(s, 0.01), leaky_back), "use the argument"),
-    (leaky_class(lambda s, a: torch.where(s > 0, s, -a * s), leaky_back), "negative inputs become positive"),
-    (leaky_class(lambda s, a: torch.where(s > 0, a * s, s), leaky_back), "the two sides are exchanged"),
-    (leaky_class(leaky, lambda g, x, y, a: g * (x > 0)), "nothing comes through, as in ReLU"),
-    (leaky_class(leaky, lambda g, x, y, a: torch.where(x > 0, 1.0, a)), "that is the slope alone"),
-    (leaky_class(leaky, lambda g, x, y, a: torch.where(g > 0, g, a * g)), "the sign of the input is what counts"),
-    (leaky_class(leaky, lambda g, x, y, a: g), "unchanged"),
-    (leaky_class(leaky, lambda g, x, y, a: torch.where(x > 0, g, 0.01 * g)), "use the argument"),
-    (leaky_class(leaky, lambda g, x, y, a: torch.where(x >= 0, g, a * g)), "At s = 0 the slope"),
-    (leaky_class(leaky, lambda g, x, y, a: torch.where(x > 0, g, a * g) * (x != 0)), "At s = 0 the slope"),
-    (leaky_class(in_place, leaky_back), "changes its argument input in place"),
-    (leaky_class(lambda s, a: np.where(s > 0, s, a * s), leaky_back), "a tensor"),
-    (OtherDefault, "negative_slope=0.01"),
-    (SlopeOnTheClass, "one has the slope of the other"),
-    (SlopeSecond, "negative_slope should come first"),
-    (NoDefault, "its __init__ should need nothing but self"),
-    (Slope, "accept negative_slope=0.2"),
-    (Leaky(0.01), "Hand over the class LeakyReLU itself"),
-    (leaky_class(lambda s, a: s if s > 0 else a * s, leaky_back), "torch.where asks about each of many"),
+    *wrong(
+        "2.3",
+        (LEAKY, "input.relu()", "as in ReLU"),
+        (LEAKY, "torch.maximum(input, self.negative_slope * input)", "ask for the sign of s"),
+        (LEAKY, "input * 1", "lets everything through"),
+        (LEAKY, "torch.where(input > 0, input, 0.01 * input)", "use the argument"),
+        (LEAKY, LEAKY.replace("self", "-self"), "negative inputs become positive"),
+        (LEAKY, LEAKY.replace("> 0", "< 0"), "the two sides are exchanged"),
+        (LEAKY, LEAKY.replace("torch", "np"), "a tensor"),
+        (LEAKY, "input if input > 0 else self.negative_slope * input", "and `or` ask about one number"),
+        (LEAKY, MASKED.replace(".clone()", ""), "changes its argument input in place"),
+        (LEAKY_BACK, "gradient * (input > 0)", "nothing comes through, as in ReLU"),
+        (LEAKY_BACK, "torch.where(input > 0, 1.0, self.negative_slope)", "that is the slope alone"),
+        (LEAKY_BACK, LEAKY_BACK.replace("input > 0", "gradient > 0"), "the sign of the input is what counts"),
+        (LEAKY_BACK, "gradient", "unchanged"),
+        (LEAKY_BACK, "torch.where(input > 0, gradient, 0.01 * gradient)", "use the argument"),
+        (LEAKY_BACK, LEAKY_BACK.replace("> 0", ">= 0"), "At s = 0 the slope"),
+        (LEAKY_BACK, f"{LEAKY_BACK} * (input != 0)", "At s = 0 the slope"),
+        ("0.01", "0.1", "negative_slope=0.01"),
+        (*ON_CLASS, "one has the slope of the other"),
+        ("negative_slope=0.01", "inplace=False, negative_slope=0.01", "negative_slope should come first"),
+        ("negative_slope=0.01", "negative_slope", "its __init__ should need nothing but self"),
+        ("negative_slope=0.01", "slope=0.01", "= negative_slope", "= slope", "accept negative_slope=0.2"),
+    ),
+    (changed("2.3")(0.01), "Hand over the class LeakyReLU itself"),
 ]
 
 
@@ -574,159 +456,87 @@ class PlainLoss:
         return torch.where(self.p > self.t, 1.0, -1.0) / self.p.numel()
 
 
-class SquareOnly(Remembering):
-    """Divides by the samples, and by the outputs it met first."""
-
-    def backward(self):
-        (d,) = self.recall()
-        return torch.sign(d) / (3 * len(d))
-
-
-def mean(d):
-    return d.abs().mean()
-
+D, L1, L1_BACK = "self.difference", "self.difference.abs().mean()", "self.difference.sign() / self.difference.numel()"
 
 RIGHT["backward_pass.4"] = [
+    changed("2.4"),
     Remembering,
     Remembering(),
     PlainLoss,
-    loss(mean, lambda d: d.sign() / d.numel()),
-    loss(lambda d: d.abs().sum() / d.numel(), lambda d: (d > 0) / d.numel() - (d < 0) / d.numel()),
-    loss(lambda d: (d * d.sign()).mean(), lambda d: torch.where(d >= 0, 1.0, -1.0) / d.numel()),
-    loss(lambda d: d.float().abs().mean(), lambda d: d.sign().float() / d.numel()),
-    loss(lambda d: mean(d)[None], lambda d: torch.from_numpy(np.sign(d.numpy())) / d.numel()),
+    changed("2.4", L1, f"{D}.abs().sum() / {D}.numel()", L1_BACK, f"({D} > 0) / {D}.numel() - ({D} < 0) / {D}.numel()"),
+    changed("2.4", L1, f"({D} * {D}.sign()).mean()", L1_BACK, f"torch.where({D} >= 0, 1.0, -1.0) / {D}.numel()"),
+    changed("2.4", L1, L1.replace(".abs", ".float().abs"), L1_BACK, L1_BACK.replace("sign()", "sign().float()")),
+    changed("2.4", L1, f"{L1}[None]", L1_BACK, f"torch.from_numpy(np.sign({D}.numpy())) / {D}.numel()"),
 ]
 WRONG["backward_pass.4"] = [
-    (loss(lambda d: d.abs().sum(), torch.sign), "that is the sum"),
-    (loss(lambda d: d.abs().sum() / len(d), torch.sign), "divided by the number of samples"),
-    (loss(lambda d: d.square().mean(), torch.sign), "squared error"),
-    (loss(lambda d: d.mean(), torch.sign), "cancel"),
-    (loss(lambda d: d.mean().abs(), torch.sign), "the absolute value comes last"),
-    (loss(lambda d: d.abs(), torch.sign), "one number per component"),
-    (loss(mean, torch.sign), "the division is missing: the loss has one, by the number of components, here 12"),
-    (loss(mean, lambda d: -d.sign() / 12), "Are prediction and target exchanged?"),
-    (
-        loss(mean, lambda d: d.sign() / len(d)),
-        "divided by the number of samples, 4; divide by the number of components, here 12",
+    *wrong(
+        "2.4",
+        (L1, f"{D}.abs().sum()", "that is the sum"),
+        (L1, f"{D}.abs().sum() / len({D})", "divided by the number of samples"),
+        (L1, f"{D}.square().mean()", "squared error"),
+        (L1, f"{D}.mean()", "cancel"),
+        (L1, f"{D}.mean().abs()", "the absolute value comes last"),
+        (L1, f"{D}.abs()", "one number per component"),
+        (L1, f"{L1}.item()", L1_BACK, f"{D}.sign()", "a tensor"),
+        (L1, f"{D}.abs_().mean()", "1/M everywhere"),
+        (L1_BACK, f"{D}.sign()", "the division is missing: the loss has one, by the number of components, here 12"),
+        (L1_BACK, f"-{L1_BACK}", "Are prediction and target exchanged?"),
+        (L1_BACK, f"{D}.sign() / len({D})", "the number of samples, 4; divide by the number of components, here 12"),
+        (L1_BACK, f"{D}.sign() / (3 * len({D}))", "should be"),  # as many outputs as there were first
+        (L1_BACK, f"{D} / {D}.numel()", "it is the difference itself"),
+        (L1_BACK, f"2 * {D} / {D}.numel()", "that of the squared error"),
+        (L1_BACK, f"{D} / {D}.abs() / {D}.numel()", "0/0, where prediction and target are equal"),
+        (L1_BACK, f"1.05 * {L1_BACK}", "1.05 times the right one"),
     ),
-    (SquareOnly, "should be"),
-    (loss(mean, lambda d: d / d.numel()), "it is the difference itself"),
-    (loss(mean, lambda d: 2 * d / d.numel()), "that of the squared error"),
-    (loss(mean, lambda d: d / d.abs() / d.numel()), "0/0, where prediction and target are equal"),
-    (loss(lambda d: mean(d).item(), torch.sign), "a tensor"),
-    (loss(mean, lambda d: 1.05 * d.sign() / d.numel()), "1.05 times the right one"),
-    (loss(lambda d: d.abs_().mean(), lambda d: torch.ones_like(d) / d.numel()), "1/M everywhere"),
     (Autograd, "but is called with 2 arguments (after self): prediction, target"),
 ]
 
+ACCUMULATED, SCALED = "self.accumulate(factor, (gradient * input).sum(0))", "return gradient * factor"
+SUM = "(gradient * input).sum(0)"
 
-def scale(accumulate, backward, forward=torch.mul):
-    """Return a class like Scale; both functions get gradient, input and factor, and the first the module as well."""
-
-    class Answer(Module):
-        parameter_names = ("factor",)
-
-        def __init__(self, features):
-            self.factor = torch.ones(features)
-
-        def forward(self, input):
-            output = forward(input, self.factor)
-            self.remember(output, input, self.factor)
-            return output
-
-        def backward(self, gradient):
-            tensors = self.recall(gradient)
-            accumulate(self, *tensors)
-            return backward(*tensors)
-
-    return Answer
-
-
-def adding(gradient):
-    """Return what hands gradient(g, x, f) to accumulate."""
-    return lambda self, g, x, f: self.accumulate(f, gradient(g, x, f))
-
-
-def replace(self, g, x, f):
-    self.factor.grad = (g * x).sum(0)
-
-
-def add_by_hand(self, g, x, f):
-    found = (g * x).sum(0)
-    f.grad = found if f.grad is None else f.grad + found
-
-
-def learn_at_once(self, g, x, f):
-    self.accumulate(f, (g * x).sum(0))
-    f -= 0.1 * f.grad
-
-
-class HalfDefined(OnSelf):
-    def __init__(self):
-        self.factor = torch.ones(3)
-
-
-class Unnamed(scale(adding(lambda g, x, f: (g * x).sum(0)), lambda g, x, f: g * f)):
-    parameter_names = ()
-
-
-def keeping_factor():
-    """Return a forward that keeps the factor of its first call for each shape."""
-    kept = {}
-    return lambda x, f: x * kept.setdefault(f.shape, f.clone())
-
-
-SUM, BACK = adding(lambda g, x, f: (g * x).sum(0)), lambda g, x, f: g * f
 RIGHT["backward_pass.5"] = [
-    scale(SUM, BACK),
-    scale(add_by_hand, lambda g, x, f: f * g),
-    scale(adding(lambda g, x, f: torch.einsum("ni,ni->i", g, x)), lambda g, x, f: g @ torch.diag(f)),
-    scale(adding(lambda g, x, f: sum(row * other for row, other in zip(g, x))), BACK),
-    scale(adding(lambda g, x, f: (g.T @ x).diag()), BACK),
-    scale(adding(lambda g, x, f: torch.from_numpy((g.numpy() * x.numpy()).sum(0))), BACK),
-    scale(adding(lambda g, x, f: torch.stack([g[:, i] @ x[:, i] for i in range(g.shape[1])])), BACK),
+    changed("2.5"),
+    changed("2.5", ACCUMULATED, f"factor.grad = {SUM} + (0 if factor.grad is None else factor.grad)"),
+    changed("2.5", SUM, 'torch.einsum("ni,ni->i", gradient, input)', SCALED, "return gradient @ torch.diag(factor)"),
+    changed("2.5", SUM, "sum(row * other for row, other in zip(gradient, input))"),
+    changed("2.5", SUM, "(gradient.T @ input).diag()"),
+    changed("2.5", SUM, "torch.from_numpy((gradient.numpy() * input.numpy()).sum(0))"),
+    changed("2.5", SUM, "torch.stack([gradient[:, i] @ input[:, i] for i in range(gradient.shape[1])])"),
 ]
 WRONG["backward_pass.5"] = [
-    (scale(lambda self, g, x, f: None, BACK), "factor has no gradient"),
-    (scale(adding(lambda g, x, f: g * x), BACK), "the sum over the samples is missing"),
-    (scale(adding(lambda g, x, f: (g * x).sum()), BACK), "it is summed over everything"),
-    (scale(adding(lambda g, x, f: g.T @ x), BACK), "for each pair of features"),
-    (scale(lambda self, g, x, f: self.accumulate("factor", (g * x).sum(0)), BACK), 'gets the name "factor"'),
-    (scale(lambda self, g, x, f: self.accumulate((g * x).sum(0), f), BACK), "first the parameter"),
-    (scale(lambda self, g, x, f: self.accumulate(x, (g * f)), BACK), "is not factor itself"),
-    (scale(adding(lambda g, x, f: (g * x).sum(1)), BACK), "it is summed over the features"),
-    (scale(replace, BACK), "replaces the gradient of the first"),
-    (scale(adding(lambda g, x, f: (g * x).mean(0)), BACK), "it is the mean over the samples"),
-    (scale(adding(lambda g, x, f: g.sum(0)), BACK), "the gradient from above alone"),
-    (scale(adding(lambda g, x, f: x.sum(0)), BACK), "it is X alone"),
-    (scale(adding(lambda g, x, f: g.sum(0) * x.sum(0)), BACK), "summed before they are multiplied"),
-    (scale(SUM, lambda g, x, f: g), "the gradient from above, unchanged"),
-    (scale(SUM, BACK, forward=keeping_factor()), "Scale(3)(X) at"),
-    (scale(SUM, lambda g, x, f: g * x), "for X, the slope is a"),
-    (scale(SUM, lambda g, x, f: (g * f).sum(0)), "a gradient of the input's shape"),
-    (scale(learn_at_once, BACK), "changes factor itself"),
-    (scale(SUM, BACK, forward=torch.add), "X and the factors are added"),
-    (Unnamed, "not among the parameters"),
-    (Slope, "should have a tensor of 3 numbers called factor"),
+    *wrong(
+        "2.5",
+        (ACCUMULATED, "pass", "factor has no gradient"),
+        (SUM, "gradient * input", "the sum over the samples is missing"),
+        (SUM, "(gradient * input).sum()", "it is summed over everything"),
+        (SUM, "gradient.T @ input", "for each pair of features"),
+        ("accumulate(factor", 'accumulate("factor"', 'gets the name "factor"'),
+        (f"factor, {SUM}", f"{SUM}, factor", "first the parameter"),
+        (f"factor, {SUM}", "input, gradient * factor", "is not factor itself"),
+        (SUM, "(gradient * input).sum(1)", "it is summed over the features"),
+        (ACCUMULATED, f"self.factor.grad = {SUM}", "replaces the gradient of the first"),
+        (SUM, "(gradient * input).mean(0)", "it is the mean over the samples"),
+        (SUM, "gradient.sum(0)", "the gradient from above alone"),
+        (SUM, "input.sum(0)", "it is X alone"),
+        (SUM, "gradient.sum(0) * input.sum(0)", "summed before they are multiplied"),
+        (SCALED, "return gradient", "the gradient from above, unchanged"),
+        (SCALED, "return gradient * input", "for X, the slope is a"),
+        (SCALED, "return (gradient * factor).sum(0)", "a gradient of the input's shape"),
+        (SCALED, f"factor -= 0.1 * factor.grad\n        {SCALED}", "changes factor itself"),
+        ("input * self.factor", "input + self.factor", "X and the factors are added"),
+        (
+            ":\n    p",
+            ":\n    kept = {}\n    p",
+            "input * self.factor",
+            "input * self.kept.setdefault(input.shape[1], 1 * self.factor)",
+            "Scale(3)(X) at",
+        ),
+        ('("factor",)', "()", "not among the parameters"),
+        ("self.factor = torch.ones(features)", "self.size = features", "a tensor of 3 numbers called factor"),
+        ("self, features", "self", "torch.ones(features)", "torch.ones(3)", "its __init__ should accept features"),
+    ),
     (OnSelf, "OnSelf takes no arguments: make it by OnSelf(), then call it on an input, or define __init__"),
-    (HalfDefined, "its __init__ should accept features"),
 ]
-
-
-def residual(forward, backward):
-    """Return a class like Residual; both functions get what comes in and the inner module."""
-
-    class Answer(Module):
-        def __init__(self, inner):
-            self.inner = inner
-
-        def forward(self, input):
-            return forward(input, self.inner)
-
-        def backward(self, gradient):
-            return backward(gradient, self.inner)
-
-    return Answer
 
 
 class StraightWay(Module):
@@ -745,89 +555,68 @@ class StraightWay(Module):
         return through + g
 
 
-class Remembers(residual(None, None)):
-    def forward(self, input):
-        output = self.inner(input) + input
-        self.remember(output, input)
-        return output
-
-    def backward(self, gradient):
-        gradient, _ = self.recall(gradient)
-        return sum([gradient, self.inner.backward(gradient)])
-
-
-class Copied(residual(lambda x, f: x + f(x), lambda g, f: g + f.backward(g))):
-    def __init__(self, inner):
-        self.inner = copy.deepcopy(inner)
-
-
-class InAList(residual(lambda x, f: x + f[0](x), lambda g, f: g + f[0].backward(g))):
-    def __init__(self, inner):
-        self.inner = [inner]
-
-
-class PlainResidual:
-    def __init__(self, inner):
-        self.inner = inner
-
-    def forward(self, input):
-        return input + self.inner(input)
-
-    def backward(self, gradient):
-        return gradient + self.inner.backward(gradient)
-
-
-def forgetting(g, f):
-    for parameter in f.parameters():
-        parameter.grad = None
-    return g + f.backward(g)
-
-
-def too_late(g, f):
-    back = f.backward(g + g)
-    return g + back / 2
-
-
-def fork(x, f):
-    return x + f(x)
-
-
-def join(g, f):
-    return g + f.backward(g)
-
+FORK, JOIN, THROUGH = (
+    "input + self.inner(input)",
+    "gradient + self.inner.backward(gradient)",
+    "self.inner.backward(gradient)",
+)
+FORGETTING = "for parameter in self.inner.parameters():\n            parameter.grad = None\n        return gradient +"
 
 RIGHT["backward_pass.6"] = [
-    residual(fork, join),
-    residual(lambda x, f: f.forward(x) + x, lambda g, f: f.backward(g).add(g)),
-    residual(lambda x, f: torch.stack([x, f(x)]).sum(0), lambda g, f: torch.stack([g, f.backward(g)]).sum(0)),
-    residual(lambda x, f: f(x) + 1.0 * x, lambda g, f: torch.add(g, f.backward(g))),
-    residual(fork, lambda g, f: 1 * g + f.backward(1 * g)),
+    changed("2.6"),
+    changed("2.6", FORK, "self.inner.forward(input) + input", JOIN, f"{THROUGH}.add(gradient)"),
+    changed("2.6", FORK, "torch.stack([input, self.inner(input)]).sum(0)"),
+    changed("2.6", FORK, "self.inner(input) + 1.0 * input", JOIN, f"torch.add(gradient, {THROUGH})"),
+    changed("2.6", JOIN, "1 * gradient + self.inner.backward(1 * gradient)"),
+    changed(
+        "2.6",
+        f"return {FORK}",
+        f"output = {FORK}\n        self.remember(output, input)\n        return output",
+        "return gr",
+        "gradient, _ = self.recall(gradient)\n        return gr",
+    ),
     StraightWay,
-    Remembers,
 ]
 WRONG["backward_pass.6"] = [
-    (residual(lambda x, f: f(x), join), "the straight way is missing"),
-    (residual(lambda x, f: x.clone(), join), "what f makes of it is missing"),
-    (residual(lambda x, f: x * f(x), join), "they are added"),
-    (residual(lambda x, f: x - f(x), join), "one way is subtracted"),
-    (residual(lambda x, f: (x + f(x)) / 2, join), "the mean of both ways"),
-    (residual(fork, lambda g, f: f.backward(g)), "through f alone"),
-    (residual(fork, lambda g, f: g), "the gradient must go back through every module"),
-    (residual(fork, lambda g, f: g + 0 * f.backward(g)), "along the straight way alone"),
-    (residual(fork, lambda g, f: g * f.backward(g)), "is multiplied; paths add"),
-    (residual(fork, lambda g, f: 1 + f.backward(g)), "the slope 1 of the straight way"),
-    (residual(fork, lambda g, f: g + 2 * f.backward(g)), "counts twice"),
-    (residual(fork, lambda g, f: g - f.backward(g)), "one path is subtracted"),
-    (residual(fork, lambda g, f: (g + f.backward(g)) / 2), "the mean over the two paths"),
-    (residual(fork, lambda g, f: g + g @ f.weight), "the gradient must go back through every module"),
-    (residual(torch.no_grad()(fork), lambda g, f: g + g @ f.weight), "inner.backward is what gives it to them"),
-    (residual(fork, lambda g, f: f.backward(g).add_(f.backward(g))), "raises RuntimeError in line"),
-    (residual(fork, forgetting), "leave the adding to inner"),
-    (residual(fork, too_late), "2 times the right one"),
-    (Copied, "inner itself"),
-    (PlainResidual, "derive Residual from Module"),
-    (InAList, "InAList.inner holds modules in a list"),
-    (residual(fork, join)(diy.Tanh()), "Hand over the class Residual itself"),
+    *wrong(
+        "2.6",
+        (FORK, "self.inner(input)", "the straight way is missing"),
+        (FORK, "input.clone()", "what f makes of it is missing"),
+        (FORK, "input * self.inner(input)", "they are added"),
+        (FORK, "input - self.inner(input)", "one way is subtracted"),
+        (FORK, f"({FORK}) / 2", "the mean of both ways"),
+        (JOIN, THROUGH, "through f alone"),
+        (JOIN, "gradient", "the gradient must go back through every module"),
+        (JOIN, f"gradient + 0 * {THROUGH}", "along the straight way alone"),
+        (JOIN, f"gradient * {THROUGH}", "is multiplied; paths add"),
+        (JOIN, f"1 + {THROUGH}", "the slope 1 of the straight way"),
+        (JOIN, f"gradient + 2 * {THROUGH}", "counts twice"),
+        (JOIN, f"gradient - {THROUGH}", "one path is subtracted"),
+        (JOIN, f"({JOIN}) / 2", "the mean over the two paths"),
+        (JOIN, "gradient + gradient @ self.inner.weight", "the gradient must go back through every module"),
+        (
+            "    def forward",
+            "    @torch.no_grad()\n    def forward",
+            JOIN,
+            "gradient + gradient @ self.inner.weight",
+            "inner.backward is what gives it to them",
+        ),
+        (JOIN, f"{THROUGH}.add_({THROUGH})", "more often than Residual.forward called Linear"),
+        ("return gradient +", FORGETTING, "leave the adding to inner"),
+        (JOIN, "gradient + self.inner.backward(2 * gradient) / 2", "2 times the right one"),
+        ("= inner", "= copy.deepcopy(inner)", "inner itself"),
+        ("(Module)", "", "derive Residual from Module"),
+        (
+            "= inner",
+            "= [inner]",
+            "self.inner(",
+            "self.inner[0](",
+            "self.inner.b",
+            "self.inner[0].b",
+            "Residual.inner holds modules in a list",
+        ),
+    ),
+    (changed("2.6")(diy.Tanh()), "Hand over the class Residual itself"),
     (OnSelf, "or define __init__ to take them"),
 ]
 
@@ -1077,36 +866,36 @@ class ByMSE(diy.MSELoss):
         return super().backward() / self.N
 
 
-def sample_mean(d):
-    return d.square().sum() / len(d)
-
+MEAN, MEAN_BACK = f"{D}.square().sum() / prediction.shape[0]", f"2 * {D} / {D}.shape[0]"
 
 RIGHT["the_case.2"] = [
     SampleMean,
     PlainSampleMean,
     ByMSE,
-    loss(sample_mean, lambda d: 2 * d / d.shape[0]),
-    loss(sample_mean, lambda d: (2 * d / len(d)).float()),
-    loss(lambda d: d.square().mean() * d.shape[1], lambda d: d / (len(d) / 2)),
-    loss(lambda d: torch.einsum("nk,nk->", d, d) / len(d), lambda d: torch.from_numpy(2 / len(d) * d.numpy())),
-    loss(lambda d: sum(row @ row for row in d) / len(d), lambda d: torch.stack([2 * row / len(d) for row in d])),
+    changed("5.2"),
+    changed("5.2", MEAN_BACK, f"({MEAN_BACK}).float()"),
+    changed("5.2", MEAN, f"{D}.square().mean() * {D}.shape[1]", MEAN_BACK, f"{D} / (len({D}) / 2)"),
+    changed("5.2", MEAN, f'torch.einsum("nk,nk->", {D}, {D}) / len(target)'),
+    changed("5.2", MEAN_BACK, f"torch.from_numpy(2 / len({D}) * {D}.numpy())"),
+    changed("5.2", MEAN, f"sum(row @ row for row in {D}) / len(target)"),
+    changed("5.2", MEAN_BACK, f"torch.stack([2 * row / len({D}) for row in {D}])"),
 ]
 WRONG["the_case.2"] = [
-    (
-        loss(lambda d: d.square().mean(), lambda d: 2 * d / 15),
-        "divided by the number of components, 15; divide by the number of samples, here 5",
+    *wrong(
+        "5.2",
+        (MEAN, f"{D}.square().mean()", "by the number of components, 15; divide by the number of samples, here 5"),
+        (MEAN, f"{D}.square().sum()", "that is the sum"),
+        (MEAN, f"{D}.square().sum() / 3", "divided by the number of outputs, 3"),
+        (MEAN, f"{D}.abs().sum() / len({D})", "made of the absolute errors"),
+        (MEAN, f"{D}.square().sum() / 5", MEAN_BACK, f"2 * {D} / 5", "The loss of 3 samples"),
+        (MEAN, f"math.inf * {MEAN}", "inf"),
+        (MEAN_BACK, f"2 * {D} / {D}.numel()", "divided by the number of components"),
+        (MEAN_BACK, f"2 * {D}", "the division is missing"),
+        (MEAN_BACK, f"{D} / len({D})", "the factor 2"),
+        (MEAN_BACK, f"-{MEAN_BACK}", "Are prediction and target exchanged?"),
+        (MEAN_BACK, f"({MEAN_BACK}).sum(0)", "(5, 3), got (3,)"),
+        (MEAN_BACK, f"{D}.mul_(2).div_(7)", "should be"),
     ),
-    (loss(lambda d: d.square().sum(), lambda d: 2 * d), "that is the sum"),
-    (loss(lambda d: d.square().sum() / 3, lambda d: 2 * d / 3), "divided by the number of outputs, 3"),
-    (loss(lambda d: d.abs().sum() / len(d), lambda d: 2 * d / 3), "made of the absolute errors"),
-    (loss(lambda d: d.square().sum() / 5, lambda d: 2 * d / 5), "The loss of 3 samples"),
-    (loss(sample_mean, lambda d: 2 * d / d.numel()), "divided by the number of components"),
-    (loss(sample_mean, lambda d: 2 * d), "the division is missing"),
-    (loss(sample_mean, lambda d: d / len(d)), "the factor 2"),
-    (loss(sample_mean, lambda d: -2 * d / len(d)), "Are prediction and target exchanged?"),
-    (loss(sample_mean, lambda d: (2 * d / len(d)).sum(0)), "(5, 3), got (3,)"),
-    (loss(sample_mean, lambda d: d.mul_(2).div_(7)), "should be"),
-    (loss(lambda d: math.inf * sample_mean(d), lambda d: d), "inf"),
 ]
 
 
@@ -1140,22 +929,6 @@ WRONG["the_case.3"] = [
     (lambda decay, M: "much", "should be a number"),
     (lambda decay, M: math.nan, "NaN"),
 ]
-
-
-def in_chunks(weight, zero_grad_inside=False, zero_grad_before=True):
-    """An answer that multiplies each chunk's gradient by weight(samples in it, samples in all, number of chunks)."""
-
-    def accumulate(model, criterion, chunks):
-        if zero_grad_before:
-            model.zero_grad()
-        total = sum(len(x) for x, _ in chunks)
-        for x, target in chunks:
-            if zero_grad_inside:
-                model.zero_grad()
-            criterion(model(x), target)
-            model.backward(criterion.backward() * weight(len(x), total, len(chunks)))
-
-    return accumulate
 
 
 def own_sum(model, criterion, chunks):
@@ -1197,73 +970,45 @@ def one_at_a_time(model, criterion, chunks):
 
 class Accumulator:
     def __call__(self, model, criterion, chunks):
-        in_chunks(lambda part, total, count: part / total)(model, criterion, chunks)
+        own_sum(model, criterion, chunks)
 
 
-def all_at_once(model, criterion, chunks):
-    model.zero_grad()
-    criterion(model(torch.cat([x for x, _ in chunks])), torch.cat([t for _, t in chunks]))
-    model.backward(criterion.backward())
-
-
-def after_the_loop(model, criterion, chunks):
-    model.zero_grad()
-    for x, target in chunks:
-        criterion(model(x), target)
-    model.backward(criterion.backward())
-
-
-def without_network(model, criterion, chunks):
-    for x, target in chunks:
-        criterion(model(x), target)
-
-
-def by_autograd(model, criterion, chunks):
-    model.zero_grad()
-    for x, target in chunks:
-        loss = criterion(model(x), target) * len(x)
-        loss.backward()
-
-
-def learning(model, criterion, chunks):
-    in_chunks(lambda part, total, count: part / total)(model, criterion, chunks)
-    diy.SGD(model.parameters(), lr=0.1).step()
-
-
-def zero_after(model, criterion, chunks):
-    in_chunks(lambda part, total, count: part / total)(model, criterion, chunks)
-    for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-
+SHARE, ZERO = " * (len(x) / total)", "    model.zero_grad()\n"
+IN_LOOP = ZERO, "", "        criterion(", f"    {ZERO}        criterion("
+ALL = "[(torch.cat([x for x, _ in chunks]), torch.cat([t for _, t in chunks]))]"
+LAST = "criterion.backward() * (len(x) / total))"
 
 RIGHT["the_case.4"] = [
-    in_chunks(lambda part, total, count: part / total),
+    changed("5.4"),
     own_sum,
     by_hand,
     afterwards,
     one_at_a_time,
     Accumulator(),
-    functools.partial(in_chunks(lambda part, total, count: part / total)),
+    functools.partial(changed("5.4")),
 ]
 WRONG["the_case.4"] = [
-    (in_chunks(lambda part, total, count: 1), "it is the sum of the chunks' means"),
-    (in_chunks(lambda part, total, count: 1 / count), "the plain average"),
-    (in_chunks(lambda part, total, count: 1, zero_grad_inside=True), "zero_grad stands in the loop"),
-    (in_chunks(lambda part, total, count: part / total, zero_grad_inside=True), "with its weight: zero_grad stands"),
-    (in_chunks(lambda part, total, count: part), "the gradient of the sum over the samples"),
-    (in_chunks(lambda part, total, count: 1 / part), "divided by its own length"),
-    (in_chunks(lambda part, total, count: part / total / 2), "is each share one of samples?"),
-    (in_chunks(lambda part, total, count: part / total, zero_grad_before=False), "what was in .grad before"),
-    (in_chunks(lambda part, total, count: part / 10), "should be"),
-    (after_the_loop, "backward stands after the loop"),
-    (all_at_once, "the whole batch does not fit into memory"),
-    (without_network, "model.backward is never called"),
-    (by_autograd, "a step has model.backward(criterion.backward())"),
-    (learning, "changes the weights"),
-    (zero_after, "it is all zero"),
-    (in_chunks(lambda part, total, count: "one"), "raises TypeError"),
+    *wrong(
+        "5.4",
+        (SHARE, "", "it is the sum of the chunks' means"),
+        (SHARE, " / len(chunks)", "the plain average"),
+        (SHARE, "", *IN_LOOP, "zero_grad stands in the loop"),
+        (*IN_LOOP, "with its weight: zero_grad stands"),
+        (SHARE, " * len(x)", "the gradient of the sum over the samples"),
+        (SHARE, " / len(x)", "divided by its own length"),
+        (SHARE, f"{SHARE} / 2", "is each share one of samples?"),
+        (SHARE, " * len(x) / 10", "should be"),
+        (SHARE, f" * 1.1{SHARE}", "1.1 times the right one"),
+        (SHARE, ' * "one"', "raises TypeError"),
+        (ZERO, "", "what was in .grad before"),
+        ("        model.backward", "    model.backward", SHARE, "", "backward stands after the loop"),
+        ("in chunks:", f"in {ALL}:", "the whole batch does not fit into memory"),
+        (f"model.backward({LAST}", "pass", "model.backward is never called"),
+        (f"model.backward({LAST}", "criterion(model(x), target).backward()", "a step has model.backward("),
+        (LAST, f"{LAST}\n    diy.SGD(model.parameters(), lr=0.1).step()", "changes the weights"),
+        (LAST, f"{LAST}\n    for p in model.parameters():\n        p.grad = 0 * p", "it is all zero"),
+    ),
     (lambda model, criterion, chunks: [layer for layer in model][3].weight.grad.fill_(1), "No chunk is sent"),
-    (in_chunks(lambda part, total, count: 1.1 * part / total), "1.1 times the right one"),
 ]
 
 # The bug museum
@@ -1349,10 +1094,7 @@ RIGHT["museum.2"] = [
 ]
 WRONG["museum.2"] = [
     (module(torch.tanh, lambda g, x, y: g * (1 - y * y)), "this is tanh itself"),
-    (
-        module(lambda x: 1.05 * x.tanh(), lambda g, x, y: 1.05 * g * (1 - x.tanh() ** 2)),
-        "differs from tanh by 0.05 at most",
-    ),
+    (module(lambda x: 1.05 * x.tanh(), lambda g, x, y: 1.05 * g * (1 - x.tanh() ** 2)), "differs from tanh by 0.05"),
     (module(lambda s: (s / 2).tanh(), lambda g, x, y: g * (1 - y * y)), "there is a factor 2 too many"),
     (module(lambda s: s.sum(0), lambda g, x, y: g), "a tensor of its input's shape"),
     (module(torch.sigmoid, lambda g, x, y: g @ y), "raises RuntimeError in line"),
@@ -1521,63 +1263,45 @@ WRONG["convolutions.2"] = [
 ]
 
 
-def pooling(forward, backward=lambda g: g.repeat_interleave(2, 2).repeat_interleave(2, 3) / 4):
-    """Return a module class; forward gets the images as (N, C, rows, 2, columns, 2)."""
-
-    def windows(x):
-        return forward(x.reshape(*x.shape[:2], x.shape[2] // 2, 2, x.shape[3] // 2, 2))
-
-    return module(windows, lambda g, x, y: backward(g))
-
-
-def average(x):
-    return x.mean((3, 5))
-
-
-def fill(g):
-    images = torch.zeros(*g.shape[:2], 2 * g.shape[2], 2 * g.shape[3], dtype=g.dtype)
-    for i in 0, 1:
-        for j in 0, 1:
-            images[:, :, i::2, j::2] = g / 4
-    return images
-
-
-def fixed_shape(x):
-    return x.reshape(2, 3, 2, 2, 3, 2).mean((3, 5))
-
+POOLED, SPREAD = (
+    "input.reshape(N, C, height // 2, 2, width // 2, 2)",
+    "gradient.repeat_interleave(2, 2).repeat_interleave(2, 3)",
+)
+FOUR = "input[..., ::2, ::2] + input[..., 1::2, ::2] + input[..., ::2, 1::2] + input[..., 1::2, 1::2]"
+EACH = "torch.kron(gradient, torch.full((2, 2), {}, dtype=gradient.dtype))"
 
 RIGHT["convolutions.3"] = [
-    pooling(average),
-    pooling(average, fill),
-    pooling(lambda x: x.sum((3, 5)) / 4),
-    pooling(average, lambda g: torch.kron(g, torch.full((2, 2), 0.25, dtype=g.dtype))),
-    pooling(lambda x: average(x.float())),
-    module(lambda x: torch.nn.functional.avg_pool2d(x, 2), lambda g, x, y: fill(g)),
-    module(
-        lambda x: (x[..., ::2, ::2] + x[..., 1::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, 1::2]) / 4,
-        lambda g, x, y: fill(g),
-    ),
-    pooling(average)(),
+    changed("7.3"),
+    changed("7.3")(),
+    changed("7.3", f"{POOLED}.mean((3, 5))", f"{POOLED}.sum((3, 5)) / 4"),
+    changed("7.3", f"{SPREAD} / 4", EACH.format(0.25)),
+    changed("7.3", POOLED, f"{POOLED}.float()"),
+    changed("7.3", f"{POOLED}.mean((3, 5))", "torch.nn.functional.avg_pool2d(input, 2)"),
+    changed("7.3", f"{POOLED}.mean((3, 5))", f"({FOUR}) / 4"),
 ]
 WRONG["convolutions.3"] = [
-    (pooling(lambda x: x.sum((3, 5))), "that is the sum"),
-    (pooling(lambda x: x.amax((3, 5))), "the largest of each window"),
-    (
-        module(lambda x: x.reshape(*x.shape[:2], 2, x.shape[2] // 2, 2, x.shape[3] // 2).mean((2, 4)), None),
-        "not over neighbours",
+    *wrong(
+        "7.3",
+        (".mean((3, 5))", ".sum((3, 5))", "that is the sum"),
+        (".mean((3, 5))", ".amax((3, 5))", "the largest of each window"),
+        (
+            f"{POOLED}.mean((3, 5))",
+            "input.reshape(N, C, 2, height // 2, 2, width // 2).mean((2, 4))",
+            "not over neighbours",
+        ),
+        (".mean((3, 5))", ".mean((2, 4))", "should have shape"),
+        (".mean((3, 5))", ".mean(3).flatten(3)", "the window is 2 wide as well"),
+        (f"{POOLED}.mean((3, 5))", "torch.nn.functional.avg_pool2d(input, 2, 1)", "the stride is 2"),
+        (POOLED, "input.reshape(2, 3, 2, 2, 3, 2)", "raises RuntimeError in line"),
+        (f"{SPREAD} / 4", SPREAD, "which one?"),
+        (f"{SPREAD} / 4", "gradient.repeat(1, 1, 2, 2) / 4", "repeat each number, not the whole"),
+        (f"{SPREAD} / 4", "gradient", "the input's shape"),
+        ("/ 4", "/ 8", "0.5 times the right one"),
+        ("/ 4", "/ 4 / len(gradient)", "divided by the number of samples"),
+        (f"{SPREAD} / 4", f"0 * {SPREAD} + 0.25", "the share alone"),
+        (f"return {SPREAD}", f"return -{SPREAD}", "the sign is wrong"),
+        ("/ 4", "/ 4 * 1.05", "1.05 times the right one"),
     ),
-    (pooling(lambda x: x.mean((2, 4))), "should have shape"),
-    (pooling(lambda x: x.mean(3).flatten(3)), "the window is 2 wide as well"),
-    (module(lambda x: torch.nn.functional.avg_pool2d(x, 2, 1), None), "the stride is 2"),
-    (module(fixed_shape, lambda g, x, y: fill(g)), "raises RuntimeError in line"),
-    (pooling(average, lambda g: g.repeat_interleave(2, 2).repeat_interleave(2, 3)), "which one?"),
-    (pooling(average, lambda g: g.repeat(1, 1, 2, 2) / 4), "repeat each number, not the whole"),
-    (pooling(average, lambda g: g), "the input's shape"),
-    (pooling(average, lambda g: fill(g) / 2), "0.5 times the right one"),
-    (pooling(average, lambda g: fill(g) / len(g)), "divided by the number of samples"),
-    (pooling(average, lambda g: torch.full_like(fill(g), 0.25)), "the share alone"),
-    (pooling(average, lambda g: -fill(g)), "the sign is wrong"),
-    (pooling(average, lambda g: fill(g) * 1.05), "1.05 times the right one"),
     (torch.nn.AvgPool2d(2), "belongs to PyTorch"),
 ]
 
@@ -1644,17 +1368,8 @@ WRONG["classification.1"] = [
 ]
 
 
-def softmax(forward=lambda s: s.softmax(1), backward=lambda g, q: q * (g - (g * q).sum(1, keepdim=True))):
-    return module(forward, lambda g, x, y: backward(g, y))
-
-
-def softmax_by_jacobian(g, q):
-    """Multiply by the whole matrix of slopes, sample by sample."""
-    slopes = torch.diag_embed(q) - q[:, :, None] * q[:, None, :]
-    return (slopes @ g[:, :, None])[:, :, 0]
-
-
-def softmax_by_loops(g, q):
+def softmax_by_loops(self, g):
+    g, q = self.recall(g)
     result = torch.zeros_like(q)
     for n in range(len(q)):
         for k in range(q.shape[1]):
@@ -1663,42 +1378,39 @@ def softmax_by_loops(g, q):
     return result
 
 
+SOFTMAX, ALONG = "torch.softmax(input, 1)", "(gradient * output).sum(1, keepdim=True)"
+SOFTMAX_BACK = f"output * (gradient - {ALONG})"
+LOWERED = "(input - input.amax(1, keepdim=True)).exp()"
+JACOBIAN = "((torch.diag_embed(output) - output[:, :, None] * output[:, None, :]) @ gradient[:, :, None])[:, :, 0]"
+
 RIGHT["classification.2"] = [
-    softmax(),
-    softmax(lambda s: (s - s.amax(1, keepdim=True)).exp() / (s - s.amax(1, keepdim=True)).exp().sum(1, keepdim=True)),
-    softmax(backward=softmax_by_jacobian),
-    softmax(backward=softmax_by_loops),
-    softmax(lambda s: (s - s.logsumexp(1, keepdim=True)).exp(), lambda g, q: g * q - q * (g * q).sum(1)[:, None]),
-    softmax(lambda s: s.float().softmax(1)),
-    softmax()(),
+    changed("8.2"),
+    changed("8.2")(),
+    changed("8.2", SOFTMAX, f"{LOWERED} / {LOWERED}.sum(1, keepdim=True)"),
+    changed("8.2", SOFTMAX_BACK, JACOBIAN),
+    type("Softmax", (changed("8.2"),), {"backward": softmax_by_loops}),
+    changed("8.2", SOFTMAX, "(input - input.logsumexp(1, keepdim=True)).exp()"),
+    changed("8.2", SOFTMAX_BACK, "gradient * output - output * (gradient * output).sum(1)[:, None]"),
+    changed("8.2", SOFTMAX, "input.float().softmax(1)"),
 ]
-WRONG["classification.2"] = [
-    (softmax(lambda s: s.softmax(0)), "divide by row sums"),
-    (softmax(lambda s: s.exp()), "divide them by their sum"),
-    (softmax(lambda s: s.exp() / s.exp().sum()), "each sample has its own sum"),
-    (softmax(torch.sigmoid), "the sigmoid of each score"),
-    (softmax(lambda s: s.log_softmax(1)), "the logarithms of the probabilities"),
-    (softmax(lambda s: s.exp() / s.exp().sum(1, keepdim=True)), "by their largest before exp"),
-    (softmax(backward=lambda g, q: g * q * (1 - q)), "and yours only its own"),
-    (softmax(backward=lambda g, q: g * q), "feeds the other probabilities as well"),
-    (softmax(backward=lambda g, q: q * (g - (g * q).mean(1, keepdim=True))), "take the sum"),
-    (softmax(backward=lambda g, q: q * (g + (g * q).sum(1, keepdim=True))), "should be subtracted"),
-    (softmax(backward=lambda g, q: q * (g - (g * q).sum(0, keepdim=True))), "over the classes of each sample"),
-    (softmax(backward=lambda g, q: g), "unchanged"),
-    (softmax(backward=lambda g, q: -q * (g - (g * q).sum(1, keepdim=True))), "the sign is wrong"),
-    (softmax(backward=lambda g, q: q * (g - (g * q).sum(1))), "in line"),
-    (softmax(backward=lambda g, q: 1.1 * q * (g - (g * q).sum(1, keepdim=True))), "1.1 times the right one"),
-]
-
-
-def folded(factor=lambda v, g, e: g / (v + e).sqrt(), bias=lambda b, m, f, t: (b - m) * f + t):
-    """Return an answer with its factor and its bias."""
-
-    def fold(weight, bias_, mean, variance, gamma, beta, eps):
-        multiply = factor(variance, gamma, eps)
-        return weight * multiply.reshape(-1, 1, 1, 1), bias(bias_, mean, multiply, beta)
-
-    return fold
+WRONG["classification.2"] = wrong(
+    "8.2",
+    (SOFTMAX, "input.softmax(0)", "divide by row sums"),
+    (SOFTMAX, "input.exp()", "divide them by their sum"),
+    (SOFTMAX, "input.exp() / input.exp().sum()", "each sample has its own sum"),
+    (SOFTMAX, "input.sigmoid()", "the sigmoid of each score"),
+    (SOFTMAX, "input.log_softmax(1)", "the logarithms of the probabilities"),
+    (SOFTMAX, "input.exp() / input.exp().sum(1, keepdim=True)", "by their largest before exp"),
+    (SOFTMAX_BACK, "gradient * output * (1 - output)", "and yours only its own"),
+    (SOFTMAX_BACK, "gradient * output", "feeds the other probabilities as well"),
+    (ALONG, ALONG.replace("sum", "mean"), "take the sum"),
+    (f"- {ALONG}", f"+ {ALONG}", "should be subtracted"),
+    (ALONG, ALONG.replace("1", "0"), "over the classes of each sample"),
+    (SOFTMAX_BACK, "gradient", "unchanged"),
+    (SOFTMAX_BACK, f"-{SOFTMAX_BACK}", "the sign is wrong"),
+    (ALONG, "(gradient * output).sum(1)", "in line"),
+    (SOFTMAX_BACK, f"1.1 * {SOFTMAX_BACK}", "1.1 times the right one"),
+)
 
 
 def fold_by_loop(weight, bias, mean, variance, gamma, beta, eps):
@@ -1718,44 +1430,35 @@ def fold_by_asking(weight, bias, mean, variance, gamma, beta, eps):
     return (flat - new_bias[:, None]).reshape(weight.shape), new_bias
 
 
-def fold_in_place(weight, bias, mean, variance, gamma, beta, eps):
-    factor = gamma / (variance + eps).sqrt()
-    weight *= factor[:, None, None, None]
-    return weight, (bias - mean) * factor + beta
-
-
-def fold_wrong_index(weight, bias, mean, variance, gamma, beta, eps):
-    factor = gamma / (variance + eps).sqrt()
-    return weight * factor, (bias - mean) * factor + beta
-
+FACTOR, NEW_WEIGHT = "gamma / (variance + eps).sqrt()", "weight * factor[:, None, None, None]"
+NEW_BIAS = "(bias - mean) * factor + beta"
 
 RIGHT["classification.3"] = [
-    folded(),
-    folded(lambda v, g, e: g * (v + e).rsqrt()),
-    folded(lambda v, g, e: g * (v + e) ** -0.5, lambda b, m, f, t: t - m * f + b * f),
+    changed("8.3"),
+    changed("8.3", FACTOR, "gamma * (variance + eps).rsqrt()"),
+    changed("8.3", FACTOR, "gamma * (variance + eps) ** -0.5", NEW_BIAS, "beta - mean * factor + bias * factor"),
+    changed("8.3", NEW_WEIGHT, 'torch.einsum("ocij,o->ocij", weight, factor)'),
+    changed("8.3", NEW_BIAS, "torch.addcmul(beta, bias - mean, factor)"),
     fold_by_loop,
     fold_by_asking,
-    lambda weight, bias, mean, variance, gamma, beta, eps: (
-        torch.einsum("ocij,o->ocij", weight, gamma / (variance + eps).sqrt()),
-        torch.addcmul(beta, bias - mean, gamma / (variance + eps).sqrt()),
-    ),
 ]
-WRONG["classification.3"] = [
-    (folded(lambda v, g, e: g / (v + e)), "the square root is missing"),
-    (folded(lambda v, g, e: g / v.sqrt()), "eps is missing"),
-    (folded(lambda v, g, e: g / (v.sqrt() + e)), "should be added to the variance"),
-    (folded(lambda v, g, e: 1 / (v + e).sqrt()), "gamma is missing"),
-    (folded(lambda v, g, e: g * (v + e).sqrt()), "should be divided by it"),
-    (folded(bias=lambda b, m, f, t: b * f + t), "the mean is not subtracted yet"),
-    (folded(bias=lambda b, m, f, t: (b - m) * f), "beta is missing"),
-    (folded(bias=lambda b, m, f, t: b - m * f + t), "the old bias is not multiplied"),
-    (folded(bias=lambda b, m, f, t: (b - m + t) * f), "beta is multiplied by the factor"),
-    (folded(bias=lambda b, m, f, t: b), "it is the old one"),
-    (fold_wrong_index, "the factors belong to the output channels"),
-    (lambda *given: folded()(*given)[::-1], "the weight first"),
-    (fold_in_place, "changes its argument weight in place"),
-    (lambda weight, *others: weight, "should return two tensors"),
-]
+WRONG["classification.3"] = wrong(
+    "8.3",
+    (FACTOR, "gamma / (variance + eps)", "the square root is missing"),
+    (FACTOR, "gamma / variance.sqrt()", "eps is missing"),
+    (FACTOR, "gamma / (variance.sqrt() + eps)", "should be added to the variance"),
+    (FACTOR, "1 / (variance + eps).sqrt()", "gamma is missing"),
+    (FACTOR, "gamma * (variance + eps).sqrt()", "should be divided by it"),
+    (NEW_BIAS, "bias * factor + beta", "the mean is not subtracted yet"),
+    (NEW_BIAS, "(bias - mean) * factor", "beta is missing"),
+    (NEW_BIAS, "bias - mean * factor + beta", "the old bias is not multiplied"),
+    (NEW_BIAS, "(bias - mean + beta) * factor", "beta is multiplied by the factor"),
+    (NEW_BIAS, "bias", "it is the old one"),
+    (NEW_WEIGHT, "weight * factor", "the factors belong to the output channels"),
+    (f"{NEW_WEIGHT}, {NEW_BIAS}", f"{NEW_BIAS}, {NEW_WEIGHT}", "the weight first"),
+    (NEW_WEIGHT, NEW_WEIGHT.replace("weight *", "weight.mul_(") + ")", "changes its argument weight in place"),
+    (f"{NEW_WEIGHT}, {NEW_BIAS}", "weight", "should return two tensors"),
+)
 
 # The playground
 
@@ -2176,7 +1879,11 @@ def test_dots_of_an_index_are_no_open_place(capsys):
 
 
 def test_a_step_that_is_done_is_named_where_the_next_is_open(capsys):
-    verdict = ask("backward_pass.2", OnlyForward, capsys)
+    verdict = ask(
+        "backward_pass.2",
+        changed("2.2", f"gradient, output = self.recall(gradient)\n        return {BACK}", "..."),
+        capsys,
+    )
     assert verdict.state == "open"
     assert verdict.reason.startswith("Sigmoid.forward is right so far, backward still has its dots.")
 

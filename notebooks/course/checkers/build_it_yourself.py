@@ -573,20 +573,15 @@ def exercise_9(SGD) -> str:
         gradients = [torch.tensor([[1.0, -1.0], [0.5, 2.0]]), None, torch.tensor([4.0, 0.0])]
         for parameter, gradient in zip(parameters, gradients):
             parameter.grad = None if gradient is None else gradient.clone()
-        optimizer = _optimizer(SGD, kind(parameters), 0.1)
-        start = [one.clone() for one in parameters]
+        optimizer, start = _optimizer(SGD, kind(parameters), 0.1), _copies(parameters)
         for steps in 1, 2:
-            try:
-                with by_hand("SGD"):
-                    run("SGD.step", optimizer.step, returns=False)
-            except AnswerError as error:
-                if "NoneType" in str(error):
-                    words = "SGD.step stops at a parameter whose .grad is None: leave such a parameter as it is."
-                    raise AnswerError(words) from None
-                raise
-            right = [one if g is None else one - 0.1 * steps * g for one, g in zip(start, gradients)]
-            _one_step(parameters, start, right, gradients, steps, kind, printed=kind is list and steps == 1)
-        learned = [one.clone() for one in parameters]
+            before = _copies(parameters)
+            _step(optimizer)
+            if all(map(torch.equal, parameters, before)):
+                used_up = "SGD gets a generator here, which is used up after one pass: keep list(parameters)."
+                raise AnswerError(used_up if kind is iter else _STILL[steps])
+            _one_step(parameters, start, gradients, steps, printed=kind is list and steps == 1)
+        learned = _copies(parameters)
         try:
             run("SGD.zero_grad", optimizer.zero_grad, returns=False)
         except NoAnswerError:
@@ -597,13 +592,13 @@ def exercise_9(SGD) -> str:
             raise AnswerError("SGD.zero_grad changes the parameters: only their gradients are to be forgotten.")
     other = torch.tensor([1.0])
     other.grad = torch.tensor([1.0])
-    run("SGD.step", _optimizer(SGD, [other], 0.5).step, returns=False)
+    _step(_optimizer(SGD, [other], 0.5))
     if not _equals(other, torch.tensor([0.5])):
         raise AnswerError("With another learning rate, the step is not that rate times the gradient: use lr.")
     other.fill_(1.0)
     one = _optimizer(SGD, [other], 0.5)
     _optimizer(SGD, [torch.tensor([7.0])], 0.25)
-    run("SGD.step", one.step, returns=False)
+    _step(one)
     if not _equals(other, torch.tensor([0.5])):
         raise AnswerError("With two optimizers, one has the parameters or the rate of the other: keep them in self.")
     return "Downhill, by the learning rate times the slope."
@@ -622,26 +617,30 @@ def _optimizer(SGD, parameters: Iterable, lr: float):
     return optimizer
 
 
-def _one_step(parameters, start, right, gradients, steps, kind, printed) -> None:
-    w, before, gradient = parameters[0], start[0], gradients[0]
+def _step(optimizer) -> None:
+    try:
+        with by_hand("SGD"):
+            run("SGD.step", optimizer.step, returns=False)
+    except AnswerError as error:
+        if "NoneType" in str(error):
+            error = AnswerError("SGD.step stops at a parameter whose .grad is None: leave such a parameter as it is.")
+        raise error from None
+
+
+_STILL = {
+    1: "SGD.step leaves the parameters as they are: `parameter = ...` makes a new tensor under a local name. "
+    "Change the tensor itself, `parameter -= ...`.",
+    2: "The second call of SGD.step does nothing.",
+}
+
+
+def _one_step(parameters, start, gradients, steps, printed) -> None:
     for parameter, original in zip(parameters, gradients):
-        if original is None:
-            continue
-        if parameter.grad is None or (not parameter.grad.any() and original.any()):
+        if original is not None and (parameter.grad is None or (not parameter.grad.any() and original.any())):
             raise AnswerError("SGD.step forgets the gradients: leave that to zero_grad.")
-        if not _equals(parameter.grad, original):
+        if original is not None and not _equals(parameter.grad, original):
             raise AnswerError("SGD.step changes the gradients in place: compute lr times the gradient as a new tensor.")
-    still = all(torch.equal(one, value) for one, value in zip(parameters, start, strict=True))
-    if still and kind is iter:
-        raise AnswerError("SGD gets a generator here, which is used up after one pass: keep list(parameters).")
-    if still:
-        raise AnswerError(
-            "SGD.step leaves the parameters as they are: `parameter = ...` makes a new tensor under a local name. "
-            "Change the tensor itself, `parameter -= ...`."
-        )
-    if steps == 2 and torch.equal(w, before - 0.1 * gradient):
-        used_up = "SGD gets a generator here, which is used up after one pass: keep list(parameters)."
-        raise AnswerError(used_up if kind is iter else "The second call of SGD.step does nothing.")
+    w, before, gradient = parameters[0], start[0], gradients[0]
     mistakes = {
         "it goes uphill: the gradient points to where the loss grows.": before + 0.1 * steps * gradient,
         "the learning rate is missing.": before - steps * gradient,
@@ -654,11 +653,11 @@ def _one_step(parameters, start, right, gradients, steps, kind, printed) -> None
         "it is the mean of the gradient that is used: each number has its own.": before - 0.1 * steps * gradient.mean(),
         "it is not changed; are all parameters walked through?": before,
     }
-    what = "A parameter after one step" if steps == 1 else "A parameter after two steps"
-    columns = {"expected": right[0], "before": before, "gradient": gradient} if printed else {}
-    _compare(what, w, right[0], mistakes, columns)
+    what, right = f"parameter after {'one step' if steps == 1 else 'two steps'}", before - 0.1 * steps * gradient
+    columns = {"expected": right, "before": before, "gradient": gradient} if printed else {}
+    _compare(f"A {what}", w, right, mistakes, columns)
     other = {"it is not changed: does the loop end too early, by a `return` where `continue` is meant?": start[2]}
-    expect(f"Another {what[2:]}", parameters[2], right[2], other)
+    expect(f"Another {what}", parameters[2], start[2] - 0.1 * steps * gradients[2], other)
     if not torch.equal(parameters[1], start[1]):
         raise AnswerError("SGD.step changes a parameter whose .grad is None: leave it as it is.")
 
@@ -827,41 +826,43 @@ def exercise_11(slopes) -> str:
         if not index and values.shape == right.shape:
             print(f"The slopes of {words}:")
             course.beside(yours=values, expected=right)
-        if values.shape != right.shape:
-            mistakes = {"they are added up: each component has its own.": right.sum()}
-            if values.numel() == right.numel():
-                mistakes["they should have the shape of x."] = right.reshape(values.shape)
-            expect(f"The slopes of {words}", values, right, mistakes)
-        error = (values - right).abs().max().item()
-        if error <= 2e-5 * max(1.0, right.abs().max().item()):
-            continue
+        factor = float((values * right).sum() / right.square().sum()) if values.shape == right.shape else 0.0
+        if 0 < abs(factor) < 1e-4 and (values - factor * right).abs().max() < 1e-2 * values.abs().max():
+            size = f"{factor:.0e} times the right ones"
+            raise AnswerError(f"The slopes of {words} are {size}: does the division need brackets, / (2 * h)?")
+        if index == 3 and values.shape == right.shape and not _near(values, right):
+            said = f"Of {words} the slopes are 0 and 1; yours are {values[0]:.3g} and {values[1]:.3g}. "
+            if abs(values[1] - 1) < 1e-3:
+                raise AnswerError(f"{said}Are they measured from one side only?")
+            if abs(values[0]) < 1e-3:
+                raise AnswerError(f"{said}Is x moved back before y is moved?")
         mistakes = {
+            "they are added up: each component has its own.": right.sum(),
             "the two points are 2h apart, not h: yours are twice too large.": 2 * right,
             "yours are half of them: the two points are 2h apart.": right / 2,
             "that is f(x − h) − f(x + h): the other way round.": -right,
             "all components are moved at once: move one, and leave the others.": right.sum() + 0 * right,
             "it is all zero.": 0 * right,
         }
-        factor = float((values * right).sum() / right.square().sum())
-        if 0 < abs(factor) < 1e-4 and (values - factor * right).abs().max() < 1e-2 * values.abs().max():
-            size = f"{factor:.0e} times the right ones"
-            raise AnswerError(f"The slopes of {words} are {size}: does the division need brackets, / (2 * h)?")
+        if values.numel() == right.numel():
+            mistakes["they should have the shape of x."] = right.reshape(values.shape)
         for said, mistake in mistakes.items():
-            if (values - mistake).abs().max() <= 1e-4 * max(1.0, float(mistake.abs().max())) and index != 3:
+            if _near(values, mistake) and not _near(values, right):
                 raise AnswerError(f"The slopes of {words}: {said}")
-        if index == 3 and abs(float(values[1]) - 1) < 1e-3:
+        if values.shape != right.shape:
+            expect(f"The slopes of {words}", values, right)
+        if not _near(values, right):
             raise AnswerError(
-                f"Of {words} the slope in x is 0; yours is {float(values[0]):.3g}. Is it measured from one side only?"
+                f"The slopes of {words} are wrong by up to {(values - right).abs().max():.1g}: is h, the step, between "
+                "1e-7 and 1e-3, and is only one component moved?"
             )
-        if index == 3 and abs(float(values[0])) < 1e-3:
-            raise AnswerError(
-                f"Of {words} the slope in y is 1; yours is {float(values[1]):.3g}. Is x moved back before y is moved?"
-            )
-        raise AnswerError(
-            f"The slopes of {words} are wrong by up to {error:.1g}: is h, the step, between 1e-7 and 1e-3, "
-            "and is only one component moved?"
-        )
     return "Now you can check layers for which nobody has written a checker."
+
+
+def _near(values: Tensor, others: Tensor) -> bool:
+    """Whether these are the same slopes, as far as one can measure."""
+    limit = 2e-5 * max(1.0, others.abs().max().item())
+    return values.shape == others.shape and bool(((values - others).abs() <= limit).all())
 
 
 # Comparing
