@@ -13,7 +13,6 @@ from experiments.begin import begin_command
 if __name__ == "__main__":
     begin_command("python -m benchmarks.scale")
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -28,7 +27,7 @@ from benchmarks.contenders import Task, disk, stack
 from benchmarks.speed import peak_memory
 from experiments import evaluation
 from experiments.circle import Protocol, one_thread
-from experiments.commandline import run_command
+from experiments.commandline import Parser, run_command
 from experiments.parallel import joined
 from experiments.results import Store, environment, sealed, write_atomically
 
@@ -119,9 +118,7 @@ def printed(call: str, *launcher: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(PROG, __doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds; nothing is written")
     options = parser.parse_args(arguments)
     with one_thread():

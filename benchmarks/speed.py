@@ -314,8 +314,7 @@ def points(table: list[dict], width: float = 5.5):
 
     drawn = [row for row, contender in CONTENDERS.items() if not contender.slow and "lenet" not in row]
     rows = [entry for entry in table if "microseconds" in entry and entry["row"] in drawn][::-1]
-    with figures._style(width):
-        figure, axes = figures._canvas(width, 0.6 + 0.22 * len(rows))
+    with figures.drawing(width, 0.6 + 0.22 * len(rows)) as (figure, axes):
         for entry in rows:
             time, own = entry["microseconds"], entry["row"].startswith("diy")
             colour = figures.INSIDE if own else "#5a5a5a"
@@ -335,9 +334,8 @@ def curves(table: list[dict], width: float = 7.0):
     """Return a figure of diy's time and peak memory over PyTorch's, against width, batch size and depth."""
     from experiments import figures
 
-    with figures._style(width):
-        figure = figures.Figure(figsize=(width, 2.6), layout="constrained")
-        for axes, axis in zip(figure.subplots(1, len(SCALING), sharey=True), SCALING):
+    with figures.drawing(width, 2.6, columns=len(SCALING), sharey=True) as (figure, places):
+        for axes, axis in zip(places, SCALING):
             rows = [entry for entry in table if entry["axis"] == axis]
             sizes, times = [entry["size"] for entry in rows], [entry["ratio"]["median"] for entry in rows]
             axes.axhline(1, color="black", lw=0.8)

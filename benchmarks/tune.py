@@ -13,7 +13,6 @@ from experiments.begin import begin_command
 if __name__ == "__main__":
     begin_command("python -m benchmarks.tune")
 
-import argparse
 import math
 from itertools import product
 from pathlib import Path
@@ -23,8 +22,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 import diy
-from experiments.circle import Protocol, Recipe, build_network, data_sets, one_hot, seeds
-from experiments.commandline import run_command
+from experiments.circle import Protocol, Recipe, build_network, build_optimizer, data_sets, one_hot, seeds
+from experiments.commandline import Parser, run_command
 from experiments.results import sealed, write_atomically
 
 PROG = "python -m benchmarks.tune"
@@ -56,10 +55,7 @@ def validation_errors(recipe: Recipe, rounds: int) -> Tensor:
     orders = [torch.Generator().manual_seed(order) for _, _, order, _ in all_seeds]
 
     network, criterion = diy.stack(networks), diy.MSELoss(stacked=True)
-    if recipe.optimizer == "adam":
-        optimizer = diy.Adam(network.parameters(), recipe.lr, (0.9, recipe.beta2))
-    else:
-        optimizer = diy.SGD(network.parameters(), recipe.lr, momentum=recipe.momentum)
+    optimizer = build_optimizer(network, recipe, recipe.lr)
     steps = PROTOCOL.epochs * math.ceil(TRAINING / recipe.batch_size)
     schedule = diy.CosineAnnealingLR(optimizer, steps)
     rows = torch.arange(rounds)[:, None]
@@ -76,7 +72,7 @@ def validation_errors(recipe: Recipe, rounds: int) -> Tensor:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog=PROG, description=__doc__.splitlines()[0])
+    parser = Parser(PROG, __doc__)
     parser.add_argument("--rounds", type=int, default=200, metavar="N", help="rounds of each recipe (%(default)s)")
     options = parser.parse_args(arguments)
     if options.rounds < 2:
@@ -92,9 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
     sizes = {"rounds": options.rounds, "training": TRAINING, "validation": 1000 - TRAINING}
     content = {**sizes, "chosen": chosen, "tried": tried}
     for entry in tried:
-        recipe = "  ".join(
-            f"{name} {entry[name]:<5}" for name in ("optimizer", "lr", "batch_size", "momentum", "beta2")
-        )
+        recipe = "  ".join(f"{name} {value:<5}" for name, value in entry.items() if name not in ("error", "std"))
         mark = "  <- chosen" if entry is chosen else ""
         print(f"{recipe}  validation error {entry['error']:.2%} ± {entry['std']:.2%}{mark}")
     write_atomically(ROOT / "benchmarks" / "tuning.json", sealed(content, indent=1))

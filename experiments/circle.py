@@ -203,7 +203,7 @@ def train(
     batch_size = recipe.batch_size or protocol.batch_size
     lr = protocol.lr if recipe.lr is None else recipe.lr
     criterion = (diy if recipe.library == "diy" else nn).MSELoss(reduction=recipe.reduction)
-    optimizer = _optimizer(network, recipe, lr)
+    optimizer = build_optimizer(network, recipe, lr)
     schedule = None
     if recipe.cosine:
         steps = protocol.epochs * math.ceil(len(points) / batch_size)
@@ -236,7 +236,8 @@ def train(
     return seconds, losses
 
 
-def _optimizer(network, recipe: Recipe, lr: float):
+def build_optimizer(network, recipe: Recipe, lr: float):
+    """Return the recipe's optimizer, from the library of the network."""
     library = diy if recipe.library == "diy" else torch.optim
     if recipe.optimizer == "adam":
         return library.Adam(network.parameters(), lr, (0.9, recipe.beta2), weight_decay=recipe.weight_decay)

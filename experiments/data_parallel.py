@@ -11,7 +11,6 @@ from experiments.begin import begin_command
 if __name__ == "__main__":
     begin_command("python -m experiments.data_parallel")
 
-import argparse
 from pathlib import Path
 
 import torch
@@ -20,7 +19,7 @@ from safetensors.torch import save
 
 import diy
 from experiments.circle import build_network, disk_data, error_rate, one_hot
-from experiments.commandline import run_experiment
+from experiments.commandline import Parser, run_experiment
 from experiments.parallel import all_reduce_gradients
 from experiments.results import write_atomically
 
@@ -28,9 +27,7 @@ PROG = "python -m experiments.data_parallel"
 
 
 def main(arguments: list[str] | None = None, rank: int = 0) -> int:
-    parser = argparse.ArgumentParser(
-        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(PROG, __doc__)
     parser.add_argument("--epochs", type=int, default=100, metavar="N", help="passes over the data (%(default)s)")
     parser.add_argument("--save", type=Path, metavar="PATH", help="write the trained network here")
     options = parser.parse_args(arguments)
@@ -56,9 +53,8 @@ def main(arguments: list[str] | None = None, rank: int = 0) -> int:
             optimizer.step()
 
     if rank == 0:
-        print(
-            f"{ranks} {'process' if ranks == 1 else 'processes'}, train error {error_rate(network, points, labels):.2%}"
-        )
+        processes = "1 process" if ranks == 1 else f"{ranks} processes"
+        print(f"{processes}, train error {error_rate(network, points, labels):.2%}")
         if options.save:
             write_atomically(options.save, save(network.state_dict()))
     return 0

@@ -10,7 +10,10 @@ seaborn's colour-blind palette; lines also differ in dashes and markers, and box
 import io
 import itertools
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.style
@@ -37,10 +40,24 @@ INSIDE, OUTSIDE = "#0173b2", "#de8f05"
 """Colours of label 1 and label 0."""
 
 
+@contextmanager
+def drawing(width: float, height: float, rows: int = 1, columns: int = 1, **options) -> Iterator[tuple[Figure, Any]]:
+    """Give a figure and its axes (or an array of them), to be drawn on in one style, whatever the caller has set."""
+    with mpl.style.context(["default", style(width)]):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, figure.subplots(rows, columns, **options)
+
+
+def style(width: float) -> dict[str, Any]:
+    """Return the settings of Matplotlib for a figure of this width: a column of print is about 3.4 inches wide."""
+    size = 9 if width > 4 else 7.5
+    sizes = {"font.size": size, "axes.labelsize": size, "axes.titlesize": size, "legend.title_fontsize": size - 1}
+    return {**STYLE, **sizes, **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), size - 1)}
+
+
 def training_time(results: Results, width: float = 5.5, height: float = 2.4) -> Figure:
     """Figure 2: boxplots of the time used for training, over the rounds."""
-    with _style(width):
-        figure, axes = _canvas(width, height)
+    with drawing(width, height) as (figure, axes):
         _boxes(axes, results, "seconds", 1)
         axes.set(xlabel=f"training time (s), {_rounds(results)}", ylabel="")
         axes.set_xlim(left=0)
@@ -49,23 +66,11 @@ def training_time(results: Results, width: float = 5.5, height: float = 2.4) -> 
 
 def loss_curves(results: Results, width: float = 5.5, height: float = 3.2) -> Figure:
     """Figure 3: the loss per epoch, mean over the rounds and a band of one standard deviation."""
-    with _style(width):
-        figure, axes = _canvas(width, height)
+    with drawing(width, height) as (figure, axes):
         for index, (name, rounds) in enumerate(results.models.items()):
-            losses = np.array([r.loss for r in rounds])  # (rounds, epochs)
-            epochs = np.arange(1, losses.shape[1] + 1)
-            mean, std = losses.mean(0), losses.std(0, ddof=1 if len(losses) > 1 else 0)
-            axes.plot(
-                epochs,
-                mean,
-                color=COLOURS[name],
-                ls=DASHES[name],
-                label=MODELS[name].title,
-                marker=MARKERS[name],
-                markersize=3.5,
-                markevery=(0.03 + 0.02 * index, 0.16),
-            )
-            axes.fill_between(epochs, mean - std, mean + std, color=COLOURS[name], alpha=0.2, lw=0)
+            losses = [r.loss for r in rounds]
+            places = {"marker": MARKERS[name], "markersize": 3.5, "markevery": (0.03 + 0.02 * index, 0.16)}
+            _band(axes, range(1, len(losses[0]) + 1), losses, name, label=MODELS[name].title, **places)
         axes.set(xlabel="epoch", ylabel="mean squared error", ylim=(0, None))
         axes.margins(x=0.01)
         axes.set_title(f"mean ± std, {_rounds(results)}", loc="left")
@@ -75,8 +80,7 @@ def loss_curves(results: Results, width: float = 5.5, height: float = 3.2) -> Fi
 
 def test_errors(results: Results, width: float = 5.5, height: float = 2.4) -> Figure:
     """Figure 4: boxplots of the test error, over the rounds, on an axis that is logarithmic above 1 %."""
-    with _style(width):
-        figure, axes = _canvas(width, height)
+    with drawing(width, height) as (figure, axes):
         _boxes(axes, results, "test_error", 100)
         axes.set_xscale("symlog", linthresh=1, linscale=0.5)
         axes.set(xlabel=f"test error (%), {_rounds(results)}", ylabel="", xlim=(0, 100))
@@ -94,8 +98,7 @@ def predicted_labels(results: Results, model: str = "diy-dropout", width: float 
     rounds = results.models[model]
     points = np.concatenate([test_points(results.protocol, r) for r in range(len(rounds))])
     labels = np.concatenate([r.predictions for r in rounds])
-    with _style(width):
-        figure, axes = _canvas(width, height)
+    with drawing(width, height) as (figure, axes):
         for label, colour, name in ((1, INSIDE, "label 1"), (0, OUTSIDE, "label 0")):
             chosen = points[labels == label]
             axes.scatter(*chosen.T, s=3, color=colour, lw=0, label=name, rasterized=True)
@@ -119,17 +122,14 @@ def learning_rates(sweep, width: float = 5.5, height: float = 3.2) -> Figure:
         sweep: what `sweep.run` returns.
     """
     grid = sweep.grid
-    with _style(width):
-        figure, axes = _canvas(width, height)
+    with drawing(width, height) as (figure, axes):
         for reduction, model in (("sum", "diy-sgd"), ("mean", "torch-sgd")):
             if reduction not in grid.reductions:
                 continue
             errors = 100 * np.array([run["test_error"] for run in sweep.runs[reduction]])  # (rounds, rates)
             diverged = np.array([run["diverged"] for run in sweep.runs[reduction]]).any(0)
-            mean, std, colour = errors.mean(0), errors.std(0, ddof=1 if len(errors) > 1 else 0), COLOURS[model]
-            axes.plot(grid.rates, mean, color=colour, ls=DASHES[model], marker=".", label=f'reduction="{reduction}"')
-            axes.fill_between(grid.rates, mean - std, mean + std, color=colour, alpha=0.2, lw=0)
-            axes.plot(np.array(grid.rates)[diverged], mean[diverged], "x", color=colour, ms=6, zorder=3)
+            mean = _band(axes, grid.rates, errors, model, marker=".", label=f'reduction="{reduction}"')
+            axes.plot(np.array(grid.rates)[diverged], mean[diverged], "x", color=COLOURS[model], ms=6, zorder=3)
         axes.plot([], [], "x", color="0.4", label="some diverged")
         axes.axvline(Protocol().lr, color="0.4", lw=0.8, ls=":")
         axes.text(Protocol().lr, 64, " 2019", va="top", color="0.3")
@@ -146,8 +146,6 @@ def save_all(results: Results, directory: str | os.PathLike, formats: tuple[str,
 
     Figure 5 shows "diy-dropout", as in the report, or, if that was not run, the first model that was.
     """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     shown = "diy-dropout" if "diy-dropout" in results.models else next(iter(results.models))
     figures = {
         "figure2-time": training_time(results),
@@ -155,14 +153,20 @@ def save_all(results: Results, directory: str | os.PathLike, formats: tuple[str,
         "figure4-error": test_errors(results),
         "figure5-labels": predicted_labels(results, shown),
     }
-    return [path for name, figure in figures.items() for path in save_figure(figure, directory / name, formats)]
+    return save_figures(figures, directory, formats)
+
+
+def save_figures(figures: dict[str, Figure], directory: str | os.PathLike, formats=("pdf", "png")) -> list[Path]:
+    """Write figures under their names into `directory`, which is made if needed; return the paths."""
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    return [path for name in figures for path in save_figure(figures[name], Path(directory) / name, formats)]
 
 
 def save_figure(figure: Figure, stem: Path, formats: tuple[str, ...] = ("pdf", "png")) -> list[Path]:
     """Write `figure` to `stem` in each format, without dates or versions, so that equal figures are equal files."""
     nameless = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}, "png": {"Software": None}}
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in formats]
-    with _style():
+    with mpl.style.context(["default", style(5.5)]):
         for kind, path in zip(formats, paths):
             content = io.BytesIO()
             figure.savefig(content, format=kind, metadata=nameless.get(kind))
@@ -170,16 +174,12 @@ def save_figure(figure: Figure, stem: Path, formats: tuple[str, ...] = ("pdf", "
     return paths
 
 
-def _style(width: float = 5.5):
-    size = 9 if width > 4 else 7.5  # a column of print is about 3.4 inches wide
-    sizes = {"font.size": size, "axes.labelsize": size, "axes.titlesize": size, "legend.title_fontsize": size - 1}
-    small = dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), size - 1)
-    return mpl.style.context(["default", {**STYLE, **sizes, **small}])  # whatever the caller has set
-
-
-def _canvas(width: float, height: float):
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots()
+def _band(axes, x, values, model: str, **line) -> np.ndarray:
+    # A line and a band, mean and standard deviation of values of shape (rounds, x), in the model's colour and dashes.
+    mean, std = np.mean(values, 0), np.std(values, 0, ddof=1 if len(values) > 1 else 0)
+    axes.plot(x, mean, color=COLOURS[model], ls=DASHES[model], **line)
+    axes.fill_between(x, mean - std, mean + std, color=COLOURS[model], alpha=0.2, lw=0)
+    return mean
 
 
 def _boxes(axes, results: Results, quantity: str, factor: float) -> None:

@@ -214,7 +214,9 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, Grid]:
     group.add_argument("--rates", type=int, default=20, metavar="N", help="number of learning rates (%(default)s)")
     group.add_argument("--lowest", type=float, default=1e-5, metavar="X", help="lowest learning rate (%(default)s)")
     group.add_argument("--highest", type=float, default=10.0, metavar="X", help="highest learning rate (%(default)s)")
-    group.add_argument("--reductions", nargs="+", choices=["mean", "sum"], default=["mean", "sum"], help="(both)")
+    group.add_argument(
+        "--reductions", nargs="+", choices=["mean", "sum"], default=["mean", "sum"], help="of the loss (both)"
+    )
     options = parser.parse_args(arguments)
     if not 1 <= options.rates <= MOST:
         parser.error(f"argument --rates: must be from 1 to {MOST:,}, got {options.rates:,}")

@@ -19,7 +19,6 @@ from experiments.begin import begin_command
 if __name__ == "__main__":
     begin_command("python -m report.build")
 
-import argparse
 import difflib
 import json
 import shutil
@@ -36,7 +35,7 @@ from pypdf import PdfReader
 import diy
 from bugs import BUGS
 from experiments import circle, evaluation, figures, sweep
-from experiments.commandline import CommandError, run_command
+from experiments.commandline import CommandError, Parser, run_command
 from experiments.results import sealed, unsealed, write_atomically
 from report import agreement, classes
 
@@ -95,9 +94,7 @@ def build(folder: Path, root: Path = ROOT) -> list[Path]:
         BuildError: see the message.
     """
     results = collect(folder, root)
-    drawings = folder / "figures"
-    drawings.mkdir()
-    return [*draw_results(results, drawings), compile_pdf(folder, results)]
+    return [*draw_results(results, folder / "figures"), compile_pdf(folder, results)]
 
 
 def collect(folder: Path, root: Path = ROOT) -> evaluation.Results:
@@ -142,7 +139,7 @@ def draw_results(results: evaluation.Results, folder: Path) -> list[Path]:
         "figure4-error": figures.test_errors(results, COLUMN, 1.9),
         "figure5-labels": figures.predicted_labels(results, width=3.1, height=3.4),
     }
-    return [path for name, plot in plots.items() for path in figures.save_figure(plot, folder / name, ("pdf", "png"))]
+    return figures.save_figures(plots, folder)
 
 
 def compile_pdf(folder: Path, results: evaluation.Results) -> Path:
@@ -233,9 +230,7 @@ def differences(old: list[str], new: list[str]) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(PROG, __doc__)
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument(
         "--rerun", action="store_true", help="first run the evaluation, the oracles and the sweep again"

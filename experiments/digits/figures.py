@@ -15,7 +15,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from experiments.digits.data import Images
-from experiments.figures import INSIDE, OUTSIDE, STYLE, save_figure
+from experiments.figures import INSIDE, OUTSIDE, drawing, save_figures
 from experiments.results import Record
 from experiments.words import counted
 
@@ -24,9 +24,7 @@ NAMES = {"diy": "diy", "torch": "PyTorch"}
 
 def loss_curves(results: Record, width: float = 5.5, height: float = 2.8) -> Figure:
     """Return the loss per epoch of both libraries: mean over the rounds and, for diy, a band from least to greatest."""
-    with _style():
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots()
+    with drawing(width, height) as (figure, axes):
         for name, colour, line in (("diy", INSIDE, {"lw": 3.5, "alpha": 0.5}), ("torch", OUTSIDE, {"ls": "--"})):
             losses = np.array([record[name]["loss"] for record in results["rounds"]])  # (rounds, epochs)
             epochs = np.arange(1, losses.shape[1] + 1)
@@ -46,9 +44,7 @@ def confusion(results: Record, data: Images, width: float = 4.2, height: float =
     counts = np.zeros((10, 10), dtype=int)
     for record in results["rounds"]:
         np.add.at(counts, (data.test_labels.numpy(), np.array(record["diy"]["predictions"])), 1)
-    with _style():
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots()
+    with drawing(width, height) as (figure, axes):
         # Colours count only the mistakes: next to the diagonal, they would all be pale.
         mistakes = counts - np.diag(np.diag(counts))
         sns.heatmap(
@@ -79,12 +75,10 @@ def worst_mistakes(results: Record, data: Images, count: int = 12, width: float 
     worst = np.argsort(confidence)[:count]
     columns = 6
     rows = -(-len(worst) // columns)
-    with _style():
-        figure = Figure(figsize=(width, 0.35 + 1.25 * rows), layout="constrained")
-        places = figure.subplots(rows, columns, squeeze=False).flatten()
-        for axes in places:
+    with drawing(width, 0.35 + 1.25 * rows, rows, columns, squeeze=False) as (figure, places):
+        for axes in places.flat:
             axes.axis("off")
-        for axes, index in zip(places, worst):
+        for axes, index in zip(places.flat, worst):
             axes.imshow(data.test_images[index, 0].numpy(), cmap="gray_r")
             digit = data.test_labels[index].item()
             answers, times = np.unique(labels[labels[:, index] != digit, index], return_counts=True)
@@ -102,15 +96,13 @@ def filters(results: Record, width: float = 5.5) -> Figure:
     kernels = np.array(results["rounds"][0]["filters"])
     columns = 8
     rows = -(-len(kernels) // columns)
-    with _style():
-        figure = Figure(figsize=(width, 0.4 + 0.72 * rows), layout="constrained")
-        places = figure.subplots(rows, columns, squeeze=False).flatten()
+    with drawing(width, 0.4 + 0.72 * rows, rows, columns, squeeze=False) as (figure, places):
         size = np.abs(kernels).max()
-        for axes in places:
+        for axes in places.flat:
             axes.axis("off")
-        for axes, kernel in zip(places, kernels):
+        for axes, kernel in zip(places.flat, kernels):
             image = axes.imshow(kernel, cmap="PuOr", vmin=-size, vmax=size)
-        figure.colorbar(image, ax=places.tolist(), label="weight", fraction=0.03)
+        figure.colorbar(image, ax=places, label="weight", fraction=0.03)
         figure.suptitle(f"the {len(kernels)} kernels of the first convolution, round 1", size=9, x=0.01, ha="left")
         return figure
 
@@ -125,10 +117,4 @@ def save_all(
         "digits-mistakes": worst_mistakes(results, data),
         "digits-filters": filters(results),
     }
-    return [path for name, figure in figures.items() for path in save_figure(figure, Path(directory) / name, formats)]
-
-
-def _style():
-    sizes = dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize"), 9)
-    small = dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 8)
-    return mpl.style.context(["default", {**STYLE, **sizes, **small}])
+    return save_figures(figures, directory, formats)
