@@ -71,7 +71,7 @@ def draws_in_evaluation(name: str) -> bool:
 
 def settings(name: str) -> dict:
     """Return what a bug's story sets; nothing for no bug."""
-    return dict(STORIES[name].settings) if name in STORIES else {}
+    return dict(STORIES[name].settings) if name in list(STORIES) else {}
 
 
 def undo(old, defaults) -> dict:

@@ -98,7 +98,7 @@ class Settings:
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         wanted = self.features
-        if not isinstance(wanted, (list, tuple)) or not wanted or not set(wanted) <= set(FEATURES):
+        if not isinstance(wanted, (list, tuple)) or not wanted or not all(name in list(FEATURES) for name in wanted):
             raise ValueError(f"features must be a list of one or more of {', '.join(FEATURES)}, got {wanted!r}")
         object.__setattr__(self, "features", tuple(name for name in FEATURES if name in wanted))
         for name, least, most in (("depth", 0, 10), ("width", 1, 200), ("batch_size", 1, 10_000), ("seed", 0, 2**32)):
@@ -222,12 +222,12 @@ class Lab:
         _check_names(settings)
         self.train_size, self.test_size = train_size, test_size
         self.settings = Settings(**settings)
-        self.points: list[tuple[float, float, int]] = [_point(point) for point in points]
+        self.points = _points(points)
         self.watchers: list[Callable[[str], None]] = []
         self.before: tuple[Settings, list[Record]] | None = None
         self.history: list[Record] = []
         self._earlier: list[list[tuple[float, float, int]]] = []
-        self._wants_twin = bool(twin)
+        self._wants_twin = _yes_or_no("twin", twin)
         self._draw()
         self.reset()
         self._to_come = deque(self._checked(changes))
@@ -270,6 +270,7 @@ class Lab:
         self.epoch = self.steps = self._steps_before = 0
         self._ill_with, self.trouble = HEALTHY, None
         self.changes: list[tuple[int, str, object]] = []
+        self._points_before: tuple[int, list] = 0, []
         self._to_come: deque[tuple[int, str, object]] = deque()
         self._order: deque[tuple[Tensor, Tensor]] = deque()
         self._stride = 1
@@ -299,7 +300,7 @@ class Lab:
 
     @twin.setter
     def twin(self, wanted: bool) -> None:
-        self._wants_twin = bool(wanted)
+        self._wants_twin = _yes_or_no("twin", wanted)
         self._note("twin", self._wants_twin)
         if self.settings.bug != NO_BUG:
             return  # its healthy twin has been there from the start, and stays
@@ -324,7 +325,7 @@ class Lab:
         Raises:
             ValueError: one of them is refused, and nothing is changed.
         """
-        points = [_point(point) for point in points]
+        points = _points(points)
         self._earlier = [*self._earlier[-99:], self.points]
         self._replace_points(points)
 
@@ -397,8 +398,8 @@ class Lab:
         """Make the changes that are due: of those the lab was made with, those up to the present step."""
         while self._to_come and self._to_come[0][0] <= self.steps:
             _, what, value = self._to_come.popleft()
-            if what == "points":
-                self.set_points(value)
+            if what in ("points", "more points"):
+                self.set_points([*(self.points if what == "more points" else []), *value])
             elif what == "weight":
                 self.set_weight(*value)
             elif what == "twin":
@@ -491,7 +492,7 @@ class Lab:
             gradient = math.nan if tensor.grad is None else tensor.grad[index].item()
             scale = max(1.0, abs(value))
             sides = [(loss(value - h * scale), loss(value + h * scale), h * scale) for h in STEPS]
-            values = [value + scale * (i - 20) / 20 for i in range(41)]
+            values = [value + scale * (i - 10) / 10 for i in range(21)]
             losses = [loss(at) for at in values]
         slopes = [((right - left) / (2 * h), 16 * EPSILON * abs(here) / h) for left, right, h in sides]
         # Of neighbouring steps, those agree best that are neither too coarse, with a kink inside, nor lost in rounding.
@@ -611,11 +612,16 @@ class Lab:
         self.y = TARGETS[self.labels]
 
     def _replace_points(self, points: list[tuple[float, float, int]]) -> None:
+        if self._points_before[0] != self.steps:
+            self._points_before = self.steps, self.points
+        before = self._points_before[1]
         self.points = points
         self._order.clear()
         self._steps_before = self.steps
         self._join_points()
-        self._note("points", list(points))
+        added = points[: len(before)] == before
+        # All points at each click would make the line of a long run as long as the square of their number.
+        self._note(*(("more points", points[len(before) :]) if added else ("points", list(points))))
         if not self.steps:
             self._record_anew()
         self._see_whether_it_recovered()
@@ -624,13 +630,8 @@ class Lab:
     def _note(self, what: str, value) -> None:
         """Keep in mind a change of a run that has begun; of several at one step, the last."""
         if self.steps or what == "weight":
-            one = [value[:3] if what == "weight" else None]
-            kept = [
-                c
-                for c in self.changes
-                if c[:2] != (self.steps, what) or [c[2][:3] if what == "weight" else None] != one
-            ]
-            self.changes = [*kept, (self.steps, what, value)]
+            new = self.steps, what, value
+            self.changes = [*(change for change in self.changes if _changed(change) != _changed(new)), new]
 
     def _tell(self, what: str) -> None:
         for watcher in self.watchers:
@@ -643,6 +644,8 @@ class Lab:
         self._tell("settings")
 
     def _checked(self, changes: Iterable[tuple[int, str, object]]) -> Iterator[tuple[int, str, object]]:
+        if not isinstance(changes, Iterable):
+            raise TypeError(f"changes must be a list of (steps, what, value), got {changes!r}")
         before = 0
         for change in changes:
             try:
@@ -651,14 +654,16 @@ class Lab:
                     raise ValueError(f"the number of steps must be an integer ≥ {before}, got {when!r}")
                 if what in LIVE:
                     replace(self.settings, **{what: value})
-                elif what == "points":
-                    value = [_point(point) for point in value]
+                elif what in ("points", "more points"):
+                    value = _points(value)
                 elif what == "weight":
                     layer, unit, source, number = value
                     self._weight(self.model, layer, unit, source)
                     _finite(number)
-                elif what != "twin":
-                    kinds = ", ".join((*sorted(LIVE), "points", "twin", "weight"))
+                elif what == "twin":
+                    _yes_or_no("twin", value)
+                else:
+                    kinds = ", ".join((*sorted(LIVE), "more points", "points", "twin", "weight"))
                     raise ValueError(f"what can change during a run is {kinds}, not {what!r}")
             except (TypeError, ValueError) as error:
                 raise ValueError(
@@ -765,6 +770,7 @@ class Lab:
         illness = self._illness(self.model)
         if illness != self._ill_with:
             self._ill_with, self.trouble = illness, self._explain(*illness) if illness[0] else None
+            self._compare(self.measure())
 
     def _see_whether_it_recovered(self) -> None:
         if self.trouble:
@@ -852,6 +858,24 @@ def _check_names(settings: Iterable[str]) -> None:
     known = [field.name for field in fields(Settings)]
     if unknown := sorted(set(settings) - set(known)):
         raise ValueError(f"unknown setting {unknown}: expected some of {known}")
+
+
+def _yes_or_no(name: str, value) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
+def _changed(change: tuple[int, str, object]) -> tuple:
+    """What a change sets, and when: of two that set the same at one step, the last counts."""
+    when, what, value = change
+    return (when, what, *value[:3]) if what == "weight" else (when, what.removeprefix("more "))
+
+
+def _points(points) -> list[tuple[float, float, int]]:
+    if not isinstance(points, Iterable):
+        raise TypeError(f"points must be a list of (x, y, label), got {points!r}")
+    return [_point(point) for point in points]
 
 
 def _point(point) -> tuple[float, float, int]:

@@ -95,8 +95,9 @@ def _moment(frame: dict) -> dict:
 
 
 def _differences(surface: bytes) -> list[int]:
-    """Return the values in steps of 1/128, each as the difference from the one before: that is packed most tightly."""
-    values = torch.frombuffer(bytearray(surface), dtype=torch.int16).int() >> 8 if surface else torch.empty(0)
+    """Return the values in 256ths, all odd but 0, each as the difference from the one before: that is packed tightly."""
+    values = torch.frombuffer(bytearray(surface), dtype=torch.int16).int() if surface else torch.empty(0)
+    values = (2 * (values.int() >> 8) + 1) * values.sign().abs().int()
     return values.diff(prepend=values.new_zeros(1)).int().tolist()
 
 

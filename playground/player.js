@@ -6,7 +6,7 @@ function unpack(text) { return Uint8Array.from(atob(text), (character) => charac
 
 function surface(differences) {
   let value = 0;
-  return Int16Array.from(differences, (difference) => 256 * (value += difference) + 128);
+  return Int16Array.from(differences, (difference) => 128 * (value += difference));
 }
 
 function player({ runs, choices, labels }) {

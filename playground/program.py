@@ -18,7 +18,7 @@ def write(of: "lab.Lab") -> str:
     whole = not changes and not of.steps_in_epoch
     bug = s.bug != lab.NO_BUG and not company.unshuffled(s.bug)
     tested = s.data != lab.OWN and of.test_size > 0
-    own = bool(points) or any(what == "points" for _, what, _ in changes)
+    own = bool(points) or any(what.endswith("points") for _, what, _ in changes)
 
     lines = ["# Save this beside diy.py, or run it in a cell of this notebook."]
     if bug:
@@ -98,7 +98,8 @@ def _start(of, s, points, own: bool) -> list[str]:
         "    return torch.cat([drawn, places]), torch.eye(2)[torch.cat([drawn_labels, labels])]",
         "",
         "",
-        f"x, y = with_own({list(points)})",
+        f"own = {list(points)}",
+        "x, y = with_own(own)",
         "",
     ]
 
@@ -154,6 +155,7 @@ def _steps(s, changes, steps: int) -> list[str]:
     mixed = company.unshuffled(s.bug)
     lines = [f"batch_size, batches = {s.batch_size}, []", f"for step in range({steps}):"]
     last, after = None, []
+    with_own = ["x, y = with_own(own)", "batches = []  # the epoch starts over"]
     for when, what, value in changes:
         if what in lab.LIVE:
             s = replace(s, **{what: value})
@@ -163,7 +165,8 @@ def _steps(s, changes, steps: int) -> list[str]:
             "batch_size": ["batch_size = {value}"],
             "reduction": [f'criterion = diy.MSELoss(reduction="{value}")'],
             "optimizer": [f"optimizer = {_optimizer(s)}"],
-            "points": [f"x, y = with_own({value})", "batches = []  # the epoch starts over"],
+            "points": ["own = {value}", *with_own],
+            "more points": ["own += {value}", *with_own],
             "weight": _set_weight(value) if what == "weight" else [],
         }[what]
         texts = [text.format(value=value) if "{value}" in text else text for text in texts]

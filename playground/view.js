@@ -91,7 +91,9 @@ function render({ model, el }) {
       `${label ? "■" : "●"} class ${label}`));
   const [showTest, showTestLabel] = box("show_test", " show test points", (on) => set("show_test", on));
   const [discretize, discretizeLabel] = box("discretize", " discretize", (on) => set("discretize", on));
-  const [twin, twinLabel] = box("twin", " PyTorch twin", (on) => send("twin", on));
+  const [twin, twinLabel] = box("twin", "", (on) => send("twin", on));
+  const twinName = element("span");
+  twinLabel.append(twinName);
   const twinText = element("span", { class: "hint", "data-number": "twin" });
   const seed = element("button", {
     "data-action": "seed", title: "other data, weights and order (in code: seed)",
@@ -130,15 +132,14 @@ function render({ model, el }) {
     } }, "Copy");
     return [node, said];
   };
-  const code = element("pre", { tabindex: 0, "aria-label": "the program of this run" });
+  const code = element("pre", { tabindex: 0, role: "group", "aria-label": "the program of this run" });
   const [codeButton, codePanel] = fold("code", "Show the code", "Hide the code",
     element("div", { class: "row" }, element("strong", {}, "The program of this run"), ...copier(code, "code")), code);
-  const line = element("code", { tabindex: 0, "aria-label": "the line that restores what is on screen" });
+  const line = element("code", { tabindex: 0, role: "group", "aria-label": "the line that restores what is on screen" });
   const network = part("network", { onclick: takeWeight });
   const [byGradient, byGradientLabel] = box("by-gradient", " show the last step's gradients instead of the weights", () => draw());
   const place = ["layer", "unit", "input"].map((name, i) => element(i ? "input" : "select", {
-    ...(i ? { type: "number", min: i === 2 ? -1 : 0, value: 0 } : {}), "data-hand": name, "aria-label": name,
-    onchange: hold, onblur: () => draw(),
+    ...(i ? { type: "number", min: i === 2 ? -1 : 0, value: 0 } : {}), "data-hand": name, onchange: hold, onblur: () => draw(),
   }));
   const turn = element("input", {
     type: "range", min: -3, max: 3, step: 0.01, "data-hand": "value", "aria-label": "the weight in hand",
@@ -149,12 +150,12 @@ function render({ model, el }) {
   const [insideButton, insidePanel] = fold("inside", "Look inside", "Hide the inside",
     element("div", { class: "row" }, byGradientLabel),
     network,
-    element("div", { class: "row" }, "Take a weight in hand: ",
+    element("div", { class: "row", role: "group", "aria-label": "a weight in hand" }, "Take a weight in hand: ",
       ...place.map((part, i) => element("label", {}, ["leading to ", "unit ", "from input (−1: bias) "][i], part)), turn),
     handText, slope);
   const storyLook = element("p", {});
   const storyText = element("details", {}, element("summary", {}, "What is wrong? (Guess first.)"), element("p", {}));
-  const answers = element("ul", { "data-part": "answers", role: "status" });
+  const answers = element("ul", { "data-part": "answers" });
   const story = element("div", { class: "panel", "data-part": "story", hidden: true },
     element("strong", {}, "A bug for company"), storyLook, storyText,
     button("ask_checks", "Which check would see it?", "run each kind of check on it"), answers);
@@ -196,8 +197,8 @@ function render({ model, el }) {
   }
   el.append(root);
 
-  function select(name) {
-    const node = element("select", { "data-setting": name, onchange: () => set(name, choices(name)[node.selectedIndex]) });
+  function select(name, attributes = {}) {
+    const node = element("select", { "data-setting": name, ...attributes, onchange: () => set(name, choices(name)[node.selectedIndex]) });
     controls[name] = { node, show: (value) => {
       if (node.options.length !== choices(name).length) {
         node.replaceChildren(...choices(name).map((choice) => element("option", {}, written(choice))));
@@ -209,11 +210,12 @@ function render({ model, el }) {
 
   function field(name) {
     const [text, about] = model.get("labels")[name], title = `${about} (in code: ${name})`;
-    if (LISTS.includes(name)) return element("label", { class: "field", title }, element("span", { class: "name" }, text), select(name));
+    const labelled = (...parts) => element("label", { class: "field", title }, element("span", { class: "name" }, text), ...parts);
+    if (LISTS.includes(name)) return labelled(select(name, { "aria-description": title }));
     if (name === "features") return features(text, title);
     const output = element("span", { class: "value" });
     const input = element("input", {
-      type: "range", min: 0, step: 1, "data-setting": name, "aria-label": text,
+      type: "range", min: 0, step: 1, "data-setting": name, "aria-label": text, "aria-description": title,
       oninput: () => { controls[name].label(); set(name, choices(name)[+input.value]); },
     });
     controls[name] = {
@@ -228,7 +230,7 @@ function render({ model, el }) {
         input.setAttribute("aria-valuetext", output.textContent);
       },
     };
-    return element("label", { class: "field", title }, element("span", { class: "name" }, text), input, output);
+    return labelled(input, output);
   }
 
   function features(text, title) {
@@ -371,12 +373,12 @@ function render({ model, el }) {
   }
 
   const small = document.createElement("canvas");
-  // Paints a grid of values in -32767..32767: the class's colour, the stronger the surer.
+  // Paints a grid of values in -32767..32767: the class's colour, the stronger the surer. Undecided, or no number, is 0.
   function paint(context, values, size, x, y, width, whole) {
     small.width = small.height = size;
     const image = new ImageData(size, size);
     values.forEach((value, i) => {
-      const share = whole ? 1 : Math.min(1, Math.abs(value) / 26000), color = theme.surface[value > 0 ? 1 : 0];
+      const share = whole ? Math.abs(Math.sign(value)) : Math.min(1, Math.abs(value) / 26000), color = theme.surface[value > 0 ? 1 : 0];
       for (let c = 0; c < 3; c++) image.data[4 * i + c] = theme.paper[c] + share * (color[c] - theme.paper[c]);
       image.data[4 * i + 3] = 255;
     });
@@ -460,9 +462,28 @@ function render({ model, el }) {
   }
 
   function drawLoss() {
-    const { context, width, height, write, stroke } = pen(loss), curve = floats(model.get("frame").curve), n = curve.length / 5;
-    const before = model.get("before"), old = before.curve ? floats(before.curve) : [];
-    const left = 40, right = 8, top = 24, bottom = 20, last = Math.max(10, curve[5 * (n - 1)] || 0);
+    const { context, width, height, write, stroke } = pen(loss), curve = floats(model.get("frame").curve);
+    const before = model.get("before"), old = before.curve ? floats(before.curve) : [], { twin } = model.get("settings");
+    const known = (values, column) => values.some((value, i) => i % 5 === column && Number.isFinite(value));
+    const lines = [{ name: "train", values: curve, column: 1, color: theme.ink, thickness: 1.5 }];
+    if (known(curve, 2)) lines.unshift({ name: "test", values: curve, column: 2, color: TEST, thickness: 5 });
+    if (twin) lines.push({ name: twin, values: curve, column: 3, color: TWIN, thickness: 2, dash: [3, 3] }, { values: curve, column: 4, color: TWIN, thickness: 2, dash: [6, 5] });
+    if (before.curve) lines.unshift({ name: `before${before.name ? `: ${before.name}` : ""}`, values: old, column: known(old, 2) ? 2 : 1, color: theme.grey, thickness: 1.5, dash: [1, 3] });
+
+    // The legend takes as many rows as it needs.
+    let x = 34, y = 12;
+    context.fillStyle = theme.ink;
+    write("loss", 0, y);
+    for (const { name, color, thickness, dash } of lines.filter((line) => line.name).reverse()) {
+      let text = name;
+      if (x > 34 && x + 26 + context.measureText(text).width > width) [x, y] = [34, y + 15];
+      while (text && x + 26 + context.measureText(text).width > width) text = text.slice(0, -1);
+      stroke([[x, y - 4], [x + 22, y - 4]], { strokeStyle: color, lineWidth: thickness, dash });
+      write(text, x + 26, y);
+      x += 36 + context.measureText(text).width;
+    }
+
+    const left = 40, right = 8, top = y + 12, bottom = 20, last = Math.max(10, curve.at(-5));
     let least = 0.05, most = 0.5;
     for (const values of [curve, old]) for (let i = 0; i < values.length; i++) {
       if (i % 5 && Number.isFinite(values[i]) && values[i - i % 5] <= last) {
@@ -473,7 +494,6 @@ function render({ model, el }) {
     [least, most] = [Math.log10(least / 1.3), Math.log10(most * 1.3)];
     const px = (x) => left + x / last * (width - left - right);
     const py = (y) => top + (most - Math.log10(Math.max(y, 1e-8))) / (most - least) * (height - top - bottom);
-    context.fillStyle = theme.ink;
     const marks = most - least < 1.7 ? [1, 2, 5] : [1], every = Math.ceil((most - least) / 5);
     for (let power = Math.floor(least); power <= most; power++) for (const mark of marks) {
       const y = mark * 10 ** power;
@@ -484,12 +504,7 @@ function render({ model, el }) {
     for (const x of ticks(last)) if (px(x) < width - 70) write(String(x), px(x), height - 5, "center");
     write("epoch", width - right, height - 5, "right");
 
-    const twinName = model.get("settings").twin;
-    const lines = [["train", curve, 1, theme.ink, 1.5]], known = (values, column) => values.some((value, i) => i % 5 === column && Number.isFinite(value));
-    if (known(curve, 2)) lines.unshift(["test", curve, 2, TEST, 5]);
-    if (twinName) lines.push([twinName, curve, 3, TWIN, 2, [3, 3]], ["", curve, 4, TWIN, 2, [6, 5]]);
-    if (before.curve) lines.unshift([`before${before.name ? `: ${before.name}` : ""}`, old, known(old, 2) ? 2 : 1, theme.grey, 1.5, [1, 3]]);
-    for (const [, values, column, color, thickness, dash] of lines) {
+    for (const { values, column, color, thickness, dash } of lines) {
       const path = [];
       for (let i = 0; i < values.length && values[i] <= last; i += 5) {
         path.push(Number.isFinite(values[i + column]) ? [px(values[i]), py(values[i + column])] : null);
@@ -500,17 +515,6 @@ function render({ model, el }) {
         context.fillStyle = color;
         context.fillRect(newest[0] - 2, newest[1] - 2, 4, 4);
       }
-    }
-    context.fillStyle = theme.ink;
-    write("loss", 0, 12);
-    let x = 34;
-    for (const [name, , , color, thickness, dash] of lines.filter(([name]) => name).reverse()) {
-      let text = name;
-      while (text && x + 26 + context.measureText(text).width > width) text = text.slice(0, -1);
-      if (text.length < Math.min(6, name.length)) break;
-      stroke([[x, 8], [x + 22, 8]], { strokeStyle: color, lineWidth: thickness, dash });
-      write(text, x + 26, 12);
-      x += 36 + context.measureText(text).width;
     }
   }
 
@@ -525,10 +529,11 @@ function render({ model, el }) {
     layers.style.height = `${38 + rows.length * row}px`;
     const { context, width, height, write, stroke } = pen(layers);
     const left = 62, gap = 14, each = (width - left - gap) / 2, middle = left + each + gap;
-    const long = (text) => context.measureText(text).width;
+    const long = (text) => context.measureText(text).width, fitting = (texts) => texts.find((text) => long(text) < each) ?? "";
+    const zeros = (share) => (share >= 0.005 ? fitting([" % zero", " % 0"].map((text) => Math.round(100 * share) + text)) : "");
     context.fillStyle = theme.ink;
-    write("activations", left, 12);
-    write(["gradients |∂ℓ/∂W|", "gradients"].find((text) => long(text) < each) ?? "", middle, 12);
+    write(fitting(["activations", "act."]), left, 12);
+    write(fitting(["gradients |∂ℓ/∂W|", "gradients", "grad."]), middle, 12);
     rows.forEach((layer, i) => {
       const top = 18 + i * row + 12, bottom = 18 + (i + 1) * row - 2, [place, kind] = layer.name.split(", ");
       bars(context, stroke, layer.activations, left, bottom, each, row - 6, theme.activation);
@@ -536,7 +541,7 @@ function render({ model, el }) {
       context.fillStyle = theme.ink;
       write(place, 0, top);
       write(zeros(layer.zero_activations), left, top);
-      write(layer.gradients ? zeros(layer.zero_gradients) : "no step yet", middle, top);
+      write(layer.gradients ? zeros(layer.zero_gradients) : fitting(["no step yet", "none yet"]), middle, top);
       context.fillStyle = theme.grey;
       if (row > 30) write(kind, 0, top + 14);
     });
@@ -549,8 +554,6 @@ function render({ model, el }) {
     if (0.4 * each > 1.5 * long("10⁻⁸") + 6) write("10⁻⁴", middle + 0.4 * each, y, "center");
     write("1", middle + 0.8 * each, y, "center");
   }
-
-  function zeros(share) { return share >= 0.005 ? `${Math.round(100 * share)} % zero` : ""; }
 
   function bars(context, stroke, counts, left, bottom, width, height, color, outline) {
     const most = Math.max(1, ...counts, ...(outline ?? [])), step = width / counts.length;
@@ -572,9 +575,9 @@ function render({ model, el }) {
   function drawInside() {
     const { columns, size } = model.get("inside");
     if (!columns) return;
-    const tallest = Math.max(...columns.map((column) => column.shown)), tile = 30, row = 34;
+    const tallest = Math.max(...columns.map((column) => column.shown)), row = 34;
     network.style.height = `${20 + tallest * row}px`;
-    const { context, width, write, stroke } = pen(network);
+    const { context, width, write, stroke } = pen(network), tile = Math.min(30, width / (2 * columns.length - 1));
     const x = (c) => c * (width - tile) / (columns.length - 1), y = (c, u) => 20 + (u + (tallest - columns[c].shown) / 2) * row;
     segments = [];
     context.fillStyle = theme.ink;
@@ -598,10 +601,13 @@ function render({ model, el }) {
         context.strokeStyle = theme.grey;
         context.strokeRect(x(c), y(c, u), tile, tile);
       }
-      const some = column.shown < column.total ? `, ${column.shown} of ${column.total}` : "", first = column.name.split(",")[0];
+      const name = column.name.split(",")[0], of = `${column.shown} of ${column.total}`, room = (width - tile) / (columns.length - 1) - 6;
+      const names = [...(column.shown < column.total ? [`${name}, ${of}`] : []), name, name.replace("layer ", ""), name.slice(0, 3)];
       context.fillStyle = theme.ink;
-      write(first + some, c === columns.length - 1 ? width : x(c), 12, c === columns.length - 1 ? "right" : "left");
+      write(names.find((text) => context.measureText(text).width < room) ?? "", ...(c === columns.length - 1 ? [width, 12, "right"] : [x(c), 12]));
     });
+    network.setAttribute("aria-label", `What each unit computes on the plane, and the ${byGradient.checked ? "gradients" : "weights"} between: `
+      + columns.map(({ name, shown, total }) => `${name}, ${shown} of ${total} units`).join("; "));
   }
 
   function takeWeight(event) {
@@ -644,6 +650,7 @@ function render({ model, el }) {
     handText.setAttribute("aria-live", playing() ? "off" : "polite");  // else it would be read aloud all the time
     handText.textContent = `Weight ${short(value)}: measured slope ${short(measured)}, gradient of backward ${short(gradient)}. ${words}`;
     if (slope.hidden) return;
+    slope.setAttribute("aria-label", `The loss along this weight, from ${short(curve[0][0])} to ${short(curve.at(-1)[0])}, with the measured slope and the gradient`);
     const { context, width, height, write, stroke } = pen(slope);
     const losses = curve.map(([, y]) => y), [low, high] = [Math.min(...losses), Math.max(...losses)];
     const px = (x) => 8 + (x - curve[0][0]) / (curve.at(-1)[0] - curve[0][0]) * (width - 16);
@@ -666,6 +673,7 @@ function render({ model, el }) {
 
   function showWhere({ epoch, batch, batches } = model.get("progress")) {
     hear();
+    if (epoch === undefined) return;  // no long epoch yet
     numbers.epoch.textContent = batch ? `${epoch} + ${batch}/${batches}` : epoch;
   }
 
@@ -723,6 +731,7 @@ function render({ model, el }) {
     discretize.checked = settings.discretize;
     twin.checked = Boolean(settings.twin);
     twin.disabled = settings.twin === "healthy twin";
+    twinName.textContent = twin.disabled ? " healthy twin" : " PyTorch twin";
     draw();
   }
 
@@ -769,14 +778,12 @@ function render({ model, el }) {
     "change:story": showStory, "change:inside": draw, "change:hand": draw,
     "change:code": () => { code.textContent = model.get("code"); }, "change:line": () => { line.textContent = model.get("line"); },
     "change:status": () => { hear(); showStatus(); }, "change:answer": showAnswer,
+    "change:progress": () => showWhere(), "msg:custom": saveFile, "comm_live_update": showLost,  // Jupyter's word that the kernel is gone
   };
   for (const [event, listener] of Object.entries(listeners)) {
     model.on(event, listener);
-    listener();
+    if (event.startsWith("change:")) listener();
   }
-  model.on("change:progress", showWhere);
-  model.on("msg:custom", saveFile);
-  model.on("comm_live_update", showLost);  // Jupyter's word that the kernel is gone
 
   const look = () => {
     const now = onScreen && !document.hidden;
@@ -803,9 +810,6 @@ function render({ model, el }) {
     removeEventListener("pagehide", leave);
     clearInterval(watch);
     for (const [event, listener] of Object.entries(listeners)) model.off(event, listener);
-    model.off("change:progress", showWhere);
-    model.off("msg:custom", saveFile);
-    model.off("comm_live_update", showLost);
     leave();
   };
 }

@@ -151,10 +151,12 @@ class Playground(anywidget.AnyWidget):
             raise TypeError(f"the first argument must be a Lab, got {lab!r}: give settings by name, as in data='moons'")
         if lab is not None and arguments:
             raise TypeError(f"give a lab or the arguments of a new one, not both: got a lab and {sorted(arguments)}")
-        _check_speed(speed)
+        look = {"speed": speed, "show_test": show_test, "discretize": discretize}
+        for name, value in look.items():
+            _check_look(name, value)
         super().__init__()
         self.lab = lab or Lab(**company.settings(arguments.get("bug")) | arguments)
-        self.look = {"speed": speed, "show_test": bool(show_test), "discretize": bool(discretize)}
+        self.look = look
         self.playing = self._suspended = False
         self._goal: _Goal | None = None
         self._task: asyncio.Task | None = None
@@ -165,7 +167,7 @@ class Playground(anywidget.AnyWidget):
         self._acting, self._stale = False, set()
         self._open: set[tuple[str, str]] = set()
         self._held: tuple[int, int, int] | None = None
-        self._hand_token = 0
+        self._hand_token, self._weigh_again = 0, 0.0
         self._answers: tuple[str, list[dict]] = NO_BUG, []
         self._film: list[tuple[int, torch.Tensor, still.Dots]] = []
         self._stride = 1
@@ -425,8 +427,7 @@ class Playground(anywidget.AnyWidget):
     # Settings
 
     def _set_look(self, name: str, value) -> None:
-        if name == "speed":
-            _check_speed(value)
+        _check_look(name, value)
         self.look[name] = value
         self._stale.add("points")
         text = f"{name}={value!r}."
@@ -506,8 +507,7 @@ class Playground(anywidget.AnyWidget):
             try:
                 await self._advance()
                 self._show()
-                if started - self._refreshed > REFRESH:
-                    self._refresh()
+                self._keep_up()
             except Exception as error:
                 self.pause()
                 self._say(f"Stopped by an error: {error}", kind="trouble")
@@ -531,6 +531,7 @@ class Playground(anywidget.AnyWidget):
                 return
             if now - slice_start > SLICE:
                 self.progress = self._where()
+                self._keep_up()
                 await asyncio.sleep(0.001)
                 slice_start = time.perf_counter()
 
@@ -633,12 +634,17 @@ class Playground(anywidget.AnyWidget):
         if stale:
             self._refresh()
 
+    def _keep_up(self) -> None:
+        if time.perf_counter() - self._refreshed > REFRESH:
+            self._refresh()
+
     def _refresh(self) -> None:
         self._refreshed = time.perf_counter()
         self.line = self._restoring_line()
         if self._is_open("code"):
             self.code = self.lab.snippet()
-        self._show_hand()
+        if not self.playing or time.perf_counter() > self._weigh_again:
+            self._show_hand()
 
     def _show_settings(self) -> None:
         now = asdict(self.lab.settings)
@@ -712,6 +718,8 @@ class Playground(anywidget.AnyWidget):
         if self.lab.settings.bug != NO_BUG:
             if distance == math.inf:
                 return "Of the network with the bug and its healthy twin, one has a loss that is no longer a number."
+            if distance == 0:
+                return "So far, the network with the bug and its healthy twin have the same loss to the last bit."
             return f"The loss of the network with the bug and that of its healthy twin were up to {distance:.4g} apart."
         if distance == math.inf:
             return "Its curves and diy's do not agree: only one of the two losses is a number."
@@ -743,11 +751,14 @@ class Playground(anywidget.AnyWidget):
     def _show_hand(self) -> None:
         if self._held is None:
             return
+        started = time.perf_counter()
         try:
             weight = self.lab.weigh(*self._held)
         except ValueError:  # the network has changed, or there is nothing to learn
             self._held, self.hand = None, {}
             return
+        ended = time.perf_counter()
+        self._weigh_again = ended + 20 * (ended - started)  # a large network is to play on, not to be weighed all the time
         numbers = {"value": weight.value, "slope": weight.slope, "gradient": weight.gradient, "loss": weight.loss}
         numbers = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
         words = "They differ!"
@@ -776,9 +787,10 @@ class Playground(anywidget.AnyWidget):
         return f"Playground({', '.join(f'{name}={value!r}' for name, value in said.items())})"
 
 
-def _check_speed(speed: str) -> None:
-    if speed not in SPEEDS:
-        raise ValueError(f"speed must be one of {', '.join(SPEEDS)}, got {speed!r}")
+def _check_look(name: str, value) -> None:
+    choices = list(SPEEDS) if name == "speed" else [True, False]
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
 
 
 def _heed_interrupts() -> None:
@@ -796,7 +808,8 @@ def _interrupt(*_) -> None:
 
 
 def _bytes(values: torch.Tensor) -> bytes:
-    return values.clamp(-1, 1).mul(32767).nan_to_num(0).to(torch.int16).numpy().tobytes()
+    scaled = values.clamp(-1, 1).nan_to_num(0).mul(32767)
+    return (scaled.sign() * scaled.abs().ceil()).to(torch.int16).numpy().tobytes()  # only 0 is undecided
 
 
 def _floats(values: torch.Tensor | None) -> bytes:
