@@ -95,7 +95,7 @@ def _moment(frame: dict) -> dict:
 
 
 def _differences(surface: bytes) -> list[int]:
-    """Return the values in 256ths, all odd but 0, each as the difference from the one before: that is packed tightly."""
+    """Return the values in 256ths, all odd but 0, as differences from the one before: that is packed most tightly."""
     values = torch.frombuffer(bytearray(surface), dtype=torch.int16).int() if surface else torch.empty(0)
     values = (2 * (values.int() >> 8) + 1) * values.sign().abs().int()
     return values.diff(prepend=values.new_zeros(1)).int().tolist()

@@ -758,7 +758,7 @@ class Playground(anywidget.AnyWidget):
             self._held, self.hand = None, {}
             return
         ended = time.perf_counter()
-        self._weigh_again = ended + 20 * (ended - started)  # a large network is to play on, not to be weighed all the time
+        self._weigh_again = ended + 20 * (ended - started)  # so that a large network still plays
         numbers = {"value": weight.value, "slope": weight.slope, "gradient": weight.gradient, "loss": weight.loss}
         numbers = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
         words = "They differ!"

@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,7 @@ def test_no_straight_line_separates_the_classes_but_the_networks_of_the_playgrou
         ({"lr": 1e39}, r"lr must be a finite number in \[0, 3.4e\+38\], got 1e\+39"),
         ({"weight_decay": 10**400}, "weight_decay must be a finite number"),
         ({"speed": 3}, r"unknown setting \['speed'\]"),
+        ({"features": [[]]}, "features must be a list of one or more of x, y,"),
     ],
 )
 def test_a_refused_change_says_why_and_changes_nothing(wrong, message):
@@ -116,11 +118,19 @@ def test_a_refused_change_says_why_and_changes_nothing(wrong, message):
         ({"learning_rate": 1}, r"unknown setting \['learning_rate'\]: expected some of \['data', "),
         ({"train_size": -1}, "train_size must be an integer ≥ 0, got -1"),
         ({"test_size": 2.5}, "test_size must be an integer ≥ 0, got 2.5"),
+        ({"twin": "no"}, "twin must be True or False, got 'no'"),
+        ({"points": 5}, r"points must be a list of \(x, y, label\), got 5"),
+        ({"changes": 5}, r"changes must be a list of \(steps, what, value\), got 5"),
+        ({"bug": ["uphill"]}, "bug must be one of none, "),
+        ({"speed": ["fast"]}, "speed must be one of 1 step per picture, "),
+        ({"show_test": "no"}, "show_test must be one of True, False, got 'no'"),
+        ({"steps": -1}, "steps must be an integer ≥ 0, got -1"),
+        ({"steps": True}, "steps must be an integer ≥ 0, got True"),
     ],
 )
-def test_a_lab_that_cannot_be_says_why(wrong, message):
-    with pytest.raises(ValueError, match=message):
-        Lab(**wrong)
+def test_a_playground_that_cannot_be_says_why(wrong, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        view.Playground(**wrong)
 
 
 def test_float32_is_trained_whatever_the_notebook_around_has_set():
@@ -315,6 +325,20 @@ def test_a_new_run_has_a_new_twin():
     lab = run(small(twin=True), 1)
     lab.change(depth=3)
     assert len(weights(lab.twin)) == len(weights(lab.model)) == 8 and lab.epoch == 0
+
+
+def test_what_is_said_of_a_bug_and_its_twin_is_said_of_what_is_on_screen():
+    playground = view.Playground(bug="tanh-at-the-input")
+    assert playground.frame["twin_words"].endswith("have the same loss to the last bit.")
+    while not playground.lab.trouble:
+        act(playground, "step")
+    assert playground.frame["epoch"] == 0
+    assert playground.frame["twin_words"].endswith("one has a loss that is no longer a number.")
+
+
+def test_only_what_is_undecided_or_no_number_is_sent_as_0():
+    sent = view._bytes(torch.tensor([-2, -1e-9, 0, 1e-9, 0.5, math.nan]))
+    assert torch.frombuffer(bytearray(sent), dtype=torch.int16).tolist() == [-32767, -1, 0, 1, 16384, 0]
 
 
 def test_the_healthy_twin_of_a_bug_stays_as_it_is():
@@ -696,6 +720,16 @@ def test_an_optimizer_that_is_chosen_anew_begins_anew_when_it_is_restored_too(tw
     again = eval(shown.line, {"Playground": view.Playground})
     assert again.line == shown.line and again.lab.measure() == shown.lab.measure()
     assert execute(shown.lab.snippet())[0]["train_loss"] == shown.lab.measure().train_loss
+
+
+def test_a_line_is_as_long_as_the_points_that_it_names():
+    lab = small(batch_size=60)
+    for i in range(120):
+        lab.step()
+        lab.add_point(i / 120, 0, 1)
+    line = view.Playground(lab).line
+    assert len(line) < 60 * 120 and eval(line, {"Playground": view.Playground}).lab.points == lab.points
+    assert execute(lab.snippet())[0]["train_loss"] == lab.measure().train_loss
 
 
 def test_a_line_names_numpys_numbers_as_python_does():
@@ -1088,12 +1122,6 @@ def test_what_one_of_two_views_folds_stays_open_in_the_other():
     assert "range(1)" in playground.code
 
 
-@pytest.mark.parametrize("steps", [-1, 2.5, "7", True])
-def test_a_number_of_steps_that_cannot_be_is_refused(steps):
-    with pytest.raises(ValueError, match="steps must be an integer ≥ 0"):
-        view.Playground(steps=steps)
-
-
 def test_a_lab_and_arguments_of_another_are_refused():
     with pytest.raises(TypeError, match=r"not both: got a lab and \['lr'\]"):
         view.Playground(small(), lr=1)
@@ -1166,6 +1194,42 @@ def test_the_program_on_screen_follows_the_run():
     assert "range(1)" in playground.code
     act(playground, "epoch")
     assert playground.code == playground.lab.snippet() and "range(2)" in playground.code
+
+
+def test_the_program_on_screen_does_not_wait_for_the_next_picture(monkeypatch):
+    monkeypatch.setattr(view, "REFRESH", 0)
+    monkeypatch.setattr(view, "SLICE", 0)
+
+    async def story(playground):
+        act(playground, "unfold", "code", True)
+        act(playground, "set", "speed", "10 epochs per picture")
+        playground.play()
+        await until(lambda: "range(5)" in playground.code)
+        assert playground.frame["epoch"] == 0
+
+    in_a_notebook(story)
+
+
+def test_a_weight_in_hand_does_not_hold_up_the_run(monkeypatch):
+    monkeypatch.setattr(view, "REFRESH", 0)
+
+    async def story(playground):
+        weigh, spent = playground.lab.weigh, []
+
+        def slow(*place):
+            time.sleep(0.02)
+            spent.append(0.02)
+            return weigh(*place)
+
+        monkeypatch.setattr(playground.lab, "weigh", slow)
+        act(playground, "hold", 1, 0, 0)
+        playground.play()
+        spent.clear()
+        start = time.perf_counter()
+        await until(lambda: len(spent) >= 2)
+        assert sum(spent) < 0.3 * (time.perf_counter() - start)
+
+    in_a_notebook(story)
 
 
 def test_the_program_on_screen_follows_while_it_plays(monkeypatch):

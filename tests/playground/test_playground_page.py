@@ -7,6 +7,7 @@ import re
 from dataclasses import fields
 
 import pytest
+import torch
 
 from playground import page as recorder
 from playground.lab import Lab, Settings
@@ -22,6 +23,7 @@ RUNS = (
     {"data": "spiral", "depth": 0},
     {"lr": 10.0},
     {"bug": "overwritten-gradient"},
+    {"bug": "tanh-at-the-input", "init_scale": 1e38},
 )
 
 
@@ -65,6 +67,13 @@ def test_a_recording_is_the_run_of_the_lab(runs):
             lab.run_epoch()
         assert moment["now"][:4] == list(lab.measure()[1:5])
     assert [moment["epoch"] for moment in runs[1]["moments"]] == list(EPOCHS)
+
+
+def test_a_recorded_surface_keeps_the_sign_of_each_value(runs):
+    surface = Lab(**SMALL, lr=0.01).surface(50).flatten()
+    recorded = torch.tensor(runs[1]["moments"][0]["surface"]).cumsum(0)
+    assert torch.equal(recorded.sign(), surface.sign()) and (recorded / 256 - surface).abs().max() < 1 / 256
+    assert set(runs[6]["moments"][-1]["surface"]) == {0}  # no number
 
 
 def test_a_recording_ends_where_the_run_broke_and_says_why(runs):
@@ -135,6 +144,15 @@ def test_a_run_that_diverged_says_why(lab):
     lab.setting("lr").press("End")
     lab.setting("moment").press("End")
     lab.until("data.kind === 'trouble' && text.startsWith('Diverged')")
+
+
+def test_where_there_are_no_numbers_nothing_is_decided(lab):
+    lab.setting("bug").select_option("tanh-at-the-input")
+    lab.setting("moment").press("End")
+    lab.until("data.kind === 'trouble' && text.includes('too large for float32')")
+    lab.setting("discretize").check()
+    corner = "(canvas) => String(canvas.getContext('2d').getImageData(3, 3, 1, 1).data)"
+    lab.page.wait_for_function(f"({corner})(document.querySelector('[data-part=plane]')) === '255,255,255,255'")
 
 
 def test_a_bug_has_its_twin_and_its_checks(runs, lab):
