@@ -82,7 +82,7 @@ class Recipe:
         dropout: whether a Dropout follows each hidden ReLU.
         reduction: of the loss that is descended. The loss that is logged is always the mean.
         optimizer: "sgd" or "adam".
-        lr, batch_size, momentum, weight_decay: for the optimizer; beta2: how slowly Adam forgets squares.
+        lr, batch_size, momentum: for the optimizer; beta2: how slowly Adam forgets squares.
         cosine: whether the learning rate falls to zero along half a cosine, step by step.
     """
 
@@ -94,7 +94,6 @@ class Recipe:
     lr: float | None = None
     batch_size: int | None = None
     momentum: float = 0.0
-    weight_decay: float = 0.0
     beta2: float = 0.999
     cosine: bool = False
 
@@ -240,8 +239,8 @@ def build_optimizer(network, recipe: Recipe, lr: float):
     """Return the recipe's optimizer, from the library of the network."""
     library = diy if recipe.library == "diy" else torch.optim
     if recipe.optimizer == "adam":
-        return library.Adam(network.parameters(), lr, (0.9, recipe.beta2), weight_decay=recipe.weight_decay)
-    return library.SGD(network.parameters(), lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+        return library.Adam(network.parameters(), lr, (0.9, recipe.beta2))
+    return library.SGD(network.parameters(), lr, momentum=recipe.momentum)
 
 
 @contextmanager

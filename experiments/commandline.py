@@ -28,6 +28,8 @@ PROTOCOL = {
 class CommandError(Exception):
     """A command cannot do what was asked; the message says why and what to do."""
 
+    code = 1  # with which the command exits
+
 
 class Parser(argparse.ArgumentParser):
     """Reports a wrong argument in one line, with exit code 2."""
@@ -113,7 +115,8 @@ def progress(total: int, unit: str, silent: bool):
 def run_command(prog: str, main: Callable[[], int | None], kept: str = "nothing else was changed") -> None:
     """Call `main` and exit with the code that it returns, or with one line and no traceback.
 
-    The exit code is 1 after an error, 130 after Ctrl-C, 141 when the reader of the output has gone.
+    The exit code is 1 after an error, or that of a CommandError, 130 after Ctrl-C, 141 when the reader of the output
+    has gone.
 
     Args:
         kept: ends the line about an interruption, or about a file that cannot be read or written.
@@ -147,7 +150,8 @@ def run_command(prog: str, main: Callable[[], int | None], kept: str = "nothing 
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", line_buffering=True)
         sys.exit(main_or_interrupt())
     except CommandError as error:
-        sys.exit(f"{prog}: {error}")
+        print(f"{prog}: {error}", file=sys.stderr)
+        sys.exit(error.code)
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "allocate" not in str(error):
             raise
@@ -176,24 +180,17 @@ def drop_output() -> None:
 def run_experiment(
     prog: str, main: Callable[..., int], kept: str = "finished rounds are kept, and --resume continues from there"
 ) -> None:
-    """Do what `run_command` does, with a `main` that takes the rank of this process, 0 without torchrun.
-
-    The exit code is 2 where the results on disk cannot be used.
-    """
+    """Do what `run_command` does, with a `main` that takes the rank of this process, 0 without torchrun."""
     from experiments.circle import DivergenceError
     from experiments.parallel import LostRankError, joined
-    from experiments.results import ResultsError
 
     def on_this_rank() -> int:
         try:
             with joined() as rank:
                 return main(rank=rank)
         except DivergenceError as error:
-            sys.exit(f"{prog}: {error}")
+            raise CommandError(str(error)) from error
         except LostRankError as error:
-            sys.exit(f"{prog}: {error}; {kept}")
-        except ResultsError as error:
-            print(f"{prog}: {error}", file=sys.stderr)
-            return 2
+            raise CommandError(f"{error}; {kept}") from error
 
     run_command(prog, on_this_rank, kept)

@@ -19,13 +19,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from experiments.commandline import CommandError
 from experiments.results import Piece, Record, Store
 
 PATIENCE = timedelta(days=1)
 """How long ranks wait for each other: they may finish hours apart. One that dies is noticed at once."""
 
 
-class LostRankError(RuntimeError):
+class LostRankError(CommandError):
     """Another process of the run ended, or cannot be reached any more."""
 
 
@@ -104,11 +105,11 @@ def compute(
     return {piece: everything[piece] for piece in pieces}
 
 
-def all_reduce_gradients(parameters: Iterable[Tensor], average: bool = False) -> None:
-    """Replace every gradient with its sum over all ranks (or with the average), in one exchange.
+def all_reduce_gradients(parameters: Iterable[Tensor]) -> None:
+    """Replace every gradient with its sum over all ranks, in one exchange.
 
     Call it between `backward` and `step`, when every rank has its share of the batch. The sum is the gradient of a loss
-    that sums over the whole batch; the average, that of a loss that takes the mean, if all shares are of one size.
+    that sums over the whole batch.
 
     Raises:
         ValueError: a parameter has no gradient.
@@ -122,8 +123,6 @@ def all_reduce_gradients(parameters: Iterable[Tensor], average: bool = False) ->
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     with _connection():
         dist.all_reduce(flat)
-    if average:
-        flat /= dist.get_world_size()
     for gradient, total in zip(gradients, flat.split([gradient.numel() for gradient in gradients])):
         gradient.copy_(total.view_as(gradient))
 

@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+from experiments.commandline import CommandError
+
 VERSION = 2
 SEAL = '"checksum": "{}"'
 Record = dict[str, Any]
@@ -27,8 +29,10 @@ Piece = tuple[str, int]
 """A piece of work: what is trained, and in which round (from 0)."""
 
 
-class ResultsError(ValueError):
+class ResultsError(CommandError, ValueError):
     """A file of results is damaged, or comes from another program or version."""
+
+    code = 2
 
 
 class Store:

@@ -3,7 +3,6 @@
 import gzip
 import json
 import shutil
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,7 @@ import torch
 from experiments.digits import figures as digit_figures
 from experiments.digits import train as digits
 from experiments.digits.data import MNIST_MD5, digits_images
-from experiments.digits.train import LIBRARIES, DigitsProtocol, build_digits_network, shifted, train_round
-from experiments.results import ResultsError
+from experiments.digits.train import LIBRARIES, DigitsProtocol, shifted, train_round
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ["--rounds", "2", "--epochs", "1", "--channels", "2", "--batch-size", "200"]
@@ -88,48 +86,10 @@ def test_libraries_that_disagree_end_with_1(tmp_path, monkeypatch, capsys):
     assert code == 1 and "the libraries differ by" in error and len(error.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--rounds", "0"],
-        ["--epochs", "-1"],
-        ["--lr", "nan"],
-        ["--lr", "1e39"],
-        ["--batch-size", "999999999999999999999"],
-        ["--weight-decay", "-1"],
-        ["--channels", "many"],
-        ["--seed", "-3"],
-        ["--nonsense"],
-        ["--mnist", "no/such/directory"],
-        ["--output", "LICENSE"],
-    ],
-    ids=" ".join,
-)
-def test_a_bad_argument_ends_with_2_and_one_line(arguments, capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(digits, "train_round", lambda *_: pytest.fail("it trained"))
-    if arguments[0] != "--output":
-        arguments = [*arguments, "--output", str(tmp_path)]
-    with pytest.raises(SystemExit) as ended:
-        digits.main(arguments)
-    error = capsys.readouterr().err
-    assert ended.value.code == 2
-    assert error.startswith("python -m experiments.digits: ") and len(error.strip().splitlines()) == 1
-
-
 def test_divergence_ends_with_one_line(launcher, tmp_path):
     done = launcher.run("-m", "experiments.digits", *TINY, "--lr", "1e30", "--quiet", "--output", tmp_path)
     assert done.returncode == 1 and done.output.count("\n") == 1
     assert "round 1, epoch 1: the loss is not finite; lower --lr" in done.stderr
-
-
-def test_help_names_every_option(capsys):
-    with pytest.raises(SystemExit) as ended:
-        digits.main(["--help"])
-    text = capsys.readouterr().out
-    assert ended.value.code == 0
-    for value in fields(DigitsProtocol):
-        assert f"--{value.name.replace('_', '-')}" in text
 
 
 def test_mnist_takes_the_same_path(tmp_path, monkeypatch, capsys):
@@ -168,19 +128,6 @@ def test_a_shift_moves_by_one_pixel_at_most_and_repeats():
         assert moved.shape == images.shape and moved.sum() == 2 and torch.equal(moved[0], moved[1])
         seen.add(tuple(moved[0, 0].nonzero()[0].tolist()))
     assert seen == {(y, x) for y in (1, 2, 3) for x in (1, 2, 3)}
-
-
-def test_both_libraries_build_the_same_network():
-    ours, theirs = build_digits_network("diy", 8), build_digits_network("torch", 8)
-    shapes = {name: tensor.shape for name, tensor in theirs.state_dict().items()}
-    assert {name: tensor.shape for name, tensor in ours.state_dict().items()} == shapes
-
-
-def test_results_of_another_program_are_refused(tmp_path):
-    for content in ("{", '{"program": "test.py", "version": 1}', "[]"):
-        (tmp_path / "digits.json").write_text(content, encoding="utf-8")
-        with pytest.raises(ResultsError, match="is damaged, or not a file of this program"):
-            digits.load(tmp_path)
 
 
 def test_figures_show_what_the_results_say(tiny):

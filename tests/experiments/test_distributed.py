@@ -192,5 +192,5 @@ def test_alone_gradients_stay_as_they_are_but_must_exist():
     layer(torch.ones(1, 2))
     layer.backward(torch.ones(1, 2))
     before = [gradient.clone() for _, gradient in layer.param()]
-    distributed.all_reduce_gradients(layer.parameters(), average=True)
+    distributed.all_reduce_gradients(layer.parameters())
     assert all(torch.equal(old, new) for old, (_, new) in zip(before, layer.param()))

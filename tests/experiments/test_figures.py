@@ -48,15 +48,6 @@ def test_every_error_has_its_place_on_the_axis(results):
     assert axes.get_xlim() == (0, 100)
 
 
-def test_a_failed_write_leaves_the_old_figure(results, tmp_path, monkeypatch):
-    figure = figures.training_time(results)
-    old = {path: path.read_bytes() for path in figures.save_figure(figure, tmp_path / "time", ("png",))}
-    monkeypatch.setattr(figures, "write_atomically", lambda path, content: (_ for _ in ()).throw(OSError("full")))
-    with pytest.raises(OSError):
-        figures.save_figure(figures.test_errors(results), tmp_path / "time", ("png",))
-    assert {path: path.read_bytes() for path in old} == old
-
-
 def test_loss_curves_show_mean_and_standard_deviation(results):
     (axes,) = figures.loss_curves(results).axes
     assert len(axes.lines) == len(axes.collections) == len(MODELS)

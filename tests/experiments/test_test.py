@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import tqdm
 
+from experiments import sweep
 from experiments.circle import MODELS, Protocol
+from experiments.digits import train as digits
 from experiments.evaluation import Results, Round
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,31 +56,6 @@ def test_quiet_prints_the_table_alone(launcher, tmp_path):
     assert done.returncode == 0 and len(lines) == 5
     assert [line.split()[0] for line in lines[2:4]] == ["diy-sgd", "torch-adam"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "rounds"]
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--rounds", "many"],
-        ["--rounds", "0"],
-        ["--lr", "-1"],
-        ["--dropout", "2"],
-        ["--hidden", "5", "-3"],
-        ["--models", "diy-sdg"],
-        ["--device", "nowhere"],
-        ["--round", "1"],
-        ["--output", "LICENSE"],
-        ["--output", "LICENSE/below"],
-    ],
-    ids=" ".join,
-)
-def test_a_bad_argument_ends_with_2_and_one_line(arguments, graded_run, capsys, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    with pytest.raises(SystemExit) as exit:
-        graded_run.main(arguments)
-    printed = capsys.readouterr()
-    assert exit.value.code == 2 and printed.out == ""
-    assert printed.err.count("\n") == 1 and printed.err.startswith("test.py: ")
 
 
 def test_divergence_ends_with_one_line(launcher, tmp_path):
@@ -150,12 +127,49 @@ def test_the_table_says_what_was_measured(graded_run):
     assert lines["2"].startswith("rounds here; 2019: 10 rounds")
 
 
-def test_help_names_every_option(graded_run, capsys):
+@pytest.fixture
+def mains(graded_run):
+    """What each command calls."""
+    return {"test.py": graded_run.main, "experiments.sweep": sweep.main, "experiments.digits": digits.main}
+
+
+BAD = {
+    "test.py": (
+        *("--rounds many", "--rounds 0", "--lr -1", "--dropout 2", "--hidden 5 -3", "--models diy-sdg"),
+        *("--device nowhere", "--round 1", "--output LICENSE", "--output LICENSE/below"),
+    ),
+    "experiments.sweep": (
+        *("--rates 0", "--rates 99999999999999", "--lowest 1e-320", "--highest 1e39", "--lowest 2 --highest 1"),
+        *("--lowest 0", "--highest inf", "--reductions none", "--rounds 0", "--lr 1", "--output LICENSE"),
+    ),
+    "experiments.digits": (
+        *("--rounds 0", "--epochs -1", "--lr nan", "--lr 1e39", "--batch-size 999999999999999999999"),
+        *("--weight-decay -1", "--channels many", "--seed -3", "--nonsense", "--mnist no/such/directory"),
+        *("--output LICENSE",),
+    ),
+}
+
+
+@pytest.mark.parametrize(("command", "arguments"), [(name, line) for name, lines in BAD.items() for line in lines])
+def test_a_bad_argument_ends_with_2_and_one_line(command, arguments, mains, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as exit:
-        graded_run.main(["--help"])
-    text = capsys.readouterr().out
-    assert exit.value.code == 0
-    for field in fields(Protocol):
-        assert f"--{field.name.replace('_', '-')}" in text
-    for option in ("--models", "--device", "--output", "--no-figures", "--quiet", *MODELS):
-        assert option in text
+        mains[command](arguments.split())
+    printed = capsys.readouterr()
+    assert exit.value.code == 2 and printed.out == ""
+    name = command if command == "test.py" else f"python -m {command}"
+    assert printed.err.count("\n") == 1 and printed.err.startswith(f"{name}: ")
+
+
+def test_help_names_every_option_and_model(mains, capsys):
+    others = ("output", "resume", "quiet", "no-figures", "models", "device", *MODELS)
+    for command, protocol, names in (
+        ("test.py", Protocol, others),
+        ("experiments.digits", digits.DigitsProtocol, ("output", "resume", "quiet", "no-figures", "mnist")),
+    ):
+        with pytest.raises(SystemExit) as exit:
+            mains[command](["--help"])
+        text = capsys.readouterr().out
+        assert exit.value.code == 0
+        for name in (*(field.name.replace("_", "-") for field in fields(protocol)), *names):
+            assert name in text if name in MODELS else f"--{name} " in text
