@@ -199,7 +199,7 @@ class Linear(Module):
         S = X @ W.mT  # (N, in) (in, out) -> (N, out)
         if b is not None:
             S += b  # (out,): the same for each of the N rows
-        self.remember(S, X, W, b)
+        self.remember(S, X, W)
         return S
 
     def backward(self, G: Tensor) -> Tensor | None:
@@ -209,11 +209,11 @@ class Linear(Module):
         (F4) ∂ℓ/∂b = Σₙ Gₙ   by index: ∂ℓ/∂bₖ = Σₙ Gₙₖ, for the same reason
         (F5) ∂ℓ/∂X = G W     by index: ∂ℓ/∂Xₙᵢ = Σₖ Gₙₖ Wₖᵢ, summed over the outputs k because xᵢ feeds all of them
         """
-        G, X, W, b = self.recall(G)
+        G, X, W = self.recall(G)
         rows, inputs = _rows(G, X)
         self.accumulate(W, rows.mT @ inputs)  # (out, N) (N, in) -> (out, in)
-        if b is not None:
-            self.accumulate(b, rows.sum(0))  # (N, out) -> (out,)
+        if self.bias is not None:
+            self.accumulate(self.bias, rows.sum(0))  # (N, out) -> (out,)
         return G @ W if self.needs_input_grad else None  # (N, out) (out, in) -> (N, in)
 
     def reset_parameters(self) -> None:
@@ -964,7 +964,7 @@ class Conv2d(_Sliding):
         columns, rows = windows.reshape(W[0].numel(), -1), W.flatten(1)  # X̃: (C·kh·kw, H·W·N), W̃: (O, C·kh·kw)
         S = rows @ columns if b is None else torch.addmm(b[:, None], rows, columns)  # (O, H·W·N), in one pass
         S = S.view(self.out_channels, *windows.shape[3:]).permute(3, 0, 1, 2)  # (O, H, W, N) -> (N, O, H, W)
-        self.remember(S, X, columns, W, b)
+        self.remember(S, X, columns, W)
         return S
 
     def backward(self, G: Tensor) -> Tensor | None:
@@ -977,11 +977,11 @@ class Conv2d(_Sliding):
         Each pixel collects what all windows that saw it send back; the padded border is cut off. With stride 1, this
         is the correlation of G, padded, with the kernel flipped in both directions and its channels swapped.
         """
-        G, X, columns, W, b = self.recall(G)
+        G, X, columns, W = self.recall(G)
         G = G.permute(1, 2, 3, 0).reshape(self.out_channels, -1)  # (N, O, H, W) -> (O, H·W·N)
         self.accumulate(W, (G @ columns.mT).view(W.shape))
-        if b is not None:
-            self.accumulate(b, G.sum(1))
+        if self.bias is not None:
+            self.accumulate(self.bias, G.sum(1))
         if not self.needs_input_grad:
             return None
         collected = G.new_zeros(self.framed(X.shape))
@@ -1169,7 +1169,7 @@ class BatchNorm2d(Module):
         scale = (variance + self.eps).rsqrt()[:, None, None]  # (C, 1, 1)
         normalized = centred * scale  # x̂
         output: Tensor = (normalized * W[:, None, None] + b[:, None, None]).to(X.dtype)
-        self.remember(output, normalized, scale, W, b, 1 / max(1, M) if self.training else 0)
+        self.remember(output, normalized, scale, W, 1 / max(1, M) if self.training else 0)
         return output
 
     def backward(self, G: Tensor) -> Tensor:
@@ -1180,10 +1180,10 @@ class BatchNorm2d(Module):
         The two means come from the paths through μ and σ², to which every value of the batch contributes; in
         evaluation, the statistics are constants, and both means drop out.
         """
-        G, normalized, scale, W, b, share = self.recall(G)  # share: 1/M, or 0 in evaluation
+        G, normalized, scale, W, share = self.recall(G)  # share: 1/M, or 0 in evaluation
         along, across = (G * normalized).sum((0, 2, 3)), _wide(G).sum((0, 2, 3))
         self.accumulate(W, along.to(W.dtype))
-        self.accumulate(b, across.to(W.dtype))
+        self.accumulate(self.bias, across.to(W.dtype))
         centred = G - share * (across[:, None, None] + normalized * along[:, None, None]) if share else G
         return (centred * (scale * W[:, None, None])).to(G.dtype)
 
@@ -1231,14 +1231,14 @@ class _StackedLinear(Linear):
     def forward(self, X: Tensor) -> Tensor:
         W, b = self.weight, self.bias
         S = X.bmm(W.mT) if b is None else torch.baddbmm(b[:, None], X, W.mT)  # (R, N, in) (R, in, out) -> (R, N, out)
-        self.remember(S, X, W, b)
+        self.remember(S, X, W)
         return S
 
     def backward(self, G: Tensor) -> Tensor | None:
-        G, X, W, b = self.recall(G)
+        G, X, W = self.recall(G)
         self.accumulate(W, G.mT @ X)
-        if b is not None:
-            self.accumulate(b, G.sum(1))
+        if self.bias is not None:
+            self.accumulate(self.bias, G.sum(1))
         return G @ W if self.needs_input_grad else None
 
     def _check(self, X: Tensor) -> None:
@@ -1475,10 +1475,13 @@ class _Remembering:
         if run is not None and run.module is self and name not in self.buffer_names:
             run.names |= {name}
         if name in self.parameter_names:
-            value = _adopted(value)
-            for tensor, successor in (vars(self).get(name), value), (value, None):
+            value, old = _adopted(value), vars(self).get(name)
+            for tensor, successor in (old, value), (value, None):
                 if isinstance(tensor, Parameter):
                     tensor.successor = successor
+            if name in vars(self) and isinstance(value, Parameter) and value is not old:
+                Parameter.replaced += 1
+                value.since = Parameter.replaced
         object.__setattr__(self, name, value)
 
     def __getstate__(self: Any) -> dict[str, Any]:
@@ -1502,6 +1505,8 @@ class Parameter(Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # results are plain tensors
     frozen = False
     successor: Any = None  # what has taken its place in a module
+    replaced = 0  # how many parameters have been replaced so far, in all modules
+    since = 0  # how many had been when this one replaced another
 
     @property
     def data(self) -> Tensor:
@@ -1547,6 +1552,7 @@ class _Run:
     Attributes:
         module: whose forward it is.
         trusted: whether the module is from this file, and so changes nothing in place that was remembered.
+        since: how many parameters had been replaced by then, see `Parameter`.
         recorded: whether gradients were enabled; None under inference mode, where nothing is kept.
         entries: what was remembered, in order: (module, values, None), or for the run of another module inside this
             one (module, (), run). Backward takes them out again.
@@ -1566,7 +1572,7 @@ class _Run:
     attributes: Mapping[str, list[Any]] | None = None
 
     def __init__(self, module: Any, outer: "_Run | None"):
-        self.module, self.trusted = module, module._trusted
+        self.module, self.trusted, self.since = module, module._trusted, Parameter.replaced
         self.recorded = True if torch.is_grad_enabled() else None if torch.is_inference_mode_enabled() else False
         self.entries: list[tuple[Any, tuple[Any, ...], _Run | None]] = []
         self.versions: list[int | None] = []
@@ -1768,6 +1774,8 @@ def _find(self: Any, outer: _Run | None, gradient: tuple[Any, ...]) -> _Run:
                 "self.recall(gradient) in backward, or change it after backward"
             )
         _check_inner(run)
+    if run.since != Parameter.replaced:
+        _check_biases(run)
     if outer is None:
         setattr(self._memory, "enabled" if run.recorded else "disabled", None)
     return run
@@ -2193,6 +2201,18 @@ def _named_tensors(module: Any, *kinds: str, prefix: str = "") -> Iterator[tuple
                 raise TypeError(f"{owner}.{name}, named in {kind}, is {got}: each name must be that of a tensor")
     for name, child in module.named_children():
         yield from _named_tensors(child, *kinds, prefix=f"{prefix}{name}.")
+
+
+def _check_biases(run: _Run) -> None:
+    # Backward finds its weight among what was remembered, but the bias in its layer.
+    for owner, _, inside in run.entries:
+        if inside is not None:
+            _check_biases(inside)
+        elif getattr(vars(owner).get("bias"), "since", 0) > run.since:
+            raise RuntimeError(
+                f"the bias of a {type(owner).__name__} was replaced between forward and backward, and the new one "
+                "would get the gradient of the old: call forward again, or change the old one, layer.bias.copy_(values)"
+            )
 
 
 def _check_inner(run: _Run) -> None:

@@ -563,8 +563,8 @@ MISTAKES: dict[str, Mistake] = {name: Mistake(*rest) for name, rest in {
     "a batch of one loses its dimension": ("Linear", "a dimension of size 1", linear("(X @ W.T + b).squeeze()")),
     "backward needs a bias": (
         "Linear backward", "with bias=False",
-        replaced("        if b is not None:\n            self.accumulate(b, rows.sum(0))",
-                 "        self.accumulate(b, rows.sum(0))"),
+        replaced("        if self.bias is not None:\n            self.accumulate(self.bias, rows.sum(0))",
+                 "        self.accumulate(self.bias, rows.sum(0))"),
     ),
     "Linear keeps its first weights": (
         "Linear", "those of an earlier call",
