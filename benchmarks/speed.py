@@ -16,6 +16,7 @@ if __name__ == "__main__":
     begin_command("python -m benchmarks.speed")
 
 import argparse
+import contextlib
 import importlib
 import importlib.metadata
 import json
@@ -273,15 +274,12 @@ def show(report: dict) -> str:
         return ["", f"| {' | '.join(columns)} |", "|---" + "|---:" * (len(columns) - 1) + "|"]
 
     about = report["environment"]
-    versions = [
-        f"{name} {about[name]}"
-        for name in ("python", "torch", "numpy", "jax", "tinygrad", "micrograd")
-        if about.get(name)
-    ]
+    packages = ("python", "torch", "numpy", "jax", "tinygrad", "micrograd")
+    versions = ", ".join(f"{name} {about[name]}" for name in packages if about.get(name))
     lines = [
-        f"{about['processor']}, {about['cores']} cores, {about['system']}, {about['device']}; {', '.join(versions)}"
+        f"{about['processor']}, {about['cores']} cores, {about['system']}, {about['device']}; {versions}",
+        f"medians [quartiles]; load when the run began: {about['load_before']}",
     ]
-    lines.append(f"medians [quartiles]; load when the run began: {about['load_before']}")
     if "training" in report:
         lines += table("training, one thread", "µs per step", "over its baseline", "memory, MB", "first result, s")
         for entry in report["training"]:
@@ -290,10 +288,10 @@ def show(report: dict) -> str:
                 lines.append(f"| {title} | skipped: {entry['skipped']} | | | |")
                 continue
             share = "" if entry["row"] == entry["baseline"] else f"{worded(entry.get('ratio'), 2)} of {kind}"
-            own = [
-                f"{entry[key]:.{n}f}" for key, n in (("peak_memory_mb", 0), ("first_result_seconds", 1)) if key in entry
-            ]
-            lines.append(f"| {title} | {worded(entry['microseconds'], 0)} | {share} | {' | '.join(own or ['', ''])} |")
+            memory, first = "", ""
+            if "peak_memory_mb" in entry:
+                memory, first = f"{entry['peak_memory_mb']:.0f}", f"{entry['first_result_seconds']:.1f}"
+            lines.append(f"| {title} | {worded(entry['microseconds'], 0)} | {share} | {memory} | {first} |")
     if rows := [*report.get("large", []), *report.get("inference", []), *report.get("scaling", [])]:
         lines += table("diy over PyTorch", "threads", "time", "peak memory", "PyTorch's, MB")
         for entry in rows:
@@ -360,12 +358,10 @@ def machine(device: str) -> dict:
     """Describe processor, threads and versions."""
     from experiments import results
 
-    versions = {}
-    for package in ("numpy", "jax", "tinygrad", "micrograd"):
-        try:
+    versions = dict.fromkeys(("numpy", "jax", "tinygrad", "micrograd"))
+    for package in versions:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     load = round(os.getloadavg()[0], 2)
     return {**results.environment(device), **versions, "cores": cores, "load_before": load}

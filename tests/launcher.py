@@ -1,4 +1,4 @@
-"""Starts commands of this project as real processes, without importing PyTorch again for each.
+"""Starts commands of this project as real processes, without importing PyTorch again for each; reads their results.
 
 Where processes can fork, one of them imports everything and then forks once per command. The child is a process of its
 own, to be killed at will, and runs what `python ARGUMENTS` does. Elsewhere each command starts from nothing.
@@ -59,6 +59,15 @@ for line in sys.stdin:
     print(child, flush=True)
 os._exit(0)
 """
+
+
+def numbers_of(results) -> dict:
+    """All that an evaluation gives, except the times."""
+    return {
+        (model, index): (r.loss, r.train_error, r.test_error, r.predictions.tolist())
+        for model, rounds in results.models.items()
+        for index, r in enumerate(rounds)
+    }
 
 
 class Launcher:

@@ -67,7 +67,7 @@ def digits_images() -> Images:
     return _scaled("digits", pixels[train], digits.target[train], pixels[test], digits.target[test])
 
 
-def mnist_images(directory: str | os.PathLike, checksums: dict[str, str] | None = None) -> Images:
+def mnist_images(directory: str | os.PathLike) -> Images:
     """Return MNIST: 60,000 images for training, 10,000 for testing; or another set in the same four files.
 
     A set that is not MNIST, such as Fashion-MNIST or a part of it, is read all the same, but a message says so.
@@ -75,13 +75,12 @@ def mnist_images(directory: str | os.PathLike, checksums: dict[str, str] | None 
     Args:
         directory: holds the four files of `MNIST_MD5`, under these names or with a dot before "idx", packed by gzip or
             not; or has them in `MNIST/raw`, where torchvision puts them.
-        checksums: the names of the four files, in that order, and the MD5 sums of what is in them (MNIST's).
 
     Raises:
         DataError: a file is missing, damaged, or holds something else; the message says which and how.
     """
-    directory, checksums = Path(directory), MNIST_MD5 if checksums is None else checksums
-    arrays, found = zip(*(_found(directory, name, checksum) for name, checksum in checksums.items()))
+    directory = Path(directory)
+    arrays, found = zip(*(_found(directory, name) for name in MNIST_MD5))
     for images, labels, name in ((*arrays[:2], "train"), (*arrays[2:], "t10k")):
         if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
             got = f"arrays of shape {images.shape} and {labels.shape}"
@@ -93,7 +92,7 @@ def mnist_images(directory: str | os.PathLike, checksums: dict[str, str] | None 
     if (height, width) != others or height // 4 != width // 4 or height < 4:  # the network halves them twice
         got = f"{height} by {width} and {others[0]} by {others[1]}"
         raise DataError(f"{directory}: images must be squares of one size, at least 4 by 4, got {got}")
-    known = list(found) == list(checksums.values())
+    known = list(found) == list(MNIST_MD5.values())
     return _scaled("mnist" if known else f"idx-{hashlib.md5(''.join(found).encode()).hexdigest()[:8]}", *arrays)
 
 
@@ -111,7 +110,7 @@ def hold_out(data: Images) -> Images:
     return Images(data.name, images[train], labels[train], images[held_out], labels[held_out])
 
 
-def _found(directory: Path, name: str, checksum: str) -> tuple[np.ndarray, str]:
+def _found(directory: Path, name: str) -> tuple[np.ndarray, str]:
     names = [spelt + end for spelt in (name, name.replace("-idx", ".idx")) for end in ("", ".gz")]
     folders = directory, directory / "raw", directory / "MNIST" / "raw"
     path = next((path for folder in folders for path in map(folder.joinpath, names) if path.is_file()), None)
@@ -120,8 +119,8 @@ def _found(directory: Path, name: str, checksum: str) -> tuple[np.ndarray, str]:
     content = _unpacked(path)
     array = _parse(content, path)
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if found != checksum:
-        what = f"the MD5 of its content is {found}, expected {checksum}"
+    if found != MNIST_MD5[name]:
+        what = f"the MD5 of its content is {found}, expected {MNIST_MD5[name]}"
         print(f"{path} is not MNIST's ({what}): it is used as it is", file=sys.stderr)
     return array, found
 

@@ -16,6 +16,7 @@ import diy
 from experiments import evaluation, sweep
 from experiments import parallel as distributed
 from experiments.circle import build_network
+from tests.launcher import numbers_of
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="processes and signals of POSIX")
 
@@ -34,12 +35,7 @@ def alone(launcher, tmp_path_factory):
 
 
 def numbers(directory):
-    results = evaluation.load(directory)
-    return {
-        (model, index): (r.loss, r.train_error, r.test_error, r.predictions.tolist())
-        for model, rounds in results.models.items()
-        for index, r in enumerate(rounds)
-    }
+    return numbers_of(evaluation.load(directory))
 
 
 def start_ranks(launcher, *commands):

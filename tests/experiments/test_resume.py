@@ -13,6 +13,7 @@ import pytest
 from experiments import evaluation, results, sweep
 from experiments.circle import Protocol
 from experiments.results import ResultsError, sealed, write_atomically
+from tests.launcher import numbers_of
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="processes and signals of POSIX")
 
@@ -32,15 +33,6 @@ def whole(launcher, tmp_path_factory):
 
 def numbers(directory):
     return numbers_of(evaluation.load(directory))
-
-
-def numbers_of(results):
-    """All that a run gives, except the times."""
-    return {
-        (model, index): (r.loss, r.train_error, r.test_error, r.predictions.tolist())
-        for model, rounds in results.models.items()
-        for index, r in enumerate(rounds)
-    }
 
 
 def finished(directory):

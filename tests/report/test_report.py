@@ -14,6 +14,7 @@ from pypdf import PdfReader
 import diy
 from experiments import circle, evaluation, sweep
 from experiments.results import sealed, unsealed
+from experiments.words import spread
 from report import agreement, build, classes
 
 ROOT = Path(__file__).parents[2]
@@ -66,10 +67,6 @@ def drawn(path: Path) -> bytes:
         return imread(path).tobytes()
     (page,) = PdfReader(path).pages
     return page.get_contents().get_data() + b"".join(image.data for image in page.images)
-
-
-def spread(values: list[float], digits: int) -> str:
-    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
 
 
 # What is committed
@@ -294,13 +291,6 @@ def test_a_missing_key_is_refused(copy, record, key):
         compiled_again(copy)
 
 
-def test_a_missing_model_is_refused_by_the_compilation_as_well(copy):
-    results = evaluation.load(copy)
-    del results.models["torch-sgd"]
-    with pytest.raises(build.BuildError, match="the records cannot be used: KeyError: 'torch-sgd'"):
-        build.compile_pdf(copy, results)
-
-
 def test_a_warning_of_the_compiler_is_refused(copy):
     change(copy / "report.typ", "STIXGeneral", "No Such Font")
     with pytest.raises(build.BuildError, match="with warnings: unknown font family: no such font"):
@@ -364,39 +354,37 @@ def test_convolutions_are_not_called_slower_where_they_are_faster(copy):
     assert unbroken("and the digits below 0.90 times.") in text
 
 
-@pytest.mark.parametrize("record", build.RECORDS)
-def test_a_missing_record_is_named_with_the_command_that_makes_it(tmp_path, record):
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """A directory with copies of the records, and one to build in."""
     for name in build.RECORDS:
-        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
-        if name != record:
-            shutil.copy(ROOT / name, tmp_path / name)
-    (tmp_path / "build").mkdir()
-    with pytest.raises(build.BuildError, match=f"{record} is missing: make it with python "):
-        build.collect(tmp_path / "build", tmp_path)
-
-
-@pytest.mark.parametrize("record", build.RECORDS)
-def test_a_record_of_which_one_bit_is_another_is_refused(tmp_path, record):
-    for name in build.RECORDS:
-        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
-        content = (ROOT / name).read_bytes()
-        place = content.rindex(b"1") if name == record else len(content)
-        (tmp_path / name).write_bytes(content[:place] + b"3" * (name == record) + content[place + 1 :])
-    (tmp_path / "build").mkdir()
-    with pytest.raises(build.BuildError, match=f"{record} is damaged .* make it again with python "):
-        build.collect(tmp_path / "build", tmp_path)
-
-
-def test_results_that_lack_a_model_are_refused(tmp_path):
-    for name in build.RECORDS:
-        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "build").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize("record", build.RECORDS)
+def test_a_missing_record_is_named_with_the_command_that_makes_it(root, record):
+    (root / record).unlink()
+    with pytest.raises(build.BuildError, match=f"{record} is missing: make it with python "):
+        build.collect(root / "build", root)
+
+
+@pytest.mark.parametrize("record", build.RECORDS)
+def test_a_record_of_which_one_bit_is_another_is_refused(root, record):
+    before, _, after = (root / record).read_bytes().rpartition(b"1")
+    (root / record).write_bytes(before + b"3" + after)
+    with pytest.raises(build.BuildError, match=f"{record} is damaged .* make it again with python "):
+        build.collect(root / "build", root)
+
+
+def test_results_that_lack_a_model_are_refused(root):
     content = records("results.json")
     del content["models"]["diy-tuned"]
-    (tmp_path / "report" / "results.json").write_bytes(sealed(content))
-    (tmp_path / "build").mkdir()
+    (root / "report" / "results.json").write_bytes(sealed(content))
     with pytest.raises(build.BuildError, match=r"no rounds of diy-tuned; run python -m report\.build"):
-        build.collect(tmp_path / "build", tmp_path)
+        build.collect(root / "build", root)
 
 
 @pytest.fixture
