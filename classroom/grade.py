@@ -114,18 +114,15 @@ def grade_all(
     reference = (ROOT / "diy.py").read_text(encoding="utf-8")
     kept = out / "kept"
     kept.mkdir(parents=True, exist_ok=True)
-    code = [
-        path.read_bytes()
-        for path in (ROOT / "diy.py", ROOT / "gradcheck.py", *sorted(Path(__file__).parent.glob("*.py")))
-    ]
+    paths = (ROOT / "diy.py", ROOT / "gradcheck.py", *sorted(Path(__file__).parent.glob("*.py")))
+    code = [path.read_bytes() for path in paths]
     key = hashlib.sha256(b"\0".join([*code, *(item.what.encode() for item in items)])).hexdigest()
     workers: queue.Queue[Worker] = queue.Queue()
     for _ in range(jobs):
         workers.put(Worker(sandbox))
 
     def nothing(name: str, reason: str) -> Grade:
-        outcomes = [Outcome(item.stage, item.what, item.points, 0, "wrong", reason) for item in items]
-        return Grade(name, outcomes, [f"nothing was graded: {reason}"])
+        return Grade(name, [Outcome.of(item, "wrong", reason) for item in items], [f"nothing was graded: {reason}"])
 
     def one(name: str, path: Path) -> Grade:
         try:
@@ -184,8 +181,7 @@ def page(grade: Grade) -> str:
     """Return a student's page, in Markdown."""
     lines, whole = [f"# {grade.name}: {grade.points} of {grade.possible} points\n"], _of_all(grade)
     lines += [f"{_plain(whole)}\n"] if whole else []
-    for number in dict.fromkeys(outcome.stage for outcome in grade.outcomes):
-        part = [outcome for outcome in grade.outcomes if outcome.stage == number]
+    for number, part in grade.by_stage().items():
         lines.append(f"## {title(number)} ({sum(o.got for o in part)} of {sum(o.points for o in part)})\n")
         for o in part:
             lines.append(f"- **{o.got} of {o.points}** {o.what}")
@@ -230,14 +226,14 @@ def gradescope(grade: Grade) -> dict:
 def one_for_gradescope(folder: Path, out: Path, items: Sequence[Item], sandbox: str, free: bool) -> int:
     """Grade the only submission in a folder, and write Gradescope's results.json; errors go there as well."""
     try:
-        wanted = "adapters.py" if free else "diy.py"
+        wanted, reference = ("adapters.py", None) if free else ("diy.py", (ROOT / "diy.py").read_text(encoding="utf-8"))
         paths = [path for path in sorted(folder.rglob(wanted)) if "selfcheck" not in path.parts]
         if len(paths) != 1:
             raise ValueError(f"hand in exactly one file named {wanted}, got {len(paths)}")
         source = own_files(paths[0]) if free else read(paths[0])
         worker = Worker(sandbox)
         try:
-            grade = judge(worker, "you", source, items, None if free else (ROOT / "diy.py").read_text(encoding="utf-8"))
+            grade = judge(worker, "you", source, items, reference)
         finally:
             worker.stop()
         result = gradescope(grade)
@@ -252,11 +248,8 @@ def mistakes(grades: Iterable[Grade]) -> Counter:
     """Return how often each mistake was made, as pairs (item, reason without numbers)."""
     found = Counter()
     for grade in grades:
-        wrong = {
-            (o.what.split(":")[0], kind_of(o.reason))
-            for o in grade.outcomes
-            if o.state in ("wrong", "stopped") and not o.reason.startswith("skipped")
-        }
+        failed = [o for o in grade.outcomes if o.state in ("wrong", "stopped") and not o.reason.startswith("skipped")]
+        wrong = {(o.what.split(":")[0], kind_of(o.reason)) for o in failed}
         reasons = {reason for _, reason in wrong}
         whole = len(wrong) > 1 and bool(_of_all(grade))  # a file that cannot be read, or is not there
         found.update({("the whole submission", *reasons)} if whole else wrong)
@@ -265,15 +258,23 @@ def mistakes(grades: Iterable[Grade]) -> Counter:
 
 def write(grades: Sequence[Grade], out: Path, others: Sequence[str] = ()) -> list[Path]:
     """Write grades.csv, the pages, the summary with its picture, and Gradescope's files; return the paths."""
-    stages = list(dict.fromkeys(o.stage for o in grades[0].outcomes))
     files: dict[Path, bytes] = {}
     for grade in grades:
         files[out / "students" / f"{grade.name}.md"] = page(grade).encode()
         files[out / "students" / f"{grade.name}.html"] = as_html(grade).encode()
         files[out / "gradescope" / f"{grade.name}.json"] = json.dumps(gradescope(grade), indent=1).encode()
-    rows = [["name", *(title(s).split(":")[0] for s in stages), "points", "of", "worth a look", "seconds"]]
+    rows = [
+        [
+            "name",
+            *(title(stage).split(":")[0] for stage in grades[0].by_stage()),
+            "points",
+            "of",
+            "worth a look",
+            "seconds",
+        ]
+    ]
     for grade in grades:
-        per_stage = [sum(o.got for o in grade.outcomes if o.stage == s) for s in stages]
+        per_stage = [sum(o.got for o in part) for part in grade.by_stage().values()]
         looks = "; ".join(grade.flags)
         rows.append([grade.name, *per_stage, grade.points, grade.possible, looks, f"{grade.seconds:.1f}"])
     table = out / "grades.csv"
@@ -326,6 +327,25 @@ def picture(common: Sequence[tuple[tuple[str, str], int]], total: int) -> bytes:
     return content.getvalue()
 
 
+def unusable(sandbox: str) -> str:
+    """Return why a sandbox cannot be used here, and what to do; nothing if it can."""
+    if sandbox == "bwrap" and not shutil.which("bwrap"):
+        return "bwrap was not found: install bubblewrap (Debian, Ubuntu: apt install bubblewrap)"
+    if sandbox == "bwrap":
+        command = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"]
+        trial = subprocess.run(command, capture_output=True, text=True)
+        if trial.returncode:
+            why = trial.stderr.strip() or f"exit code {trial.returncode}"
+            return f"bwrap cannot make a sandbox here ({why}): allow user namespaces"
+    if sandbox == "user" and (not shutil.which("setpriv") or os.geteuid() != 0):
+        return "--sandbox user needs setpriv (Linux) and root, in a container used for nothing else: become root there"
+    if sandbox == "docker":
+        command = ["docker", "image", "inspect", IMAGE]
+        if not shutil.which("docker") or subprocess.run(command, capture_output=True).returncode:
+            return f"docker, or its image {IMAGE}, was not found: run docker build -t {IMAGE} classroom/gradescope"
+    return ""
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m classroom.grade", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -351,26 +371,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--prove", action="store_true", help="grade known solutions, mistakes and attacks")
     options = parser.parse_args(arguments)
-    if options.sandbox == "bwrap" and not shutil.which("bwrap"):
-        parser.error(
-            "bwrap was not found: install bubblewrap (Debian, Ubuntu: apt install bubblewrap), or choose --sandbox none"
-        )
-    if options.sandbox == "user" and (not shutil.which("setpriv") or os.geteuid() != 0):
-        parser.error("--sandbox user needs setpriv (Linux) and root: it is for a container used for nothing else")
-    if options.sandbox == "docker":
-        command = ["docker", "image", "inspect", IMAGE]
-        if not shutil.which("docker") or subprocess.run(command, capture_output=True).returncode:
-            parser.error(
-                f"docker, or its image {IMAGE}, was not found: run docker build -t {IMAGE} classroom/gradescope, "
-                "or choose another --sandbox"
-            )
-    if options.sandbox == "bwrap":
-        trial = subprocess.run(
-            ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"], capture_output=True, text=True
-        )
-        if trial.returncode:
-            why = trial.stderr.strip() or f"exit code {trial.returncode}"
-            parser.error(f"bwrap cannot make a sandbox here ({why}): allow user namespaces, or choose --sandbox none")
+    if why := unusable(options.sandbox):
+        parser.error(f"{why}, or choose another --sandbox")
     if options.jobs < 1:
         parser.error(f"argument --jobs: must be at least 1, got {options.jobs}")
     if options.sandbox == "none":

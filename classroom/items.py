@@ -160,6 +160,12 @@ def _errors(
             return found | reasons.gradients(spec.get("class", ""), network, x, g, only, total)
 
         def otherwise(got: Tensor) -> str:
+            if only != "input":
+                letters = {
+                    "A": ("the gradient of the first batch", gradient(0)),
+                    "B": ("that of the second", gradient(1)),
+                }
+                return reasons.formula(got, letters, degree=1)
             letters = {"G": ("the gradient from above", g), "S": ("the input", x), "X": ("the output", network(x))}
             return reasons.formula(got, letters) if reasons.is_activation(network) else ""
 
@@ -542,10 +548,10 @@ def learns(ask, generator):
     test = 2 * torch.rand(500, 2, generator=generator, dtype=torch.float64) - 1
     inside, truth = ((points.square().sum(1) < 2 / math.pi).long() for points in (x, test))
     # So small that even loops over single numbers are done in time.
-    spec = {"seed": 1, "sizes": [2, 16, 2], "lr": 0.005, "batch_size": 10, "epochs": 20, "momentum": 0.9}
-    reply = ask(
-        "train", {**spec, "input": x, "target": torch.eye(2, dtype=torch.float64)[inside], "test": test, "dropout": 0.1}
-    )
+    parts = (("Linear", 2, 16), ("ReLU",), ("Dropout", 0.1), ("Linear", 16, 2), ("Tanh",))
+    layers = [{"class": name, "args": arguments} for name, *arguments in parts]
+    spec = {"seed": 1, "layers": layers, "settings": {"lr": 0.005, "momentum": 0.9}, "batch_size": 10, "epochs": 20}
+    reply = ask("train", {**spec, "input": x, "target": torch.eye(2, dtype=torch.float64)[inside], "test": test})
     error = (reply["output"].argmax(1) != truth).double().mean().item()
     first, last = reply["losses"][0], reply["losses"][-1]
     # Over 40 seeds, the reference errs on 2 to 8 %.

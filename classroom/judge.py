@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from classroom.reasons import StoppedError, TodoError, WrongError
 from classroom.stages import DEFINITION
+from classroom.worker import decode, encode
 
 IMAGE = os.environ.get("CLASSROOM_IMAGE", "classroom")
 """The image of the sandbox "docker": Python with PyTorch; classroom/gradescope/Dockerfile makes one."""
@@ -87,7 +87,6 @@ class Worker:
 
     def __init__(self, sandbox: str = "none", gigabytes: float = GIGABYTES):
         self.sandbox, self.gigabytes, self.process, self.number = sandbox, gigabytes, None, 0
-        self.replies, self.said, self.begun, self.heard = b"", b"", 0, queue.Queue()
 
     def begin(self) -> None:
         """Get ready for a submission, in a fresh fork; a process that the last one has spoilt is replaced."""
@@ -150,15 +149,11 @@ class Worker:
         try:
             self.send({**request, "number": self.number})
             reply = self.receive(seconds, "number")
-        except OSError:
+            if reply["number"] != self.number:
+                raise StoppedError("your code sent a reply that nobody asked for")
+        except (OSError, StoppedError) as error:
             self.stop()
-            raise StoppedError(ENDED) from None
-        except StoppedError:
-            self.stop()
-            raise
-        if reply["number"] != self.number:
-            self.stop()
-            raise StoppedError("your code sent a reply that nobody asked for")
+            raise StoppedError(ENDED if isinstance(error, OSError) else str(error)) from None
         return reply
 
     def send(self, message: dict[str, Any]) -> None:
@@ -214,22 +209,6 @@ def _hear(stream: Any, heard: queue.Queue) -> None:
     heard.put((stream, b""))
 
 
-def encode(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return {"tensor": value.double().flatten().tolist(), "shape": list(value.shape), "dtype": str(value.dtype)[6:]}
-    if isinstance(value, dict):
-        return {key: encode(part) for key, part in value.items()}
-    return [encode(part) for part in value] if isinstance(value, (list, tuple)) else value
-
-
-def decode(value: Any) -> Any:
-    if isinstance(value, dict) and "tensor" in value:
-        return torch.tensor(value["tensor"], dtype=torch.float64).view(value["shape"])
-    if isinstance(value, dict):
-        return {key: decode(part) for key, part in value.items()}
-    return [decode(part) for part in value] if isinstance(value, list) else value
-
-
 # A submission
 
 
@@ -239,7 +218,6 @@ class Outcome:
 
     Attributes:
         state: "right", "wrong", "todo" or "stopped".
-        rescued: whether it is right only with the other parts taken from the reference.
     """
 
     stage: int
@@ -248,7 +226,10 @@ class Outcome:
     got: int
     state: str
     reason: str = ""
-    rescued: bool = False
+
+    @classmethod
+    def of(cls, item: Any, state: str, reason: str = "") -> "Outcome":
+        return cls(item.stage, item.what, item.points, item.points * (state == "right"), state, reason)
 
 
 @dataclass
@@ -267,6 +248,12 @@ class Grade:
     @property
     def possible(self) -> int:
         return sum(outcome.points for outcome in self.outcomes)
+
+    def by_stage(self) -> dict[int, list[Outcome]]:
+        found: dict[int, list[Outcome]] = {}
+        for outcome in self.outcomes:
+            found.setdefault(outcome.stage, []).append(outcome)
+        return found
 
 
 def composite(reference: str, submission: str, owners: Sequence[str]) -> str:
@@ -430,7 +417,7 @@ def judge(
     files = {"diy.py": source} if isinstance(source, str) else dict(source)
     session = _Session(worker, files, reference, start + SUBMISSION_SECONDS)
     if session.unreadable:
-        grade.outcomes = [Outcome(i.stage, i.what, i.points, 0, "wrong", session.unreadable) for i in items]
+        grade.outcomes = [Outcome.of(item, "wrong", session.unreadable) for item in items]
     else:
         for file, text in files.items():
             flags = suspicious(text, reference or "")
@@ -465,24 +452,18 @@ class _Session:
     def outcome(self, item: Any, seed: int) -> Outcome:
         owners = set(item.owners or ["whole"])
         if owners & self.skip:
-            reason = "skipped: an earlier item about the same class got no answer"
-            return Outcome(item.stage, item.what, item.points, 0, "stopped", reason)
+            return Outcome.of(item, "stopped", "skipped: an earlier item about the same class got no answer")
         wrong = self.attempt(item, seed, "whole", self.files)
         own_gap = isinstance(wrong, TodoError) and bool({*wrong.formulas} & {*item.formulas})
-        rescued = False
         may_be_tried = wrong and self.reference and not own_gap and item.owners and {*item.owners} <= self.defined
         if may_be_tried and not self.borrowed(item.owners):
             mixed = {"diy.py": composite(self.reference, self.files["diy.py"], tuple(item.owners))}
             self.restart()  # in a fork of its own, or the submission could keep the reference for later
             wrong = self.attempt(item, seed, " ".join(item.owners), mixed)
             self.restart()
-            rescued = wrong is None
-        if wrong is None:
-            return Outcome(item.stage, item.what, item.points, item.points, "right", rescued=rescued)
         if isinstance(wrong, StoppedError):
             self.skip |= owners
-        state = "todo" if isinstance(wrong, TodoError) else "stopped" if isinstance(wrong, StoppedError) else "wrong"
-        return Outcome(item.stage, item.what, item.points, 0, state, str(wrong))
+        return Outcome.of(item, wrong.state, str(wrong)) if wrong else Outcome.of(item, "right")
 
     def borrowed(self, owners: Sequence[str]) -> set[str]:
         """Return the names of the reference that a submission's own classes mention, but it does not define."""
@@ -522,7 +503,7 @@ class _Session:
         request = {"name": name, "operation": operation, "spec": encode(spec)}
         reply = self.send(request, ITEM_SECONDS if "train" not in operation else 6 * ITEM_SECONDS)
         if "reply" in reply:
-            return decode(reply["reply"])
+            return decode(reply["reply"], torch.float64)
         raise (TodoError if "todo" in reply else WrongError)(self._reason(reply))
 
     def load(self, name: str, files: dict[str, str]) -> None:

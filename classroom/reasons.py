@@ -23,9 +23,13 @@ TOLERANCE = 1e-5
 class WrongError(Exception):
     """A submission's answer is not right; the message says how."""
 
+    state = "wrong"
+
 
 class TodoError(WrongError):
     """A gap is still a gap."""
+
+    state = "todo"
 
     @property
     def formulas(self) -> list[str]:
@@ -34,6 +38,8 @@ class TodoError(WrongError):
 
 class StoppedError(WrongError):
     """The submission gave no answer: it looped, or ended its process."""
+
+    state = "stopped"
 
 
 def same(
@@ -143,7 +149,9 @@ def formula(got: Tensor, letters: Mapping[str, tuple[str, Tensor]], degree: int 
         if bool((factors.abs() > 1e-3).all()) and not compare(matrix @ factors, numbers):
             words = " ".join(_term(float(factor), name) for factor, name in zip(factors, names)).removeprefix("+ ")
             used = [f"{letter} is {about}" for letter, (about, _) in letters.items() if letter in " ".join(names)]
-            return f"it is {words}{', where ' * bool(used)}{', '.join(used)}"
+            return (
+                f"it is {words}, where {' and '.join(filter(None, [', '.join(used[:-1]), *used[-1:]]))}" if used else ""
+            )
     return ""
 
 

@@ -20,8 +20,7 @@ MARK = {"right": "+", "wrong": "-", "todo": ".", "stopped": "!"}
 def report(grade: Grade) -> str:
     """Return a line for each item, below its stage."""
     lines, last = [], ""
-    for number in dict.fromkeys(outcome.stage for outcome in grade.outcomes):
-        part = [outcome for outcome in grade.outcomes if outcome.stage == number]
+    for number, part in grade.by_stage().items():
         lines.append(f"\n{title(number)} ({sum(o.got for o in part)} of {sum(o.points for o in part)} points)")
         for outcome in part:
             lines.append(f"  {MARK[outcome.state]} {outcome.what}: {outcome.got} of {outcome.points}")

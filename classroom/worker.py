@@ -62,14 +62,14 @@ def encode(value: Any) -> Any:
     return {"kind": type(value).__name__}
 
 
-def decode(value: Any) -> Any:
+def decode(value: Any, dtype: torch.dtype | None = None) -> Any:
+    """Return tensors in the type that they had, or in `dtype`."""
     if isinstance(value, dict) and "tensor" in value:
-        return (
-            torch.tensor(value["tensor"], dtype=torch.float64).view(value["shape"]).to(getattr(torch, value["dtype"]))
-        )
+        tensor = torch.tensor(value["tensor"], dtype=torch.float64).view(value["shape"])
+        return tensor.to(dtype or getattr(torch, value["dtype"]))
     if isinstance(value, dict):
-        return {key: decode(part) for key, part in value.items()}
-    return [decode(part) for part in value] if isinstance(value, list) else value
+        return {key: decode(part, dtype) for key, part in value.items()}
+    return [decode(part, dtype) for part in value] if isinstance(value, list) else value
 
 
 # What can be asked of a submission
@@ -106,10 +106,6 @@ def given_weights(kind: Any):
             kind.reset_parameters = own
 
 
-def parameters_of(made: Any) -> dict[str, torch.Tensor]:
-    return dict(made.named_parameters())
-
-
 def layer(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
     """Run one module on several inputs, one after the other: forward, and backward where there is a gradient."""
     made = build(code, spec)
@@ -131,7 +127,7 @@ def layer(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
             forward_calls += len(calls)
             done |= {"gradient_after": gradient, "input_at_the_end": x}
         passes.append(done)
-    parameters = parameters_of(made)
+    parameters = dict(made.named_parameters())
     return {
         "passes": passes,
         "forward_calls": forward_calls,
@@ -169,9 +165,7 @@ def loss(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
     for given in spec["passes"]:
         prediction, target = given["prediction"].clone(), given["target"].clone()
         value = made(prediction, target)
-        done = {"value": value if not isinstance(value, float) else torch.tensor(value, dtype=torch.float64)}
-        if spec["backward"]:
-            done["gradient"] = made.backward()
+        done = {"value": value, "gradient": made.backward() if spec["backward"] else None}
         passes.append({**done, "prediction_after": prediction, "target_after": target})
     return {"passes": passes}
 
@@ -195,7 +189,7 @@ def optimizer(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
     for gradients in spec["steps"]:
         for parameter, gradient in zip(parameters, gradients):
             if parameter.grad is None:
-                parameter.grad = gradient.clone()
+                parameter.grad = torch.empty_like(gradient)
             parameter.grad.copy_(gradient)  # the same memory in every step, as zero_grad(set_to_none=False) leaves it
         made.step()
         if schedule:
@@ -216,29 +210,19 @@ def initial(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def train(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
-    """Train the network of the assignment; return its outputs for the test points, and the loss of each epoch."""
+    """Train a network; return its outputs for the test points, and the loss of each epoch."""
     torch.manual_seed(spec["seed"])
-    sizes = spec["sizes"]
-    parts = []
-    for n_in, n_out in itertools.pairwise(sizes):
-        parts += [code.Linear(n_in, n_out), code.ReLU()]
-    parts[-1] = code.Tanh()
-    if spec.get("dropout"):
-        parts.insert(2, code.Dropout(spec["dropout"]))
-    network, criterion = code.Sequential(*parts), code.MSELoss(reduction="sum")
-    made = code.SGD(network.parameters(), lr=spec["lr"], momentum=spec.get("momentum", 0))
-    dtype = next(iter(network.parameters())).dtype
-    x, target, test = (spec[name].to(dtype) for name in ("input", "target", "test"))
-    losses = []
+    network, criterion = build(code, spec), code.MSELoss(reduction="sum")
+    made, losses = code.SGD(network.parameters(), **spec["settings"]), []
     for _ in range(spec["epochs"]):
         total = 0.0
-        for batch in torch.randperm(len(x)).split(spec["batch_size"]):
-            total += float(criterion(network(x[batch]), target[batch]))
+        for batch in torch.randperm(len(spec["input"])).split(spec["batch_size"]):
+            total += float(criterion(network(spec["input"][batch]), spec["target"][batch]))
             made.zero_grad()
             network.backward(criterion.backward())
             made.step()
-        losses.append(total / len(x))
-    return {"losses": losses, "output": network.eval()(test)}
+        losses.append(total / len(spec["input"]))
+    return {"losses": losses, "output": network.eval()(spec["test"])}
 
 
 # The same for a framework with an interface of its own, which the submission's adapters.py describes
