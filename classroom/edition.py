@@ -9,7 +9,6 @@ from experiments.begin import begin_command
 if __name__ == "__main__":
     begin_command("python -m classroom.edition")
 
-import argparse
 import ast
 import json
 import re
@@ -21,7 +20,7 @@ from typing import Any
 from classroom import free, fresh, nbgrader, notebooks
 from classroom.items import ITEMS
 from classroom.stages import DEFINITION, STAGES, owners, parse_stages, stage_of
-from experiments.commandline import run_command
+from experiments.commandline import Parser, run_command
 
 ROOT = Path(__file__).resolve().parent.parent
 ALSO_LEFT_OUT = {"stack", "unstack"}
@@ -220,9 +219,7 @@ def _write(out: Path, files: dict[str, str], settings: dict[str, Any]) -> list[P
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m classroom.edition", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("python -m classroom.edition", __doc__)
     parser.add_argument("--stages", default="1-5", metavar="N-M", help="what students write (%(default)s)")
     parser.add_argument("--solved", default="", metavar="N-M", help="stages handed out already solved")
     parser.add_argument(

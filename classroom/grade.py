@@ -12,7 +12,6 @@ from experiments.begin import begin_command
 if __name__ == "__main__":
     begin_command("python -m classroom.grade")
 
-import argparse
 import csv
 import dataclasses
 import hashlib
@@ -36,7 +35,7 @@ from classroom.items import ITEMS, Item, fresh_items
 from classroom.judge import IMAGE, Grade, Outcome, SandboxError, Worker, judge, kind_of
 from classroom.selfcheck import own_files, read
 from classroom.stages import parse_stages, title
-from experiments.commandline import run_command
+from experiments.commandline import Parser, run_command
 from experiments.results import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -347,9 +346,7 @@ def unusable(sandbox: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m classroom.grade", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("python -m classroom.grade", __doc__)
     parser.add_argument("submissions", type=Path, nargs="?", help="folder of the submissions")
     parser.add_argument("--out", type=Path, default=Path("graded"), metavar="DIR", help="made if needed (%(default)s)")
     parser.add_argument("--stages", default="1-5", metavar="N-M", help="what was handed out (%(default)s)")

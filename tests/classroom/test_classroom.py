@@ -503,7 +503,8 @@ def test_what_cannot_be_graded_is_told_in_one_line(tmp_path, arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([*arguments, "--sandbox", "none", "--out", str(tmp_path / "out")])
     assert stopped.value.code == 2
-    assert "error:" in capsys.readouterr().err.strip().splitlines()[-1]
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert line.startswith("python -m classroom.grade: ") and line.endswith("(see python -m classroom.grade --help)")
 
 
 def test_a_sandbox_that_cannot_start_stops_the_grading_and_gives_nobody_0_points(tmp_path, capsys, monkeypatch):
