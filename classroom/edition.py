@@ -162,22 +162,15 @@ def write(
     Raises:
         FileExistsError: `out` is not empty: a handout is never written over a student's work.
     """
-    _refuse_if_taken(out)
     source = (ROOT / "diy.py").read_text(encoding="utf-8")
-    return _write(
-        out,
-        {
-            "diy.py": student_source(source, stages, solved) + fresh.gaps(modules),
-            "README.md": statement(stages, solved) + fresh.statement(modules),
-            **notebooks.handout(student_source(source, stages, solved), source, {*stages} - {*solved}),
-        },
-        {"stages": sorted(stages), "solved": sorted(solved), "modules": list(modules)},
-    )
+    edition, own = student_source(source, stages, solved), {*stages} - {*solved}
+    files = {"diy.py": edition + fresh.gaps(modules), **notebooks.handout(edition, source, own)}
+    files["README.md"] = statement(stages, solved) + fresh.statement(modules)
+    return _write(out, files, {"stages": sorted(stages), "solved": sorted(solved), "modules": list(modules)})
 
 
 def write_nbgrader(out: Path, stages: Collection[int], solved: Collection[int] = ()) -> list[Path]:
     """Write what belongs into the folder source/NAME of an nbgrader course; see `write`."""
-    _refuse_if_taken(out)
     source = (ROOT / "diy.py").read_text(encoding="utf-8")
     edition, words = student_source(source, stages, solved), statement(stages, solved)
     words = words[: words.index("    pip install torch")] + "Run the cells from top to bottom.\n"
@@ -188,16 +181,12 @@ def write_nbgrader(out: Path, stages: Collection[int], solved: Collection[int] =
 
 def write_free(out: Path) -> list[Path]:
     """Write the handout for frameworks of the students' own; see `write`."""
-    _refuse_if_taken(out)
     return _write(out, {"adapters.py": free.ADAPTERS, "README.md": free.statement()}, {"free": True})
 
 
-def _refuse_if_taken(out: Path) -> None:
+def _write(out: Path, files: dict[str, str], settings: dict[str, Any]) -> list[Path]:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is not an empty folder: choose a new folder")
-
-
-def _write(out: Path, files: dict[str, str], settings: dict[str, Any]) -> list[Path]:
     files["grade.py"] = (
         '"""Check what you have written, stage by stage: python grade.py"""\n\n'
         "import sys\n\ntry:\n    from selfcheck.selfcheck import main\nexcept ModuleNotFoundError as error:\n"
@@ -247,9 +236,8 @@ def main(arguments: list[str] | None = None) -> None:
         files = write(options.out, stages, solved, options.modules)
     except (ValueError, OSError) as error:
         sys.exit(f"{parser.prog}: {error}")
-    gaps = len(
-        re.findall('raise NotImplementedError\\("(?:stage|this year)', (options.out / "diy.py").read_text("utf-8"))
-    )
+    written = (options.out / "diy.py").read_text(encoding="utf-8")
+    gaps = len(re.findall('raise NotImplementedError\\("(?:stage|this year)', written))
     print(f"{options.out}: diy.py with {gaps} gaps, README.md, grade.py and what it needs ({len(files)} files)")
     modules = f" --modules {' '.join(options.modules)}" if options.modules else ""
     print(f"to grade: python -m classroom.grade FOLDER --stages {_listed({*stages} - {*solved})}{modules}")

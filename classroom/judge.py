@@ -568,4 +568,4 @@ def _short(text: Any) -> str:
 def kind_of(reason: str) -> str:
     """Return a reason without its numbers, to count the same mistake of several submissions as one."""
     reason = re.sub(r" \((yours|line).*|, with [MN] = [^:]*", "", reason)
-    return textwrap.shorten(re.sub(r"-?\d[\d.e+-]*", "…", reason), 120, placeholder=" …")
+    return textwrap.shorten(re.sub(r"(?<![A-Z])-?\d[\d.e+-]*", "…", reason), 120, placeholder=" …")

@@ -21,6 +21,7 @@ import traceback
 from collections.abc import Callable, Collection, Iterator
 from types import CodeType, ModuleType
 from typing import Any
+from unittest import mock
 
 if sys.platform == "linux":  # PyTorch makes this folder otherwise, and in a sandbox nothing can be written
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = "/tmp"
@@ -84,7 +85,9 @@ def build(code: ModuleType, spec: dict[str, Any]) -> Any:
     if not hasattr(code, spec["class"]):
         raise NotImplementedError(f"there is no {spec['class']} in the file")
     kind = getattr(code, spec["class"])
-    with given_weights(kind) if spec.get("set") else contextlib.nullcontext():
+    # Where weights are given, none are drawn: it must not matter whether that can be done yet.
+    given = bool(spec.get("set")) and "reset_parameters" in vars(kind)
+    with mock.patch.object(kind, "reset_parameters", lambda self: None) if given else contextlib.nullcontext():
         made = kind(*spec.get("args", []), **spec.get("kwargs", {}))
     if hasattr(made, "to"):
         made.to(torch.float64)
@@ -93,25 +96,18 @@ def build(code: ModuleType, spec: dict[str, Any]) -> Any:
     return made
 
 
-@contextlib.contextmanager
-def given_weights(kind: Any):
-    """Draw no first weights where weights are given: it must not matter whether that can be done yet."""
-    own = vars(kind).get("reset_parameters")
-    if own:
-        kind.reset_parameters = lambda self: None
-    try:
-        yield
-    finally:
-        if own:
-            kind.reset_parameters = own
-
-
 def layer(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
     """Run one module on several inputs, one after the other: forward, and backward where there is a gradient."""
     made = build(code, spec)
     if "mask_seed" in spec:
         torch.manual_seed(spec["mask_seed"])
-    passes, forward_calls = [], 0
+    passes, forward_calls, kind = [], [], type(made)
+    forward = kind.forward
+
+    def counted(self, *arguments):
+        forward_calls.append(1)
+        return forward(self, *arguments)
+
     for given in spec["passes"]:
         if "eval" in given:
             made.eval()
@@ -122,15 +118,15 @@ def layer(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
         done = {"output": output.clone() if isinstance(output, torch.Tensor) else output, "input_after": x.clone()}
         if "gradient" in given:
             gradient = in_memory(given["gradient"], len(passes))
-            with counted(made) as calls:
+            # A hand-written backward needs no forward, except one that goes through a network.
+            with mock.patch.object(kind, "forward", forward if "layers" in vars(made) else counted):
                 done["input_gradient"] = made.backward(gradient)
-            forward_calls += len(calls)
             done |= {"gradient_after": gradient, "input_at_the_end": x}
         passes.append(done)
     parameters = dict(made.named_parameters())
     return {
         "passes": passes,
-        "forward_calls": forward_calls,
+        "forward_calls": len(forward_calls),
         "parameters": parameters,
         "gradients": {name: parameter.grad for name, parameter in parameters.items()},
         "state": {name: getattr(made, name) for name in getattr(made, "buffer_names", ())},
@@ -140,24 +136,6 @@ def layer(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
 def in_memory(tensor: torch.Tensor, count: int) -> torch.Tensor:
     """Return a copy. From the second on, it is laid out like a transposed tensor: numbers count, not where they lie."""
     return tensor.clone() if count == 0 else tensor.transpose(0, -1).contiguous().transpose(0, -1)
-
-
-@contextlib.contextmanager
-def counted(made: Any):
-    """Count the calls of forward while backward runs: a hand-written backward needs none."""
-    calls, kind = [], type(made)
-    forward = kind.forward
-
-    def counting(self, *arguments):
-        calls.append(1)
-        return forward(self, *arguments)
-
-    if "layers" not in vars(made):
-        kind.forward = counting
-    try:
-        yield calls
-    finally:
-        kind.forward = forward
 
 
 def loss(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
