@@ -217,4 +217,5 @@ def differences(where: str, what: str, ours: Tensor | None, theirs: Tensor) -> I
     elif not torch.allclose(ours, theirs, rtol=1e-9, atol=1e-9):
         difference = (ours - theirs).abs()
         index = tuple(int(i) for i in torch.unravel_index(difference.nan_to_num(torch.inf).argmax(), difference.shape))
-        yield f"{where}: the {what} at {index} is {ours[index]:.6g}, expected {theirs[index]:.6g}"
+        at = f" at {index}" if index else ""
+        yield f"{where}: the {what}{at} is {ours[index]:.6g}, expected {theirs[index]:.6g}"

@@ -19,7 +19,7 @@ STORIES = {
     "forgotten-parameter": Story("Follow the boundary along a ray from the centre."),
     "all-weights-equal": Story("Look inside: compare the units of a layer."),
     "relu-mask-from-gradient": Story("The loss stops where a network that always answers ½ would be."),
-    "shuffled-without-targets": Story("The framework is innocent, and every check will say so."),
+    "shuffled-without-targets": Story("The framework is innocent: only its training shows that something is wrong."),
     "uphill": Story("Watch the loss."),
     "dropped-transpose": Story(TRAINS),
     "bias-not-summed": Story(TRAINS),
@@ -98,4 +98,4 @@ def answer(kind: str, name: str) -> dict:
     from bugs import complaints
 
     found = complaints(kind, name)
-    return {"check": kind, "sees": bool(found), "words": f"{found[0].rstrip('.')}." if found else ""}
+    return {"check": kind, "sees": bool(found), "words": f"{found[0].rstrip(' .')}." if found else ""}

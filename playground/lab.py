@@ -177,6 +177,17 @@ class Weight(NamedTuple):
     losses: list[float]
 
 
+@contextmanager
+def _single_precision() -> Iterator[None]:
+    """Everything drawn and made inside is float32, whatever the notebook has set."""
+    outside = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(outside)
+
+
 class Lab:
     """A diy network in training on a data set of the plane, and on demand a twin beside it.
 
@@ -519,11 +530,8 @@ class Lab:
     def _sizes(self) -> list[int]:
         return [len(self.settings.features), *[self.settings.width] * self.settings.depth, 2]
 
+    @_single_precision()
     def _network(self, library):
-        with _single_precision():
-            return self._new_network(library)
-
-    def _new_network(self, library):
         s, layers = self.settings, []
         for n_in, n_out in pairwise(self._sizes()[:-1]):
             layers += [library.Linear(n_in, n_out), getattr(library, s.activation)()]
@@ -586,11 +594,8 @@ class Lab:
                 self._twin.backward(self._twin_criterion.backward())
             self._twin_optimizer.step()
 
+    @_single_precision()
     def _draw(self) -> None:
-        with _single_precision():
-            self._draw_points()
-
-    def _draw_points(self) -> None:
         s, generator = self.settings, torch.Generator().manual_seed(self.settings.seed)
         nothing = torch.empty(0, 2), torch.empty(0, dtype=torch.long)
         self._drawn, (self.x_test, self.labels_test) = (
@@ -705,17 +710,13 @@ class Lab:
         return torch.stack([seen[name] for name in self.settings.features], dim=1)
 
     def _predict(self, network, points: Tensor) -> Tensor:
-        if network.training:
-            network.eval()
-        with torch.no_grad(), self._evaluating():
+        with self._evaluating(network):
             return network(self._seen(points))
 
     def _outputs(self, network, points: Tensor) -> Iterator[tuple[str, Tensor, object]]:
         """Yield each layer's name, its activations for the points, and its Linear."""
         found, values, linear = 0, self._seen(points), None
-        if network.training:
-            network.eval()
-        with torch.no_grad(), self._evaluating():
+        with self._evaluating(network):
             for module in network:
                 values = module(values)
                 kind = type(module).__name__
@@ -824,34 +825,22 @@ class Lab:
 
     @contextmanager
     def _random(self) -> Iterator[None]:
-        outside = torch.get_rng_state()
-        torch.set_rng_state(self._rng)
-        try:
-            yield
-        finally:
-            self._rng = torch.get_rng_state()
-            torch.set_rng_state(outside)
+        """The random numbers inside are the lab's own, and go on from one time to the next."""
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self._rng)
+            try:
+                yield
+            finally:
+                self._rng = torch.get_rng_state()
 
     @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """A network that draws in evaluation, as with a bug, draws the same at the same step; all else stays."""
-        outside = torch.get_rng_state()
-        torch.default_generator.manual_seed(self.steps)
-        try:
+    def _evaluating(self, network) -> Iterator[None]:
+        """In evaluation mode, without autograd. What draws even so, as with a bug, draws the same at the same step."""
+        if network.training:
+            network.eval()
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.steps)
             yield
-        finally:
-            torch.set_rng_state(outside)
-
-
-@contextmanager
-def _single_precision() -> Iterator[None]:
-    """Everything drawn and made inside is float32, whatever the notebook has set."""
-    outside = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(outside)
 
 
 def _check_names(settings: Iterable[str]) -> None:
