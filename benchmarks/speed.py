@@ -403,7 +403,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--scaling", action="store_true", help="the scaling study instead of the standard benchmark")
     parser.add_argument("--show", action="store_true", help="the tables of the last run again, in Markdown")
     parser.add_argument("--device", default="cpu", help="of diy and PyTorch, for instance cuda")
-    parser.add_argument("--output", type=Path, default=HERE, help="folder for JSON and figures")
+    parser.add_argument("--output", type=Path, default=HERE, metavar="DIR", help="for JSON and figures (benchmarks)")
     parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.child:
