@@ -149,9 +149,9 @@ class Module(_Base):
         """
         if not _frozen(parameter):
             with _one_at_a_time:  # another thread may be adding to it as well
-                before = parameter.grad
+                before, share = parameter.grad, gradient if gradient.is_leaf else gradient.detach()
                 # A new tensor, because `gradient` and the sum so far may be in use elsewhere.
-                parameter.grad = gradient if before is None else before + gradient
+                parameter.grad = share if before is None else before + share
 
     def parameters(self, recurse: bool = True) -> Iterator[Tensor]:
         """Yield each parameter once."""
@@ -1575,7 +1575,7 @@ class _Run:
         self.module, self.trusted, self.since = module, module._trusted, Parameter.replaced
         self.recorded = True if torch.is_grad_enabled() else None if torch.is_inference_mode_enabled() else False
         self.entries: list[tuple[Any, tuple[Any, ...], _Run | None]] = []
-        self.versions: list[int | None] = []
+        self.versions: list[Any] = []
         if outer is None and self.recorded is not None:
             # The last run is forgotten, even if this forward fails: the layers may have changed.
             module._memory.disabled = None
@@ -1649,7 +1649,6 @@ _PlainTensors = torch._C.DisableTorchFunctionSubclass  # inside, a Parameter cos
 
 
 def _guard(cls: Any) -> None:
-    # The layers of this file go unguarded, for speed: they call no other module; `remember` and `recall` do the rest.
     cls.forward, cls.backward = _guarded_forward(cls.forward), _guarded_backward(cls.backward)
     cls._guarded, cls._trusted = True, cls.__module__ == __name__
     if not cls._trusted and hasattr(cls, "accumulate") and "accumulate" not in vars(cls):
@@ -1801,8 +1800,8 @@ def _waiting(self: Any, gradient: tuple[Any, ...]) -> _Run | None:
     return fitting[0] if fitting else None
 
 
-def _as_it_is(tensor: Tensor) -> tuple[Tensor, int | None]:
-    return tensor, None if tensor.is_inference() else tensor._version
+def _as_it_is(value: Any) -> tuple[Any, int | None]:
+    return value, value._version if isinstance(value, Tensor) and not value.is_inference() else None
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -1816,16 +1815,16 @@ def _same(one: Any, other: Any) -> bool:
         return False  # of another call, even if it is equal
     equal = (tensor == output) | ((tensor != tensor) & (output != output))
     # That whole numbers are equal proves nothing: 0 is 2 · 0, 1 is 1², and 3 rounds to 3.
-    return bool(equal.all() and (tensor != tensor.round()).any())
+    return bool((equal & (tensor != tensor.round())).all())
 
 
-def _versions(entries: list[Any]) -> list[int | None]:
+def _versions(entries: list[Any]) -> list[Any]:
     # PyTorch counts the in-place changes of every tensor, except those made under inference mode, which allow none.
     values = [value for _, values, _ in entries for value in values]
     try:
         return [*map(_version, values)]
     except (AttributeError, RuntimeError):
-        return [v._version if isinstance(v, Tensor) and not v.is_inference() else None for v in values]
+        return [_held(v) if isinstance(v, (list, tuple, dict)) else _as_it_is(v)[1] for v in values]
 
 
 @functools.cache
@@ -1943,8 +1942,27 @@ def _accumulate(parameter: Any, gradient: Any) -> None:
     Module.accumulate(parameter, gradient if parameter.grad is not None else gradient.clone())  # it may go on elsewhere
 
 
+def _guard_alone(cls: Any) -> None:
+    # Inside a network, a layer of this file is its bare formula, for speed: the network is guarded.
+    def alone(formula: Any, guarded: Any) -> Any:
+        @functools.wraps(formula)
+        def method(self: Any, *arguments: Any) -> Any:
+            return (guarded if _thread.run is None else formula)(self, *arguments)
+
+        return method
+
+    cls.forward, cls.backward = (
+        alone(cls.forward, _guarded_forward(cls.forward)),
+        alone(cls.backward, _guarded_backward(cls.backward)),
+    )
+    cls._trusted = True
+
+
 for _class in Sequential, MSELoss, CrossEntropyLoss:
     _guard(_class)
+
+for _layer in Linear, ReLU, Tanh, Dropout, Sigmoid, Conv2d, MaxPool2d, BatchNorm2d, Flatten, _StackedLinear:
+    _guard_alone(_layer)
 
 for _owner, _methods in (Module, _Housekeeping), (Function, _Remembering):
     for _name in vars(_methods).keys() - {"__module__", "__dict__", "__weakref__", "__doc__", "__annotations__"}:
@@ -1979,8 +1997,9 @@ def _refuse_inputs(self: Any, count: int) -> NoReturn:
 def _refuse_changed(run: _Run) -> None:
     kept = [(index, owner, value) for index, (owner, values, _) in enumerate(run.entries) for value in values]
     index, owner, value = [one for one, now, then in zip(kept, _versions(run.entries), run.versions) if now != then][-1]
+    what = f"tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else _kind(value)
     error = RuntimeError(
-        f"a tensor of shape {tuple(value.shape)} that {type(owner).__name__}.backward needs was changed in place after "
+        f"a {what} that {type(owner).__name__}.backward needs was changed in place after "
         "forward: change a copy (tensor.clone()), or call forward again"
     )
     if isinstance(run.module, Sequential):
