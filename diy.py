@@ -1483,6 +1483,9 @@ class _Remembering:
                 Parameter.replaced += 1
                 value.since = Parameter.replaced
         object.__setattr__(self, name, value)
+        if name == "parameter_names":  # set in __init__, after the tensors
+            for own in value:
+                _adopted(vars(self).get(own))
 
     def __getstate__(self: Any) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_memory"}
@@ -1664,7 +1667,6 @@ def _guarded_forward(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if outer is not None:
             outer.note_versions()
         run = None
-        before = {} if self._trusted else _state_of(self)
         try:
             self._check(*inputs)
             run = _thread.run = _Run(self, outer)
@@ -1682,7 +1684,7 @@ def _guarded_forward(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
             _refuse_result(self, "forward", output, "the output")
         run.input = inputs[0].shape, inputs[0].dtype
         if not run.trusted:
-            run.attributes = _kept(run, before)
+            run.attributes = _kept(run)
         return run.keep(outer, output)
 
     return forward
@@ -1836,7 +1838,10 @@ def _reads(kind: Any) -> tuple[set[str], dict[str, Any]]:
     """
     methods = {n: v for c in reversed(kind.__mro__) if c.__module__ != __name__ for n, v in vars(c).items()}
     waiting, seen = [kind.backward], []
-    loaded, stored, variables = set(), set(), {}
+    loaded: set[str] = set()
+    read: set[str] = set()
+    variables: dict[str, Any] = {}
+    stored: dict[str, bool] = {}  # by name, whether backward sets it before it reads it
     for method in waiting:
         function = inspect.unwrap(getattr(method, "__func__", getattr(method, "fget", method)))
         space = getattr(function, "__globals__", globals())
@@ -1853,16 +1858,33 @@ def _reads(kind: Any) -> tuple[set[str], dict[str, Any]]:
                 if not isinstance(name, str) or step.opname.endswith("_FAST") or _only_written(steps, index):
                     continue
                 if step.opname.startswith(("STORE", "DELETE")):
-                    stored.add(name)
-                elif step.opname in ("LOAD_GLOBAL", "LOAD_NAME") or name in cells:
+                    stored.setdefault(name, name not in read)
+                    continue
+                if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") or name in cells:
                     variables[name] = cells.get(name, space)
                     called = None if name in cells else space.get(name)
                     waiting += [called] if getattr(called, "__globals__", None) is space else []
                 else:
                     loaded.add(name)
                     waiting += [methods[name]] if name in methods else []
-    loaded -= stored | {name for name in loaded if callable(getattr(kind, name, None))}
-    return loaded, {name: place for name, place in variables.items() if name not in stored}
+                calls = step.opname == "LOAD_METHOD" or (step.opname == "LOAD_ATTR" and "NULL" in step.argrepr)
+                read |= set() if calls else {name}  # x.norm() says nothing about self.norm
+    shared = _names(kind.forward, methods)
+    own = {name for name, anew in stored.items() if anew or name not in shared}
+    loaded -= own | {name for name in loaded if callable(getattr(kind, name, None))}
+    return loaded, {name: place for name, place in variables.items() if name not in own}
+
+
+def _names(method: Any, methods: Mapping[str, Any]) -> set[str]:
+    # All names in a method and in those that it calls.
+    waiting = [method]
+    names: set[str] = set()
+    for one in waiting:
+        code = getattr(inspect.unwrap(one), "__code__", None)
+        found = {*code.co_names, *code.co_freevars} - names if code is not None else set()
+        names |= found
+        waiting += [methods[name] for name in found & methods.keys()]
+    return names
 
 
 def _only_written(steps: list[dis.Instruction], index: int) -> bool:
@@ -1892,16 +1914,27 @@ def _state_of(module: Any, assigned: Iterable[str] = ()) -> dict[str, list[Any]]
     for name in names:
         value = own[name] if name in own else getattr(module if name in assigned else kind, name, None)
         state[f"{kind.__name__}.{name}"] = _held(value)
+    # Backward may read an attribute of a module inside this one, or of a class in the same file.
+    places = [places.get(n) if isinstance(places, dict) else None for n, places in variables.items()]
+    parts: list[Any] = [one for one in places if isinstance(one, type) and one.__module__ == kind.__module__]
+    parts += [one for one in own.values() if isinstance(one, Module)]
+    for part in parts:
+        inside = vars(part)
+        others = [*inside.values(), *inside.get("layers", ())]
+        parts += [one for one in others if isinstance(one, Module) and one not in parts]
+        for name in attributes & inside.keys() - {"_memory"}:
+            where = f"{getattr(part, '__name__', type(part).__name__)}.{name}"
+            state[where] = [*state.get(where, ()), *_held(inside[name])]
     return state | {n: _held(place.get(n) if isinstance(place, dict) else place) for n, place in variables.items()}
 
 
-def _kept(run: _Run, before: Mapping[str, Any]) -> dict[str, list[Any]]:
-    # What forward has changed without being read by backward, or beside calling `remember`, is a log or a counter.
+def _kept(run: _Run) -> dict[str, list[Any]]:
+    # What forward has set beside calling `remember`, without being read by backward, is a log or a counter.
     kind: Any = type(run.module)
-    after = _state_of(run.module, run.names)
-    remembers = any(owner is run.module for owner, _, _ in run.entries)
-    assigned = {f"{kind.__name__}.{name}" for name in run.names & _reads(kind)[0]}
-    return {n: after[n] for n in after if not remembers or n in assigned or after[n] == before.get(n)}
+    logs: set[str] = set()
+    if any(owner is run.module for owner, _, _ in run.entries):
+        logs = {f"{kind.__name__}.{name}" for name in run.names - _reads(kind)[0]}
+    return {name: state for name, state in _state_of(run.module, run.names).items() if name not in logs}
 
 
 def _held(value: Any) -> list[Any]:
@@ -2334,6 +2367,11 @@ def _check_parameters(params: Any) -> list[Tensor]:
         raise ValueError("a parameter was computed from tensors that require gradients: pass those, or detach it")
     if len({id(parameter) for parameter in parameters}) < len(parameters):
         raise ValueError("a parameter appears twice in the list: pass each one once")
+    places = [parameter.data_ptr() for parameter in parameters if parameter.numel() and not parameter.is_meta]
+    if len({*places}) < len(places):
+        raise ValueError(
+            "two parameters share their memory, so that each would change the other: use one in both places"
+        )
     return parameters
 
 
