@@ -75,7 +75,7 @@ class Function(ABC):
         _remember(self, output, values)
 
     def recall(self, *gradient: Tensor) -> tuple[Tensor, ...]:
-        """Return the gradient from above, then what `remember` kept. Called by backward.
+        """Return the gradient from above, then what `remember` kept, the last call first. Called by backward.
 
         Raises:
             RuntimeError: forward remembered nothing, or a remembered tensor has since been changed in place.
@@ -123,7 +123,8 @@ class Module(_Base):
     def backward(self, gradient: Tensor) -> Tensor | None:
         """Take G = ∂ℓ/∂(output), `accumulate` ∂ℓ/∂(parameter) for each parameter, and return ∂ℓ/∂(input).
 
-        It belongs to the last forward. As in PyTorch, each forward allows one backward.
+        It belongs to the last forward. As in PyTorch, each forward allows one backward. If a module calls another one
+        several times, each backward belongs to the last of these calls that has had none yet.
 
         Raises:
             RuntimeError: no forward is waiting for a backward, what it remembered has since been changed in place, or
@@ -372,8 +373,6 @@ class Loss(Function):
                 f'write {name}(reduction="{size_average}")'
             )
         _only_default(self, size_average=(size_average, None), reduce=(reduce, None))
-        if reduction not in ("mean", "sum"):
-            raise ValueError(f'reduction must be "mean" or "sum", got {reduction!r}: the loss is one number')
         self.reduction, self.stacked = reduction, bool(stacked)
 
     @abstractmethod
@@ -1471,6 +1470,8 @@ class _Remembering:
         _check_floating("prediction" if isinstance(self, Loss) else "input", inputs[0])
 
     def __setattr__(self: Any, name: str, value: Any) -> None:
+        if name in _SETTINGS:
+            _check_setting_of_module(self, name, value)
         run = _thread.run
         if run is not None and run.module is self and name not in self.buffer_names:
             run.names |= {name}
@@ -1562,6 +1563,7 @@ class _Run:
         versions: of all values, in order; `noted` is the number of entries that they belong to.
         input, output: shape and dtype of both.
         got, gave: if no other module called, both as they were then: a tensor and its version.
+        on_itself: whether the input was the output of the run before, of the same module.
         names: the attributes of the module that this run has assigned.
         attributes: after a learner's forward, by name, the state of whatever its backward might read there.
     """
@@ -1571,6 +1573,7 @@ class _Run:
     got: tuple[Tensor, int | None] | None = None
     gave: tuple[Tensor, int | None] | None = None
     noted = 0
+    on_itself = False
     names: frozenset[str] = frozenset()
     attributes: Mapping[str, list[Any]] | None = None
 
@@ -1666,12 +1669,12 @@ def _guarded_forward(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
             return formula(self, *inputs)  # super().forward(...)
         if outer is not None:
             outer.note_versions()
-        run = None
+        run, before = None, self._memory.enabled
         try:
             self._check(*inputs)
             run = _thread.run = _Run(self, outer)
             if outer is None:
-                run.got = _as_it_is(inputs[0])
+                run.got, run.on_itself = _as_it_is(inputs[0]), before is not None and inputs[0] is before.gave[0]
                 with _PlainTensors():
                     output = formula(self, *map(_apart, inputs))
             else:
@@ -1759,6 +1762,11 @@ def _find(self: Any, outer: _Run | None, gradient: tuple[Any, ...]) -> _Run:
     run = _waiting(self, gradient) if outer is None else outer.take(self, inner=True)[2]
     if run is None or torch.is_inference_mode_enabled():
         _refuse_backward(self, outer)
+    if run.on_itself:
+        raise RuntimeError(
+            f"{name} was called on its own output, and only its last call is remembered, so that the others' share "
+            "would be missing: write Sequential(net, net), or net(output.detach()) to leave them out"
+        )
     for G in gradient:
         if not isinstance(G, Tensor) or (G.shape, G.dtype) != run.output:
             _refuse_gradient(run, G)
@@ -1956,7 +1964,10 @@ def _held(value: Any) -> list[Any]:
             if inside is None or isinstance(part, (types.FunctionType, types.MethodType, functools.partial)):
                 found.append(part if callable(part) else (id(part), part))
             waiting += (inside.values() if isinstance(inside, Mapping) else inside) or ()
-            waiting += getattr(part, "__closure__", None) or ()
+            slots = getattr(type(part), "__slots__", ())
+            waiting += [getattr(part, slot, None) for slot in ((slots,) if isinstance(slots, str) else slots)]
+            waiting += [*(getattr(part, "__closure__", None) or ()), *(getattr(part, "__defaults__", None) or ())]
+            waiting += [part.args, part.keywords] if isinstance(part, functools.partial) else []
     return found
 
 
@@ -2192,6 +2203,27 @@ def _check_arguments(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         signature.bind_partial(None, *args, **kwargs)  # those that are missing are named by Python; a copy has none
     except TypeError as error:
         raise TypeError(f"{name}: {error}; it takes {', '.join([*signature.parameters][1:])}") from None
+
+
+_SETTINGS = {"reduction", "stacked", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode"}
+_SETTINGS |= {"return_indices", "ceil_mode", "inplace", "affine", "track_running_stats"}
+_SETTINGS |= {"weight", "ignore_index", "label_smoothing", "size_average", "reduce"}
+
+
+def _check_setting_of_module(module: Any, name: str, value: Any) -> None:
+    # A setting of a class in this file that is changed after the constructor.
+    kind: Any = next(base for base in type(module).__mro__ if base.__module__ == __name__)
+    if name in ("reduction", "stacked") and isinstance(module, Loss):
+        if name == "reduction" and value not in ("mean", "sum"):
+            raise ValueError(f'reduction must be "mean" or "sum", got {value!r}: the loss is one number')
+        vars(module)["_memory"] = _Memory()  # a forward that waits has used the one before
+        return
+    refused = type(module) is kind and name not in ("kernel_size", "stride", "padding")  # whatever its value
+    takes = inspect.signature(kind.__init__).parameters.keys() - set(module.parameter_names)
+    if name in takes and (refused or name in vars(module)):
+        raise AttributeError(
+            f"{name} of a {kind.__name__} can't be changed later: make a new one, {kind.__name__}(..., {name}=...)"
+        )
 
 
 def _check_integers(**values: Any) -> None:
@@ -2431,6 +2463,10 @@ def _check_settings(optimizer: Optimizer) -> None:
         if value is not optimizer._checked.get(name, ...):
             if isinstance(inspect.getattr_static(optimizer, name, None), _Setting):
                 _check_setting(optimizer, name, value)
+            elif value is True and type(optimizer).__module__ == __name__:
+                raise ValueError(
+                    f"{type(optimizer).__name__} does not support {name}={value}, which is in param_groups"
+                )
             optimizer._checked[name] = value
 
 
@@ -2472,11 +2508,11 @@ def _load_optimizer_state(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
             )
         for key, value in values.items():
             parameter, what = parameters[indices.index(index)], f"{key} of parameter {index}"
-            if key == "step":
+            if key == "step" and needed:
                 values[key] = int(_check_number(what, value.item() if isinstance(value, Tensor) else value, least=0))
             elif isinstance(value, Tensor) and value.shape == parameter.shape and value.is_floating_point():
                 values[key] = value.detach().to(parameter)
-            elif isinstance(value, Tensor) or key in needed:
+            elif key in needed or key == "momentum_buffer":
                 got = f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else _kind(value)
                 raise ValueError(
                     f"{what} must have floats of the parameter's shape, {tuple(parameter.shape)}, got {got}"

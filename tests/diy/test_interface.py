@@ -410,3 +410,84 @@ def test_an_optimizer_of_ones_own_calls_the_constructor_first():
         RuntimeError, match=r"Own.__init__ has to call super\(\).__init__\(params, lr\) before it sets lr"
     ):
         kind([torch.ones(2)], 0.1)
+
+
+CHANGED_LATER = [
+    (lambda: diy.Conv2d(1, 1, 3), "padding", 1),
+    (lambda: diy.Conv2d(1, 1, 3), "stride", 2),
+    (lambda: diy.Conv2d(1, 1, 3), "dilation", 2),
+    (lambda: diy.MaxPool2d(2), "kernel_size", (3, 3)),
+    (lambda: diy.MaxPool2d(2), "ceil_mode", True),
+    (lambda: diy.ReLU(), "inplace", True),
+    (lambda: diy.BatchNorm2d(3), "track_running_stats", False),
+    (lambda: diy.CrossEntropyLoss(), "label_smoothing", 0.1),
+    (lambda: diy.CrossEntropyLoss(), "weight", torch.ones(3)),
+]
+
+
+@pytest.mark.parametrize(("make", "name", "value"), CHANGED_LATER)
+def test_a_setting_that_would_be_ignored_later_is_refused(make, name, value):
+    module = make()
+    before = repr(module)
+    with pytest.raises(AttributeError, match=f"{name} of a .* can't be changed later: make a new one"):
+        setattr(module, name, value)
+    assert repr(module) == before
+
+
+def test_settings_that_have_an_effect_may_be_changed_later():
+    dropout, norm, linear = diy.Dropout(0.5), diy.BatchNorm2d(3), diy.Linear(3, 2)
+    dropout.p, norm.momentum, norm.eps, linear.bias = 1, 0.5, 1e-3, None
+    assert not dropout(torch.ones(3)).any() and linear(torch.ones(1, 3)).shape == (1, 2)
+
+    class Windows(diy.Module):  # a learner's own module may have any of these names
+        stride = 1
+
+        def __init__(self):
+            self.kernel_size, self.padding, self.stride = 3, 1, 2
+
+        def forward(self, x):
+            return x
+
+        def backward(self, g):
+            return g
+
+    own = Windows()
+    own.stride = 3
+    assert own.stride == 3
+
+
+def test_an_option_put_into_param_groups_is_refused():
+    optimizer = diy.SGD([torch.zeros(2)], lr=0.1)
+    optimizer.param_groups[0]["maximize"] = True
+    with pytest.raises(ValueError, match="SGD does not support maximize=True"):
+        optimizer.step()
+
+
+def test_parameters_in_one_memory_are_refused():
+    weight = torch.ones(2, 3)
+    with pytest.raises(ValueError, match="two parameters share their memory"):
+        diy.SGD([weight, weight.mT], lr=0.1)
+    flat = torch.zeros(6)
+    diy.SGD([flat[:2], flat[2:]], lr=0.1)  # side by side
+
+
+def test_names_of_parameters_may_come_after_the_tensors():
+    class Late(diy.Module):
+        def __init__(self):
+            self.w = torch.ones(3)
+            self.parameter_names = ("w",)
+
+        def forward(self, x):
+            self.remember(x, x)
+            return x * self.w
+
+        def backward(self, g):
+            g, x = self.recall(g)
+            self.accumulate(self.w, (g * x).sum(0))
+            return g * self.w
+
+    module = Late()
+    module.w.requires_grad = False
+    module(torch.ones(2, 3))
+    module.backward(torch.ones(2, 3))
+    assert module.w.grad is None

@@ -47,6 +47,7 @@ def assert_gradients_of(ours, theirs, x, g):
 
 
 X, OTHER, G = numbers(5, 3), numbers(5, 3, seed=1), numbers(5, 2, seed=2)
+G3 = numbers(5, 3, seed=3)
 
 
 def step_with(optimizer):
@@ -323,13 +324,200 @@ def test_the_same_numbers_are_the_same_output(alike):
     assert_gradients_of(ours, theirs, X, criterion.backward())
 
 
+@pytest.mark.parametrize("between", BETWEEN.values(), ids=BETWEEN)
+def test_a_layer_without_a_network_around_it_knows_its_output_as_well(between):
+    layer, criterion = diy.Linear(3, 2).double(), diy.MSELoss()
+    criterion(between(layer(X)), G)
+    with pytest.raises(RuntimeError, match="is not that of the last output of Linear"):
+        layer.backward(criterion.backward())
+    assert layer.weight.grad is None
+
+
+def test_a_bare_head_passes_on_whose_gradient_it_returns():
+    (below, _), head, criterion = pair(), diy.Linear(2, 2).double(), diy.MSELoss()
+    criterion(head(below(X)), G)
+    below(OTHER)
+    with pytest.raises(RuntimeError, match="is not that of the last output of Sequential"):
+        below.backward(head.backward(criterion.backward()))
+    criterion(head(below(X)), G)
+    assert below.backward(head.backward(criterion.backward())).shape == X.shape
+
+
+def test_a_network_on_its_own_output_is_refused_unless_it_is_detached():
+    network = diy.Sequential(diy.Linear(3, 3).double())
+    output = network(network(X))
+    with pytest.raises(RuntimeError, match="called on its own output"):
+        network.backward(torch.ones_like(output))
+    output = network(network(X).detach())
+    assert network.backward(torch.ones_like(output)).shape == X.shape
+
+
+@pytest.mark.parametrize("kind", ["MSELoss", "CrossEntropyLoss"])
+def test_a_reduction_changed_between_forward_and_backward_is_noticed(kind):
+    criterion = getattr(diy, kind)()
+    target = torch.tensor([0, 1]) if kind == "CrossEntropyLoss" else torch.randn(2, 3)
+    prediction = torch.randn(2, 3)
+    for name, value in (("reduction", "sum"), ("stacked", True)):
+        criterion(prediction, target)
+        before = getattr(criterion, name)
+        setattr(criterion, name, value)
+        with pytest.raises(RuntimeError, match="call criterion"):
+            criterion.backward()
+        setattr(criterion, name, before)
+    with pytest.raises(ValueError, match='reduction must be "mean" or "sum"'):
+        criterion.reduction = "none"
+    criterion.reduction = "sum"
+    theirs = getattr(nn, kind)(reduction="sum")
+    torch.testing.assert_close(criterion(prediction, target), theirs(prediction, target))
+
+
+CONTAINERS = {"list": lambda x: [x], "tuple": lambda x: (1, [x]), "dictionary": lambda x: {"x": x}}
+
+
+@pytest.mark.parametrize("packed", CONTAINERS.values(), ids=CONTAINERS)
+def test_a_remembered_container_is_watched(packed):
+    class Square(diy.Module):
+        def forward(self, x):
+            output = x * x
+            self.remember(output, packed(x), x)
+            return output
+
+        def backward(self, g):
+            g, _, x = self.recall(g)
+            return 2 * g * x
+
+    module, x = Square(), X.clone()
+    torch.testing.assert_close((module(x), module.backward(G3))[1], 2 * G3 * X)
+    module(x)
+    x += 1
+    with pytest.raises(RuntimeError, match=r"that Square\.backward needs was changed in place"):
+        module.backward(G3)
+
+
+class Config:
+    factor = 2.0
+
+
+class OfAChild(diy.Module):
+    def __init__(self):
+        self.inner = diy.Linear(3, 3).double()
+
+    def forward(self, x):
+        output = x @ self.inner.weight.mT
+        self.remember(output, x)
+        return output
+
+    def backward(self, g):
+        (g, _) = self.recall(g)
+        return g @ self.inner.weight
+
+
+class OfAClass(diy.Module):
+    def forward(self, x):
+        return x * Config.factor
+
+    def backward(self, g):
+        return g * Config.factor
+
+
+class Annealed(diy.Module):
+    def __init__(self):
+        self.factor = 2.0
+
+    def forward(self, x):
+        return x * self.factor
+
+    def backward(self, g):
+        result = g * self.factor
+        self.factor *= 0.9
+        return result
+
+
 @pytest.mark.parametrize(
-    ("bias", "between"), [(0.0, lambda output: 2 * output), (1.0, torch.square), (3.0, torch.round)]
+    ("kind", "change", "name"),
+    [
+        (OfAChild, lambda module: module.inner.weight.mul_(2), r"Linear\.weight"),
+        (OfAChild, lambda module: setattr(module.inner, "weight", torch.ones(3, 3).double()), r"Linear\.weight"),
+        (OfAClass, lambda module: setattr(Config, "factor", 3.0), r"Config\.factor"),
+        (Annealed, lambda module: setattr(module, "factor", 3.0), r"Annealed\.factor"),
+    ],
+    ids=["a child's weight", "a child's new weight", "a class", "annealed"],
+)
+def test_what_backward_reads_elsewhere_must_not_change(kind, change, name, monkeypatch):
+    monkeypatch.setattr(Config, "factor", 2.0)
+    module = kind()
+    for _ in range(3):
+        module(X)
+        module.backward(G3)
+    module(X)
+    change(module)
+    with pytest.raises(RuntimeError, match=f"{name}, which {kind.__name__}.backward may read, was changed"):
+        module.backward(G3)
+
+
+class Freed(diy.Module):
+    """A learner's cache, which backward empties by assignment."""
+
+    def __init__(self):
+        self.cache = {}
+
+    def forward(self, x):
+        self.cache["x"] = x
+        return x * x
+
+    def backward(self, g):
+        x = self.cache["x"]
+        self.cache = {}
+        return 2 * g * x
+
+
+class Beside(diy.Module):
+    """A learner's module that remembers one half of what it needs."""
+
+    def __init__(self):
+        self.cache = {}
+
+    def forward(self, x):
+        self.cache["slope"] = x.cos()
+        output = x.sin()
+        self.remember(output, output)
+        return output
+
+    def backward(self, g):
+        g, _ = self.recall(g)
+        return g * self.cache["slope"]
+
+
+@pytest.mark.parametrize("kind", [Freed, Beside])
+def test_a_cache_that_is_freed_or_only_half_of_it_is_watched(kind):
+    module = kind()
+    for _ in range(3):
+        module(X)
+        module.backward(G3)
+    module(X)
+    with torch.no_grad():
+        module(OTHER)
+    with pytest.raises(RuntimeError, match=r"cache, which \w+\.backward may read, was changed"):
+        module.backward(G3)
+
+
+def test_gradients_have_no_graph_even_below_pytorchs_loss():
+    network = diy.Sequential(diy.Linear(3, 2), diy.Tanh()).double()
+    for _ in range(3):
+        output = network(X).requires_grad_()
+        nn.functional.mse_loss(output, G).backward()
+        below = network.backward(output.grad)
+    assert not below.requires_grad and not any(p.grad.requires_grad for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("bias", "between"),
+    [(0.0, lambda output: 2 * output), (1.0, torch.square), (3.0, torch.round), ([0.0, 0.37], torch.relu)],
 )
 def test_an_operation_that_happens_to_change_no_number_is_noticed(bias, between):
     ours, criterion = diy.Sequential(diy.Linear(3, 2)), diy.MSELoss()
     ours[0].weight.zero_()
-    ours[0].bias.fill_(bias)
+    ours[0].bias.copy_(torch.tensor(bias))
     criterion(between(ours(torch.randn(5, 3))), torch.randn(5, 2))
     with pytest.raises(RuntimeError, match="an operation in between"):
         ours.backward(criterion.backward())

@@ -210,3 +210,20 @@ def test_a_schedule_may_drive_pytorchs_optimizer():
     optimizer = torch.optim.SGD([torch.zeros(2)], lr=0.1)
     diy.CosineAnnealingLR(optimizer, 2).step()
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05)
+
+
+def test_a_learners_optimizer_may_keep_what_it_likes():
+    class Own(diy.Optimizer):
+        def direction(self, g, w):
+            state = self.state.setdefault(w, {})
+            state["step"] = state.get("step", 0) + 0.5
+            state["rows"], state["positive"], state["t"] = g.sum(-1), g > 0, torch.tensor(3.0)
+            return g
+
+    network = diy.Linear(3, 2)
+    network(torch.ones(4, 3))
+    network.backward(torch.ones(4, 2))
+    optimizer, other = Own(network.parameters(), lr=0.1), Own(network.parameters(), lr=0.2)
+    optimizer.step()
+    other.load_state_dict(optimizer.state_dict())
+    torch.testing.assert_close(other.state_dict(), optimizer.state_dict())
