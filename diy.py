@@ -150,9 +150,9 @@ class Module(_Base):
         """
         if not _frozen(parameter):
             with _one_at_a_time:  # another thread may be adding to it as well
-                before, share = parameter.grad, gradient if gradient.is_leaf else gradient.detach()
+                before = parameter.grad
                 # A new tensor, because `gradient` and the sum so far may be in use elsewhere.
-                parameter.grad = share if before is None else before + share
+                parameter.grad = gradient if before is None else before + gradient
 
     def parameters(self, recurse: bool = True) -> Iterator[Tensor]:
         """Yield each parameter once."""
@@ -1601,8 +1601,8 @@ class _Run:
 
     def keep(self, outer: "_Run | None", output: Tensor) -> Tensor:
         """Keep this finished run where its backward will look for it."""
-        if not output.is_leaf:
-            output = output.detach()  # a parameter shared with PyTorch has asked for a graph
+        if outer is None or not output.is_leaf:
+            output = output.detach()  # a parameter shared with PyTorch has asked for a graph, or the user will
         self.output = output.shape, output.dtype
         if self.recorded is None:
             return output
