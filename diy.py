@@ -2005,8 +2005,9 @@ def _guard_alone(cls: Any) -> None:
 for _class in Sequential, MSELoss, CrossEntropyLoss:
     _guard(_class)
 
-for _layer in Linear, ReLU, Tanh, Dropout, Sigmoid, Conv2d, MaxPool2d, BatchNorm2d, Flatten, _StackedLinear:
-    _guard_alone(_layer)
+for _one in [*globals().values()]:
+    if isinstance(_one, type) and issubclass(_one, Module) and not (_one._guarded or inspect.isabstract(_one)):
+        _guard_alone(_one)
 
 for _owner, _methods in (Module, _Housekeeping), (Function, _Remembering):
     for _name in vars(_methods).keys() - {"__module__", "__dict__", "__weakref__", "__doc__", "__annotations__"}:
@@ -2212,7 +2213,7 @@ _SETTINGS |= {"weight", "ignore_index", "label_smoothing", "size_average", "redu
 
 def _check_setting_of_module(module: Any, name: str, value: Any) -> None:
     # A setting of a class in this file that is changed after the constructor.
-    kind: Any = next(base for base in type(module).__mro__ if base.__module__ == __name__)
+    kind: Any = next(base for base in type(module).__mro__ if base.__module__ == Function.__module__)
     if name in ("reduction", "stacked") and isinstance(module, Loss):
         if name == "reduction" and value not in ("mean", "sum"):
             raise ValueError(f'reduction must be "mean" or "sum", got {value!r}: the loss is one number')
@@ -2463,7 +2464,7 @@ def _check_settings(optimizer: Optimizer) -> None:
         if value is not optimizer._checked.get(name, ...):
             if isinstance(inspect.getattr_static(optimizer, name, None), _Setting):
                 _check_setting(optimizer, name, value)
-            elif value is True and type(optimizer).__module__ == __name__:
+            elif value is True and type(optimizer).__module__ == Optimizer.__module__:
                 raise ValueError(
                     f"{type(optimizer).__name__} does not support {name}={value}, which is in param_groups"
                 )
