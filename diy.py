@@ -373,7 +373,7 @@ class Loss(Function):
                 f'write {name}(reduction="{size_average}")'
             )
         _only_default(self, size_average=(size_average, None), reduce=(reduce, None))
-        self.reduction, self.stacked = reduction, bool(stacked)
+        self.reduction, self.stacked = _check_reduction(reduction), bool(stacked)
 
     @abstractmethod
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
@@ -2211,12 +2211,18 @@ _SETTINGS |= {"return_indices", "ceil_mode", "inplace", "affine", "track_running
 _SETTINGS |= {"weight", "ignore_index", "label_smoothing", "size_average", "reduce"}
 
 
+def _check_reduction(value: Any) -> str:
+    if value not in ("mean", "sum"):
+        raise ValueError(f'reduction must be "mean" or "sum", got {value!r}: the loss is one number')
+    return str(value)
+
+
 def _check_setting_of_module(module: Any, name: str, value: Any) -> None:
     # A setting of a class in this file that is changed after the constructor.
     kind: Any = next(base for base in type(module).__mro__ if base.__module__ == Function.__module__)
     if name in ("reduction", "stacked") and isinstance(module, Loss):
-        if name == "reduction" and value not in ("mean", "sum"):
-            raise ValueError(f'reduction must be "mean" or "sum", got {value!r}: the loss is one number')
+        if name == "reduction" and kind is not Loss:  # a learner's own loss may know others
+            _check_reduction(value)
         vars(module)["_memory"] = _Memory()  # a forward that waits has used the one before
         return
     refused = type(module) is kind and name not in ("kernel_size", "stride", "padding")  # whatever its value

@@ -371,6 +371,25 @@ def test_a_reduction_changed_between_forward_and_backward_is_noticed(kind):
     torch.testing.assert_close(criterion(prediction, target), theirs(prediction, target))
 
 
+def test_a_loss_of_ones_own_may_have_reductions_of_its_own():
+    class Own(diy.Loss):
+        def __init__(self):
+            self.reduction = "batchmean"
+
+        def forward(self, prediction, target):
+            loss = (prediction - target).square().sum() / len(target)
+            self.remember(loss, prediction - target)
+            return loss
+
+        def backward(self):
+            (difference,) = self.recall()
+            return 2 * difference / len(difference)
+
+    criterion, (ours, theirs) = Own(), pair()
+    criterion(ours(X), G)
+    assert_gradients_of(ours, theirs, X, criterion.backward())
+
+
 CONTAINERS = {"list": lambda x: [x], "tuple": lambda x: (1, [x]), "dictionary": lambda x: {"x": x}}
 
 
