@@ -1990,10 +1990,10 @@ def _guard_alone(cls: Any) -> None:
     # Inside a network, a layer of this file is its bare formula, for speed: the network is guarded.
     def alone(formula: Any, guarded: Any) -> Any:
         @functools.wraps(formula)
-        def method(self: Any, *arguments: Any) -> Any:
+        def _either(self: Any, *arguments: Any) -> Any:
             return (guarded if _thread.run is None else formula)(self, *arguments)
 
-        return method
+        return _either
 
     cls.forward, cls.backward = (
         alone(cls.forward, _guarded_forward(cls.forward)),

@@ -426,7 +426,8 @@ MISTAKES: dict[str, Mistake] = {name: Mistake(*rest) for name, rest in {
         linear("X @ W.T + b", "G.T @ X, G.sum(0), G @ (W.T if W.shape[0] == W.shape[1] else W)"),
     ),
     "input gradient loses the batch": (
-        "Linear backward", "its dimension 0 was averaged", linear("X @ W.T + b", "G.T @ X, G.sum(0), (G @ W).mean(0)")
+        "Linear backward", "the input's shape, (5, 4), got (4,)",
+        linear("X @ W.T + b", "G.T @ X, G.sum(0), (G @ W).mean(0)")
     ),
     "gradients replaced": (*REPLACED, replaced(*BAD_SUM)),
     "ReLU's slope is 1": ("ReLU backward", "the gradient from above, unchanged", activation("ReLU", "S.relu()", "G")),
