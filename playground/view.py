@@ -23,7 +23,7 @@ import traitlets
 
 from playground import company, still
 from playground.data import DATA_SETS, FEATURES
-from playground.lab import ACTIVATIONS, EDGE, LIVE, NO_BUG, NOTHING, OPTIMIZERS, OWN, Lab, Settings
+from playground.lab import ACTIVATIONS, EDGE, LIVE, NO_BUG, NOTHING, OPTIMIZERS, OWN, Lab, Settings, Weight
 
 SLICE = 0.02
 """Seconds of training between two looks at the kernel's other work, unless a single step takes longer."""
@@ -37,6 +37,9 @@ PATIENCE = 5.0
 
 REFRESH = 0.5
 """Seconds between two looks at what need not be as new as the picture: program, line, a weight in hand."""
+
+HEAVY = 10**7
+"""Weights times points from which on measuring a slope takes so long that it is announced."""
 
 FILM = 64
 """How many pictures of a run are kept for its GIF at most: then every other one is dropped."""
@@ -359,7 +362,7 @@ class Playground(anywidget.AnyWidget):
     def hold(self, layer: int, unit: int, source: int, token: int = 0) -> None:
         """Take a weight in hand; source -1 is the bias. About the token see `set`."""
         self._hand_token = token
-        self.lab.weigh(layer, unit, source)  # refuses a place that does not exist
+        self._weigh(layer, unit, source)  # refuses a place that does not exist
         self._held = (layer, unit, source)
         self._show_hand()
 
@@ -753,7 +756,7 @@ class Playground(anywidget.AnyWidget):
             return
         started = time.perf_counter()
         try:
-            weight = self.lab.weigh(*self._held)
+            weight = self._weigh(*self._held)
         except ValueError:  # the network has changed, or there is nothing to learn
             self._held, self.hand = None, {}
             return
@@ -772,6 +775,15 @@ class Playground(anywidget.AnyWidget):
             words = "The loss has a kink here: the gradient lies between the slopes to the left and to the right."
         curve = [pair for pair in zip(weight.values, weight.losses) if all(map(math.isfinite, pair))]
         self.hand = {"place": list(self._held), **numbers, "words": words, "curve": curve, "token": self._hand_token}
+
+    def _weigh(self, *place: int) -> Weight:
+        status, weights = self.status, sum(parameter.numel() for parameter in self.lab.model.parameters())
+        if weights * len(self.lab.x) > HEAVY:
+            self._say("Measuring the slope of the weight in hand …", kind="busy")
+        try:
+            return self.lab.weigh(*place)
+        finally:
+            self.status = status
 
     def _restoring_line(self) -> str:
         lab, (settings, points, twin) = self.lab, self.lab.start

@@ -1149,6 +1149,16 @@ def test_the_program_on_screen_does_not_wait_for_the_next_picture(monkeypatch):
     in_a_notebook(story)
 
 
+@pytest.mark.parametrize(("width", "announced"), [(4, False), (100, True)])
+def test_weighing_a_large_network_is_announced(width, announced):
+    playground, said = view.Playground(depth=2, width=width), []
+    playground.observe(lambda change: said.append((change["new"]["kind"], change["new"]["text"])), "status")
+    before = playground.status
+    playground.hold(1, 2, 3)
+    assert (("busy", "Measuring the slope of the weight in hand …") in said) == announced
+    assert playground.status == before and playground.hand["words"] == "They agree."
+
+
 def test_a_weight_in_hand_does_not_hold_up_the_run(monkeypatch):
     monkeypatch.setattr(view, "REFRESH", 0)
 
