@@ -1995,10 +1995,8 @@ def _guard_alone(cls: Any) -> None:
 
         return _either
 
-    cls.forward, cls.backward = (
-        alone(cls.forward, _guarded_forward(cls.forward)),
-        alone(cls.backward, _guarded_backward(cls.backward)),
-    )
+    cls.forward = alone(cls.forward, _guarded_forward(cls.forward))
+    cls.backward = alone(cls.backward, _guarded_backward(cls.backward))
     cls._trusted = True
 
 
