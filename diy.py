@@ -20,10 +20,10 @@ batch processing, 4-4 convolutions, 4-5 pooling, 5-1 cross-entropy, 5-2 stochast
 6-3 dropout, 6-4 batch normalization.
 """
 
-import contextlib
 import copy
 import dis
 import functools
+import gc
 import inspect
 import itertools
 import math
@@ -56,6 +56,7 @@ class Function(ABC):
 
     _guarded: bool = True
     _trusted: bool = False
+    _fixed: frozenset[str] = frozenset()
     _gradients: int = 1
     _check: Callable[..., None]
 
@@ -149,10 +150,9 @@ class Module(_Base):
         several paths, and the chain rule adds them all up. A `.grad` of None counts as zero. Handout 4-3.
         """
         if not _frozen(parameter):
-            with _one_at_a_time:  # another thread may be adding to it as well
-                before = parameter.grad
-                # A new tensor, because `gradient` and the sum so far may be in use elsewhere.
-                parameter.grad = gradient if before is None else before + gradient
+            before = parameter.grad
+            # A new tensor, because `gradient` and the sum so far may be in use elsewhere.
+            parameter.grad = gradient if before is None else before + gradient
 
     def parameters(self, recurse: bool = True) -> Iterator[Tensor]:
         """Yield each parameter once."""
@@ -512,7 +512,7 @@ class Optimizer(ABC):
             if self.weight_decay:
                 gradients = [g.add(w, alpha=self.weight_decay) for g, w in zip(gradients, parameters)]
             steps = [self.direction(g, w) for g, w in zip(gradients, parameters)]
-            _check_steps(self, steps, parameters)
+            _check_steps(self, steps, pairs)
             if isinstance(lr := self.lr, Tensor):
                 for w, d in zip(parameters, steps):
                     w.addcmul_(lr.to(w).view(-1, *[1] * (w.dim() - 1)), d, value=-1)  # (R,) -> (R, 1) or (R, 1, 1)
@@ -859,6 +859,7 @@ class _Sliding(Module):
         sizes = self.kernel_size if isinstance(self.padding, str) else [2 * border + 1 for border in self.padding]
         self._border = [((size - 1) // 2, size // 2) for size in sizes]  # (top, bottom), (left, right)
         self._offsets = [*itertools.product(*map(range, self.kernel_size))]
+        self._fixed |= {"kernel_size", "stride", "padding"}
 
     def framed(self, shape: torch.Size) -> tuple[int, ...]:
         """Return the shape of images with their border: (N, C, H, W) -> (C, top + H + bottom, left + W + right, N)."""
@@ -1351,7 +1352,7 @@ class _Housekeeping:
 
     def zero_grad(self: Any, set_to_none: bool = True) -> None:
         """Forget all gradients: set each parameter's `.grad` to None."""
-        _only_default(self, set_to_none=(set_to_none, True))
+        _only_default("zero_grad", set_to_none=(set_to_none, True))
         for parameter in self.parameters():
             parameter.grad = None
 
@@ -1470,11 +1471,13 @@ class _Remembering:
         _check_floating("prediction" if isinstance(self, Loss) else "input", inputs[0])
 
     def __setattr__(self: Any, name: str, value: Any) -> None:
-        if name in _SETTINGS:
-            _check_setting_of_module(self, name, value)
-        run = _thread.run
-        if run is not None and run.module is self and name not in self.buffer_names:
-            run.names |= {name}
+        if name in self._fixed:
+            kind = type(self).__name__
+            raise AttributeError(f"{name} of a {kind} can't be changed later: make a new one, {kind}(..., {name}=...)")
+        if name in ("reduction", "stacked") and isinstance(self, Loss):
+            if name == "reduction" and isinstance(self, (MSELoss, CrossEntropyLoss)):  # others may know others
+                _check_reduction(value)
+            vars(self)["_memory"] = _Memory()  # a forward that waits has used the one before
         if name in self.parameter_names:
             value, old = _adopted(value), vars(self).get(name)
             for tensor, successor in (old, value), (value, None):
@@ -1564,8 +1567,8 @@ class _Run:
         input, output: shape and dtype of both.
         got, gave: if no other module called, both as they were then: a tensor and its version.
         on_itself: whether the input was the output of the run before, of the same module.
-        names: the attributes of the module that this run has assigned.
-        attributes: after a learner's forward, by name, the state of whatever its backward might read there.
+        attributes: those that a learner's forward left, for its backward.
+        state: by name, the state then of whatever else that backward may read.
     """
 
     input: tuple[torch.Size, torch.dtype]
@@ -1574,8 +1577,8 @@ class _Run:
     gave: tuple[Tensor, int | None] | None = None
     noted = 0
     on_itself = False
-    names: frozenset[str] = frozenset()
-    attributes: Mapping[str, list[Any]] | None = None
+    attributes: dict[str, Any] | None = None
+    state: dict[str, list[Any]]
 
     def __init__(self, module: Any, outer: "_Run | None"):
         self.module, self.trusted, self.since = module, module._trusted, Parameter.replaced
@@ -1655,10 +1658,13 @@ _PlainTensors = torch._C.DisableTorchFunctionSubclass  # inside, a Parameter cos
 
 
 def _guard(cls: Any) -> None:
-    cls.forward, cls.backward = _guarded_forward(cls.forward), _guarded_backward(cls.backward)
     cls._guarded, cls._trusted = True, cls.__module__ == __name__
-    if not cls._trusted and hasattr(cls, "accumulate") and "accumulate" not in vars(cls):
-        cls.accumulate = staticmethod(_accumulate)
+    forward, backward = cls.forward, cls.backward
+    if not cls._trusted:
+        forward, backward = _noting(forward), _as_noted(backward)
+        if hasattr(cls, "accumulate") and "accumulate" not in vars(cls):
+            cls.accumulate = staticmethod(_accumulate)
+    cls.forward, cls.backward = _guarded_forward(forward), _guarded_backward(backward)
 
 
 def _guarded_forward(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -1686,8 +1692,6 @@ def _guarded_forward(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if not isinstance(output, Tensor):
             _refuse_result(self, "forward", output, "the output")
         run.input = inputs[0].shape, inputs[0].dtype
-        if not run.trusted:
-            run.attributes = _kept(run)
         return run.keep(outer, output)
 
     return forward
@@ -1753,6 +1757,8 @@ def _recall(self: Any, gradient: tuple[Any, ...]) -> tuple[Any, ...]:
         if run is None or run.module is not self:
             run = _find(self, run, gradient)
         run.check_versions()
+    elif run.entries and run.entries[-1][0] is self:  # nearly always
+        return run.entries.pop()[1]
     return run.take(self, inner=False)[1]
 
 
@@ -1773,16 +1779,6 @@ def _find(self: Any, outer: _Run | None, gradient: tuple[Any, ...]) -> _Run:
     if not gradient and math.prod((shape := run.output[0])[self.stacked :]) != 1:
         wanted = "one number per network" if self.stacked else "one number"
         raise ValueError(f"{name}.forward returned {tuple(shape)}: a loss is {wanted}, such as self.reduce(terms)")
-    if not run.trusted:
-        then = run.attributes or {}
-        now = _state_of(self, run.names) if then else {}
-        if changed := [what for what in then if now.get(what) != then[what]]:
-            raise RuntimeError(
-                f"{changed[0]}, which {name}.backward may read, was changed between forward and backward, perhaps by a "
-                "later forward: keep what backward needs by self.remember(output, ...) in forward and "
-                "self.recall(gradient) in backward, or change it after backward"
-            )
-        _check_inner(run)
     if run.since != Parameter.replaced:
         _check_biases(run)
     if outer is None:
@@ -1837,70 +1833,127 @@ def _versions(entries: list[Any]) -> list[Any]:
         return [_held(v) if isinstance(v, (list, tuple, dict)) else _as_it_is(v)[1] for v in values]
 
 
+# What a learner's module keeps elsewhere than in `remember`
+
+
+def _noting(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a learner's forward: note the attributes that it leaves, and the state of what else backward may read."""
+
+    @functools.wraps(forward)
+    def _noted(self: Any, *inputs: Any) -> Any:
+        run: Any = _thread.run
+        with _one_at_a_time:  # another thread may use the same module
+            output = forward(self, *inputs)
+            left_out = {"_memory", *self.parameter_names}
+            run.attributes = {"training": True} if isinstance(self, Module) else {}
+            run.attributes |= {name: value for name, value in vars(self).items() if name not in left_out}
+            run.state = _state(self)
+        return output
+
+    return _noted
+
+
+def _as_noted(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a learner's backward: it finds the attributes that its own forward left; what it sets itself, stays."""
+
+    @functools.wraps(backward)
+    def _handed_back(self: Any, *gradient: Any) -> Any:
+        run: Any = _thread.run
+        if run.attributes is None:
+            return backward(self, *gradient)  # super().backward(...)
+        with _one_at_a_time:
+            own, then, run.attributes = vars(self), run.attributes, None
+            now = dict(own)
+            own.update(then)
+            try:
+                _check_noted(run)
+                return backward(self, *gradient)
+            finally:
+                for name, value in then.items():
+                    if own.get(name, now) is value:  # backward has not set it
+                        own[name] = now.get(name)
+                        if name not in now:
+                            del own[name]
+
+    return _handed_back
+
+
+def _check_noted(run: _Run) -> None:
+    name, now = type(run.module).__name__, _state(run.module)
+    if changed := [what for what in run.state if now.get(what) != run.state[what]]:
+        raise RuntimeError(
+            f"{changed[0]}, which {name}.backward may read, was changed between forward and backward, perhaps by a "
+            "later forward: keep what backward needs by self.remember(output, ...) in forward and "
+            "self.recall(gradient) in backward, or change it after backward"
+        )
+    _check_inner(run)
+
+
+def _state(module: Any) -> dict[str, list[Any]]:
+    """Return, by name, all that a learner's backward may read: what attributes hold, variables, and parameters."""
+    kind: Any = type(module)
+    attributes, variables = _reads(kind)
+    attributes = attributes | {*module.parameter_names}
+    values = {name: place.get(name) if isinstance(place, dict) else place for name, place in variables.items()}
+    state = {name: _held(value) for name, value in values.items()}
+    # Backward may read an attribute of a module inside this one, or of a class in the same file.
+    children = [part for child in vars(module).values() if isinstance(child, Module) for part in child.modules()]
+    classes = [one for one in (*kind.__mro__, *values.values()) if getattr(one, "__module__", "") == kind.__module__]
+    for owner in (module, *children, *filter(inspect.isclass, classes)):
+        label = getattr(owner, "__name__", type(owner).__name__)
+        for name in attributes & vars(owner).keys():
+            state[f"{label}.{name}"] = [*state.get(f"{label}.{name}", ()), *_held(vars(owner)[name])]
+    return state
+
+
 @functools.cache
 def _reads(kind: Any) -> tuple[set[str], dict[str, Any]]:
-    """Return what a learner's backward, and what it calls in the same file, may read, from the names in its code.
+    """Return the names of the attributes that a learner's backward may read, and the variables, each with its place.
 
-    These are attributes, without those that only backward sets, and variables outside the class, each with the cell or
-    the dictionary that holds it. What functions of other files keep is not seen, nor an array that is changed in place.
+    Functions and methods of the same file that it calls count as well; what those of other files keep is not seen.
     """
     methods = {n: v for c in reversed(kind.__mro__) if c.__module__ != __name__ for n, v in vars(c).items()}
-    waiting, seen = [kind.backward], []
-    loaded: set[str] = set()
-    read: set[str] = set()
+    attributes: set[str] = set()
     variables: dict[str, Any] = {}
-    stored: dict[str, bool] = {}  # by name, whether backward sets it before it reads it
+    waiting, seen = [kind.backward], []
     for method in waiting:
         function = inspect.unwrap(getattr(method, "__func__", getattr(method, "fget", method)))
         space = getattr(function, "__globals__", globals())
         if space is globals() or function in seen:
             continue
         seen.append(function)
-        cells = dict(zip(function.__code__.co_freevars, function.__closure__ or ()))
-        codes = [function.__code__]
-        for code in codes:
-            codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
-            steps = [*dis.get_instructions(code)]
-            for index, step in enumerate(steps):
-                name = step.argval
-                if not isinstance(name, str) or step.opname.endswith("_FAST") or _only_written(steps, index):
-                    continue
-                if step.opname.startswith(("STORE", "DELETE")):
-                    stored.setdefault(name, name not in read)
-                    continue
-                if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") or name in cells:
-                    variables[name] = cells.get(name, space)
-                    called = None if name in cells else space.get(name)
-                    waiting += [called] if getattr(called, "__globals__", None) is space else []
-                else:
-                    loaded.add(name)
-                    waiting += [methods[name]] if name in methods else []
-                calls = step.opname == "LOAD_METHOD" or (step.opname == "LOAD_ATTR" and "NULL" in step.argrepr)
-                read |= set() if calls else {name}  # x.norm() says nothing about self.norm
-    shared = _names(kind.forward, methods)
-    own = {name for name, anew in stored.items() if anew or name not in shared}
-    loaded -= own | {name for name in loaded if callable(getattr(kind, name, None))}
-    return loaded, {name: place for name, place in variables.items() if name not in own}
+        cells: dict[str, Any] = dict(zip(function.__code__.co_freevars, function.__closure__ or ()))
+        for name, variable in _loaded(function.__code__):
+            if name in cells:
+                variables[name] = cells[name]
+            elif not variable:
+                attributes.add(name)
+                waiting += [methods[name]] if name in methods else []
+            elif name in space:
+                variables[name] = space
+                called: Any = space[name]
+                waiting += [called] if getattr(called, "__globals__", None) is space else []
+    return attributes, variables
 
 
-def _names(method: Any, methods: Mapping[str, Any]) -> set[str]:
-    # All names in a method and in those that it calls.
-    waiting = [method]
-    names: set[str] = set()
-    for one in waiting:
-        code = getattr(inspect.unwrap(one), "__code__", None)
-        found = {*code.co_names, *code.co_freevars} - names if code is not None else set()
-        names |= found
-        waiting += [methods[name] for name in found & methods.keys()]
-    return names
+def _loaded(code: types.CodeType) -> Iterator[tuple[str, bool]]:
+    """Yield the names that a function reads, and whether each is that of a variable; local ones are left out."""
+    steps = [*dis.get_instructions(code)]
+    for index, step in enumerate(steps):
+        written = step.opname.startswith(("STORE", "DELETE")) or step.opname.endswith("_FAST")
+        if isinstance(step.argval, str) and not written and not _only_written(steps[index + 1 :]):
+            yield step.argval, step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF")
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _loaded(constant)
 
 
-def _only_written(steps: list[dis.Instruction], index: int) -> bool:
-    # A log, as in log.append(...), log[key] = ... or log[key] += 1: other modules may write into it as well.
-    if steps[index + 1].argval in ("append", "appendleft", "extend"):
+def _only_written(steps: list[dis.Instruction]) -> bool:
+    # Whether a log follows, as in log.append(...), log[key] = ... or log[key] += 1: other modules may write into it.
+    if steps and steps[0].argval in ("append", "appendleft", "extend"):
         return True
     height, adds = 0, False  # of the stack above the log: when something is stored in it, the key lies there
-    for step in steps[index + 1 :]:
+    for step in steps:
         if step.opname == "STORE_SUBSCR":
             return height == 1 + adds
         height += dis.stack_effect(step.opcode, step.arg)
@@ -1910,64 +1963,21 @@ def _only_written(steps: list[dis.Instruction], index: int) -> bool:
     return False
 
 
-def _state_of(module: Any, assigned: Iterable[str] = ()) -> dict[str, list[Any]]:
-    # By name, the state of what backward might read: parameters, attributes, and variables outside the class.
-    kind: Any = type(module)
-    own = vars(module)
-    attributes, variables = _reads(kind)
-    names = {*attributes, *assigned, *module.parameter_names} - {"_memory"}
-    if "vars" in variables or "__dict__" in names:
-        names |= own.keys() - {"_memory"}
-    state = {}
-    for name in names:
-        value = own[name] if name in own else getattr(module if name in assigned else kind, name, None)
-        state[f"{kind.__name__}.{name}"] = _held(value)
-    # Backward may read an attribute of a module inside this one, or of a class in the same file.
-    places = [places.get(n) if isinstance(places, dict) else None for n, places in variables.items()]
-    parts: list[Any] = [one for one in places if isinstance(one, type) and one.__module__ == kind.__module__]
-    parts += [one for one in own.values() if isinstance(one, Module)]
-    for part in parts:
-        inside = vars(part)
-        others = [*inside.values(), *inside.get("layers", ())]
-        parts += [one for one in others if isinstance(one, Module) and one not in parts]
-        for name in attributes & inside.keys() - {"_memory"}:
-            where = f"{getattr(part, '__name__', type(part).__name__)}.{name}"
-            state[where] = [*state.get(where, ()), *_held(inside[name])]
-    return state | {n: _held(place.get(n) if isinstance(place, dict) else place) for n, place in variables.items()}
-
-
-def _kept(run: _Run) -> dict[str, list[Any]]:
-    # What forward has set beside calling `remember`, without being read by backward, is a log or a counter.
-    kind: Any = type(run.module)
-    logs: set[str] = set()
-    if any(owner is run.module for owner, _, _ in run.entries):
-        logs = {f"{kind.__name__}.{name}" for name in run.names - _reads(kind)[0]}
-    return {name: state for name, state in _state_of(run.module, run.names).items() if name not in logs}
-
-
 def _held(value: Any) -> list[Any]:
-    """Return all tensors and numbers in a value, and in the lists, dictionaries, objects and functions there."""
+    """Return a value and all that it refers to: each tensor with its version, each number, each object."""
     found: list[Any] = []
     waiting, seen = [value], set()
     for part in waiting:
         if isinstance(part, Tensor):
-            found.append((id(part), None if part.is_inference() else part._version, part))
+            found.append((id(part), _as_it_is(part)[1], part))
         elif isinstance(part, (numbers.Number, str, bytes, type(None))):
             found.append(part)
-        elif isinstance(part, types.CellType):
-            with contextlib.suppress(ValueError):  # empty still
-                waiting.append(part.cell_contents)
-        elif not isinstance(part, (Function, type, types.ModuleType)) and id(part) not in seen:
+        elif id(part) not in seen and not isinstance(part, (Function, type, types.ModuleType, types.CodeType)):
             seen.add(id(part))
-            container = isinstance(part, (Mapping, MutableSequence, Set, tuple))
-            inside = part if container else getattr(part, "__dict__", None)
-            if inside is None or isinstance(part, (types.FunctionType, types.MethodType, functools.partial)):
+            if not isinstance(part, (Mapping, MutableSequence, Set, tuple, types.CellType)):
                 found.append(part if callable(part) else (id(part), part))
-            waiting += (inside.values() if isinstance(inside, Mapping) else inside) or ()
-            slots = getattr(type(part), "__slots__", ())
-            waiting += [getattr(part, slot, None) for slot in ((slots,) if isinstance(slots, str) else slots)]
-            waiting += [*(getattr(part, "__closure__", None) or ()), *(getattr(part, "__defaults__", None) or ())]
-            waiting += [part.args, part.keywords] if isinstance(part, functools.partial) else []
+            spaces = getattr(part, "__globals__", None), getattr(part, "__builtins__", None)  # of a function
+            waiting += [one for one in gc.get_referents(part) if all(one is not space for space in spaces)]
     return found
 
 
@@ -2045,9 +2055,8 @@ def _refuse_changed(run: _Run) -> None:
         f"a {what} that {type(owner).__name__}.backward needs was changed in place after "
         "forward: change a copy (tensor.clone()), or call forward again"
     )
-    if isinstance(run.module, Sequential):
-        error._diy_changed = index, owner  # type: ignore[attr-defined]
-    raise error
+    placed = isinstance(run.module, Sequential) and run.module.layers[index : index + 1] == [owner]
+    raise _at(error, run.module, index) if placed else error
 
 
 def _refuse_gradient(run: _Run, G: Any) -> NoReturn:
@@ -2114,31 +2123,31 @@ def _refuse_result(self: Any, method: str, result: Any, what: str) -> NoReturn:
 
 def _placed(error: Exception, run: _Run | None) -> Exception:
     """Return the error with the place of the layer that raised it, "layer 1.2, Linear(...): what was wrong"."""
+    network = run.module if run is not None else None
     simple = len(error.args) == 1 and isinstance(error.args[0], str) and not isinstance(error, (KeyError, OSError))
-    if run is None or "layers" not in vars(run.module) or not isinstance(run.module, Sequential) or not simple:
+    if run is None or not isinstance(network, Sequential) or not simple:
         return error
-    layers, names = run.module.layers, run.module.names
+    frames = [frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__)]
+    loops = [values for values in frames if values.get("self") is network and isinstance(values.get("layer"), Module)]
+    if not loops or loops[0]["layer"] not in network.layers:
+        return error
+    values, layer = loops[0], loops[0]["layer"]
+    if hasattr(error, "_diy_place"):
+        pass
+    elif values.get("G", ...) is None:
+        error = TypeError("there is no gradient from above: needs_input_grad = False is for a first layer only")
+    elif "X" in values and not layer._guarded:
+        try:  # for speed, a layer of this file checks its input in a Sequential only after it has failed
+            layer._check(values["X"])
+        except Exception as better:
+            error = better
     # In forward as many layers have run as come before this one, in backward as many are left to run.
-    here, changed = len(run.entries), vars(error).pop("_diy_changed", None)
-    if changed is not None:
-        here, layer = changed
-    else:
-        frames = [frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__)]
-        own = [values for values in frames if values.get("self") is run.module]
-        loops = [values for values in own if any(values.get("layer") is one for one in layers)]
-        if not loops:
-            return error
-        values, layer = loops[0], loops[0]["layer"]
-        if hasattr(error, "_diy_place"):
-            pass
-        elif values.get("G", ...) is None:
-            error = TypeError("there is no gradient from above: needs_input_grad = False is for a first layer only")
-        elif "X" in values and not layer._guarded:
-            try:  # for speed, a layer of this file checks its input in a Sequential only after it has failed
-                layer._check(values["X"])
-            except Exception as better:
-                error = better
-    name = names[here] if here < len(layers) and layers[here] is layer else names[layers.index(layer)]
+    here = len(run.entries)
+    return _at(error, network, here if network.layers[here : here + 1] == [layer] else network.layers.index(layer))
+
+
+def _at(error: Exception, network: Sequential, index: int) -> Exception:
+    name, layer = network.names[index], network.layers[index]
     inside, message = getattr(error, "_diy_place", ("", f"{layer!r}: {error}"))
     place = f"{name}.{inside}" if inside else name
     error._diy_place, error.args = (place, message), (f"layer {place}, {message}",)  # type: ignore[attr-defined]
@@ -2179,8 +2188,8 @@ def _kind(value: object) -> object:
     return value.dtype if isinstance(value, Tensor) else type(value).__name__
 
 
-def _only_default(owner: object, **arguments: tuple[Any, ...]) -> None:
-    """Refuse unsupported values of PyTorch's arguments; the first supported one is the default."""
+def _only_default(owner: Any, **arguments: tuple[Any, ...]) -> None:
+    """Refuse unsupported values of PyTorch's arguments, also later on; the first supported one is the default."""
     name = owner if isinstance(owner, str) else type(owner).__name__
     for argument, (value, *supported) in arguments.items():
         value = bool(value) if type(value).__name__ in ("bool", "bool_") else value  # NumPy's
@@ -2190,6 +2199,8 @@ def _only_default(owner: object, **arguments: tuple[Any, ...]) -> None:
             hint = f"; write {name}()(tensor) to create it first" if isinstance(value, Tensor) else ""
             values = " or ".join(map(repr, supported))
             raise ValueError(f"{name} supports PyTorch's argument {argument} only as {values}, got {got}{hint}")
+    if isinstance(owner, Function) and type(owner).__module__ == __name__:
+        vars(owner)["_fixed"] = owner._fixed | arguments.keys() - {*getattr(owner, "parameter_names", ())}
 
 
 def _check_arguments(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -2204,31 +2215,10 @@ def _check_arguments(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         raise TypeError(f"{name}: {error}; it takes {', '.join([*signature.parameters][1:])}") from None
 
 
-_SETTINGS = {"reduction", "stacked", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode"}
-_SETTINGS |= {"return_indices", "ceil_mode", "inplace", "affine", "track_running_stats"}
-_SETTINGS |= {"weight", "ignore_index", "label_smoothing", "size_average", "reduce"}
-
-
 def _check_reduction(value: Any) -> str:
     if value not in ("mean", "sum"):
         raise ValueError(f'reduction must be "mean" or "sum", got {value!r}: the loss is one number')
     return str(value)
-
-
-def _check_setting_of_module(module: Any, name: str, value: Any) -> None:
-    # A setting of a class in this file that is changed after the constructor.
-    kind: Any = next(base for base in type(module).__mro__ if base.__module__ == Function.__module__)
-    if name in ("reduction", "stacked") and isinstance(module, Loss):
-        if name == "reduction" and kind is not Loss:  # a learner's own loss may know others
-            _check_reduction(value)
-        vars(module)["_memory"] = _Memory()  # a forward that waits has used the one before
-        return
-    refused = type(module) is kind and name not in ("kernel_size", "stride", "padding")  # whatever its value
-    takes = inspect.signature(kind.__init__).parameters.keys() - set(module.parameter_names)
-    if name in takes and (refused or name in vars(module)):
-        raise AttributeError(
-            f"{name} of a {kind.__name__} can't be changed later: make a new one, {kind.__name__}(..., {name}=...)"
-        )
 
 
 def _check_integers(**values: Any) -> None:
@@ -2412,16 +2402,16 @@ def _check_parameters(params: Any) -> list[Tensor]:
     return parameters
 
 
-def _check_steps(optimizer: Optimizer, steps: list[Tensor], parameters: list[Tensor]) -> None:
-    for d, w in zip(steps, parameters):
-        if not isinstance(d, Tensor) or d.shape != w.shape:
+def _check_steps(optimizer: Optimizer, steps: list[Tensor], pairs: list[tuple[Tensor, Tensor]]) -> None:
+    for d, (w, g) in zip(steps, pairs):
+        if d is not g and (not isinstance(d, Tensor) or d.shape != w.shape):
             got = f"a tensor of shape {tuple(d.shape)}" if isinstance(d, Tensor) else _kind(d)
             raise ValueError(
                 f"{type(optimizer).__name__}.direction must return a tensor of its parameter's shape, "
                 f"{tuple(w.shape)}, got {got}: is a return missing, or a sum too much?"
             )
     every = optimizer.param_groups[0]["params"]
-    if len(parameters) < len(every):  # one got no gradient
+    if len(pairs) < len(every):  # one got no gradient
         for w in every:
             new = getattr(w, "successor", None)
             if w.grad is None and new is not None and all(new is not other for other in every):
