@@ -478,8 +478,11 @@ class Lab:
             columns.append(Column(name, values.shape[1], _pictures(values[:, :most], size), *parts))
         return columns
 
-    def weigh(self, layer: int, unit: int, source: int) -> Weight:
+    def weigh(self, layer: int, unit: int, source: int) -> Iterator[Weight | None]:
         """Take a weight in hand, see `set_weight`: measure the slope of the loss along it, beside the gradient.
+
+        In a large network that takes its time: the iterator gives None after each piece, and the `Weight` at last. It
+        is that of the network as it was when this was called, whatever the lab does meanwhile.
 
         Raises:
             ValueError: there is no such weight, or no point to learn from.
@@ -491,31 +494,7 @@ class Lab:
             module.weight, module.bias = module.weight.double(), module.bias.double()
         tensor, index = self._weight(model, layer, unit, source)
         x, y, criterion = self._seen(self.x).double(), self.y.double(), copy.deepcopy(self.criterion)
-
-        def loss(at: float) -> float:
-            tensor[index] = at
-            return criterion(model(x), y).item()
-
-        with torch.random.fork_rng(devices=[]):  # a bug may draw
-            value = tensor[index].item()
-            here, again = loss(value), loss(value)
-            model.backward(criterion.backward())
-            gradient = math.nan if tensor.grad is None else tensor.grad[index].item()
-            scale = max(1.0, abs(value))
-            sides = [(loss(value - h * scale), loss(value + h * scale), h * scale) for h in STEPS]
-            values = [value + scale * (i - 10) / 10 for i in range(21)]
-            losses = [loss(at) for at in values]
-        slopes = [((right - left) / (2 * h), 16 * EPSILON * abs(here) / h) for left, right, h in sides]
-        # Of neighbouring steps, those agree best that are neither too coarse, with a kink inside, nor lost in rounding.
-        errors = [(abs(a - b) + rounding, b) for (a, _), (b, rounding) in pairwise(slopes)]
-        error, slope = min(errors, key=lambda pair: (math.isnan(pair[0]), pair))
-        if math.isfinite(here) and again != here:
-            slope = math.nan  # it draws at each call: there is no function to differentiate
-        agree = abs(slope - gradient) <= 1e-5 * max(abs(slope), abs(gradient)) + error
-        # At a kink, the slopes on both sides differ however small the step.
-        (*_, (a, b), (low, high)) = (sorted(((here - left) / h, (right - here) / h)) for left, right, h in sides[:-1])
-        at_kink = not agree and 1e-4 < high - low < 3 * (b - a) and low - 1e-4 <= gradient <= high + 1e-4
-        return Weight(value, slope, gradient, agree, at_kink, here, values, losses)
+        return _weighing(model, criterion, x, y, tensor, index)
 
     def twin_distance(self) -> float:
         """Return the largest distance between the loss curves of the two networks so far, or NaN without a twin."""
@@ -841,6 +820,36 @@ class Lab:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.steps)
             yield
+
+
+def _weighing(model, criterion, x: Tensor, y: Tensor, tensor: Tensor, index: tuple) -> Iterator[Weight | None]:
+    value = tensor[index].item()
+    scale = max(1.0, abs(value))
+    steps = [h * scale for h in STEPS]
+    values = [value + scale * (i - 10) / 10 for i in range(21)]
+    found = []
+    for at in (value, *(value - h for h in steps), *(value + h for h in steps), *values, value):
+        tensor[index] = at
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(len(found))  # a bug may draw, and then something else at each call
+            found.append(criterion(model(x), y).item())
+        yield None
+    with torch.random.fork_rng(devices=[]):
+        model.backward(criterion.backward())
+    gradient = math.nan if tensor.grad is None else tensor.grad[index].item()
+    here, again, n = found[0], found[-1], len(steps)
+    sides, losses = list(zip(found[1:], found[1 + n :], steps)), found[1 + 2 * n : -1]
+    slopes = [((right - left) / (2 * h), 16 * EPSILON * abs(here) / h) for left, right, h in sides]
+    # Of neighbouring steps, those agree best that are neither too coarse, with a kink inside, nor lost in rounding.
+    errors = [(abs(a - b) + rounding, b) for (a, _), (b, rounding) in pairwise(slopes)]
+    error, slope = min(errors, key=lambda pair: (math.isnan(pair[0]), pair))
+    if math.isfinite(here) and again != here:
+        slope = math.nan  # it draws at each call: there is no function to differentiate
+    agree = abs(slope - gradient) <= 1e-5 * max(abs(slope), abs(gradient)) + error
+    # At a kink, the slopes on both sides differ however small the step.
+    (*_, (a, b), (low, high)) = (sorted(((here - left) / h, (right - here) / h)) for left, right, h in sides[:-1])
+    at_kink = not agree and 1e-4 < high - low < 3 * (b - a) and low - 1e-4 <= gradient <= high + 1e-4
+    yield Weight(value, slope, gradient, agree, at_kink, here, values, losses)
 
 
 def _check_names(settings: Iterable[str]) -> None:

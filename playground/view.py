@@ -38,9 +38,6 @@ PATIENCE = 5.0
 REFRESH = 0.5
 """Seconds between two looks at what need not be as new as the picture: program, line, a weight in hand."""
 
-HEAVY = 10**7
-"""Weights times points from which on measuring a slope takes so long that it is announced."""
-
 FILM = 64
 """How many pictures of a run are kept for its GIF at most: then every other one is dropped."""
 
@@ -83,6 +80,9 @@ LABELS = {
     "seed": ("seed", "of data, weights, order and masks"),
 }
 """What each control is called, and what it does. The view adds its name in code."""
+
+MEASURING = {"value": None, "slope": None, "gradient": None, "loss": None, "curve": [], "words": "Measuring …"}
+"""What is said of a weight that was just taken in hand, in a network so large that measuring takes its time."""
 
 LOST = "The run on screen is lost: press Play to start a new one."
 
@@ -171,6 +171,7 @@ class Playground(anywidget.AnyWidget):
         self._open: set[tuple[str, str]] = set()
         self._held: tuple[int, int, int] | None = None
         self._hand_token, self._weigh_again = 0, 0.0
+        self._weighing = self._outdated = False
         self._answers: tuple[str, list[dict]] = NO_BUG, []
         self._film: list[tuple[int, torch.Tensor, still.Dots]] = []
         self._stride = 1
@@ -362,7 +363,7 @@ class Playground(anywidget.AnyWidget):
     def hold(self, layer: int, unit: int, source: int, token: int = 0) -> None:
         """Take a weight in hand; source -1 is the bias. About the token see `set`."""
         self._hand_token = token
-        self._weigh(layer, unit, source)  # refuses a place that does not exist
+        self.lab.weigh(layer, unit, source)  # refuses a place that does not exist
         self._held = (layer, unit, source)
         self._show_hand()
 
@@ -372,7 +373,6 @@ class Playground(anywidget.AnyWidget):
             raise ValueError("there is no weight in hand: choose one first")
         self._hand_token = token
         self.lab.set_weight(*self._held, value)
-        self._show_hand()
         self._say(f"The weight in hand is {value:.4g}.{'' if self.lab.trouble else ' The run goes on from here.'}")
 
     def save(self, kind: str) -> None:
@@ -563,9 +563,15 @@ class Playground(anywidget.AnyWidget):
         """Say so, and then do it, so that the words are on screen meanwhile."""
         self._say(text, kind="busy")
 
+        async def work():
+            await self._breathe()
+            await job
+
+        self._start(work())
+
+    def _start(self, job: Coroutine) -> None:
         async def run():
             try:
-                await self._breathe()
                 await job
             except Exception as error:
                 self._say(f"Stopped by an error: {error}", kind="trouble")
@@ -635,6 +641,7 @@ class Playground(anywidget.AnyWidget):
         if stale & {"run", "points"}:
             self._show()
         if stale:
+            self._weigh_again = 0.0
             self._refresh()
 
     def _keep_up(self) -> None:
@@ -752,38 +759,35 @@ class Playground(anywidget.AnyWidget):
         }
 
     def _show_hand(self) -> None:
-        if self._held is None:
-            return
-        started = time.perf_counter()
+        self._outdated = True
+        if self._held is not None and not self._weighing:
+            self._weighing = True
+            self._start(self._weigh())
+
+    async def _weigh(self) -> None:
+        """Weigh the weight in hand in slices, and again if anything has changed meanwhile."""
         try:
-            weight = self._weigh(*self._held)
+            while self._outdated and self._held is not None:
+                self._outdated, self._weigh_again = False, math.inf
+                await self._weigh_once(self._held, self._hand_token)
         except ValueError:  # the network has changed, or there is nothing to learn
             self._held, self.hand = None, {}
-            return
-        ended = time.perf_counter()
-        self._weigh_again = ended + 20 * (ended - started)  # so that a large network still plays
-        numbers = {"value": weight.value, "slope": weight.slope, "gradient": weight.gradient, "loss": weight.loss}
-        numbers = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
-        words = "They differ!"
-        if numbers["slope"] is None and numbers["loss"] is not None:
-            words = "The loss is different at each call, so it has no slope."
-        elif None in numbers.values():
-            words = "Not all of them are numbers."
-        elif weight.agree:
-            words = "They agree."
-        elif weight.at_kink:
-            words = "The loss has a kink here: the gradient lies between the slopes to the left and to the right."
-        curve = [pair for pair in zip(weight.values, weight.losses) if all(map(math.isfinite, pair))]
-        self.hand = {"place": list(self._held), **numbers, "words": words, "curve": curve, "token": self._hand_token}
-
-    def _weigh(self, *place: int) -> Weight:
-        status, weights = self.status, sum(parameter.numel() for parameter in self.lab.model.parameters())
-        if weights * len(self.lab.x) > HEAVY:
-            self._say("Measuring the slope of the weight in hand …", kind="busy")
-        try:
-            return self.lab.weigh(*place)
         finally:
-            self.status = status
+            self._weighing = False
+
+    async def _weigh_once(self, held: tuple[int, int, int], token: int) -> None:
+        run, start = self.lab.model, time.perf_counter()
+        slice_start, known = start, {"place": list(held), "token": token}
+        for weight in self.lab.weigh(*held):
+            if weight is None and time.perf_counter() - slice_start > SLICE:
+                if self.hand.get("place") != known["place"]:
+                    self.hand = known | MEASURING
+                await asyncio.sleep(0.001)
+                slice_start = time.perf_counter()
+        now = time.perf_counter()
+        self._weigh_again = now + 10 * (now - start)  # so that a large network still plays
+        if held == self._held and self.lab.model is run:
+            self.hand = known | _told(weight)
 
     def _restoring_line(self) -> str:
         lab, (settings, points, twin) = self.lab, self.lab.start
@@ -817,6 +821,22 @@ def _heed_interrupts() -> None:
 def _interrupt(*_) -> None:
     for playground in list(_playing):
         playground._loop.call_soon_threadsafe(playground.pause, "Paused by the interrupt button.")
+
+
+def _told(weight: Weight) -> dict:
+    numbers = {"value": weight.value, "slope": weight.slope, "gradient": weight.gradient, "loss": weight.loss}
+    numbers = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+    words = "They differ!"
+    if numbers["slope"] is None and numbers["loss"] is not None:
+        words = "The loss is different at each call, so it has no slope."
+    elif None in numbers.values():
+        words = "Not all of them are numbers."
+    elif weight.agree:
+        words = "They agree."
+    elif weight.at_kink:
+        words = "The loss has a kink here: the gradient lies between the slopes to the left and to the right."
+    curve = [pair for pair in zip(weight.values, weight.losses) if all(map(math.isfinite, pair))]
+    return numbers | {"words": words, "curve": curve}
 
 
 def _bytes(values: torch.Tensor) -> bytes:

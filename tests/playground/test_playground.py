@@ -811,11 +811,16 @@ def test_columns_show_units_and_what_comes_to_them():
     assert columns[0].pictures[2][0, 0] == -EDGE * EDGE  # xy in the upper left corner
 
 
+def weighed(lab, *place):
+    *_, weight = lab.weigh(*place)
+    return weight
+
+
 @pytest.mark.parametrize("place", [(0, 3, 1), (1, 0, 5), (2, 1, -1)])
 def test_a_weights_slope_is_its_gradient_unless_there_is_a_bug(place):
-    weight = run(small(activation="Tanh"), 2).weigh(*place)
+    weight = weighed(run(small(activation="Tanh"), 2), *place)
     assert weight.slope == pytest.approx(weight.gradient, rel=1e-6, abs=1e-6)  # finite differences in float64
-    weight = run(small(activation="Tanh", bug="missing-two"), 2).weigh(*place)
+    weight = weighed(run(small(activation="Tanh", bug="missing-two"), 2), *place)
     assert weight.slope == pytest.approx(2 * weight.gradient, rel=1e-6, abs=1e-6)
 
 
@@ -823,7 +828,7 @@ def test_a_weights_slope_is_its_gradient_unless_there_is_a_bug(place):
 def test_a_kink_is_told_from_a_wrong_gradient(bias, at_kink):
     lab = Lab(points=[(0, 0, 0), (0, 0, 1)], data=OWN)
     lab.set_weight(0, 3, -1, bias)
-    weight = lab.weigh(0, 3, -1)
+    weight = weighed(lab, 0, 3, -1)
     assert (weight.agree, weight.at_kink) == (not at_kink, at_kink)
 
 
@@ -1149,14 +1154,50 @@ def test_the_program_on_screen_does_not_wait_for_the_next_picture(monkeypatch):
     in_a_notebook(story)
 
 
-@pytest.mark.parametrize(("width", "announced"), [(4, False), (100, True)])
-def test_weighing_a_large_network_is_announced(width, announced):
-    playground, said = view.Playground(depth=2, width=width), []
-    playground.observe(lambda change: said.append((change["new"]["kind"], change["new"]["text"])), "status")
-    before = playground.status
-    playground.hold(1, 2, 3)
-    assert (("busy", "Measuring the slope of the weight in hand …") in said) == announced
-    assert playground.status == before and playground.hand["words"] == "They agree."
+def test_while_a_weight_is_weighed_the_kernel_answers(monkeypatch):
+    monkeypatch.setattr(view, "SLICE", 0)
+
+    async def story(playground):
+        shown = []
+        playground.observe(lambda change: shown.append(change["new"]), "hand")
+        act(playground, "hold", 0, 0, 0)
+        await until(lambda: shown)
+        act(playground, "hold", 1, 2, 3)
+        await until(lambda: len(shown) == 2)
+        act(playground, "turn", 0.75)
+        act(playground, "set", "reduction", "mean")
+        assert playground.settings["reduction"] == "mean"
+        await until(lambda: playground.hand["value"] == 0.75)
+        assert playground.hand["loss"] == pytest.approx(playground.lab.measure().train_loss, rel=1e-5)
+        said = [(hand["place"], hand["words"]) for hand in shown]
+        assert said[:2] == [([0, 0, 0], "Measuring …"), ([1, 2, 3], "Measuring …")]
+        assert all(words == ([1, 2, 3], "They agree.") for words in said[2:])
+
+        act(playground, "turn", 0.5)
+        await asyncio.sleep(0.001)
+        act(playground, "set", "seed", 1)  # of the network before, nothing is said any more
+        shown.clear()
+        await until(lambda: shown)
+        assert shown[0]["loss"] == pytest.approx(playground.lab.measure().train_loss, rel=1e-5)
+
+        act(playground, "turn", 0.5)
+        act(playground, "set", "depth", 0)  # no such weight any more
+        await until(lambda: not playground.hand)
+
+    in_a_notebook(story)
+
+
+@pytest.mark.parametrize("bug", ["none", "dropout-in-eval"])
+def test_what_happens_while_a_weight_is_weighed_does_not_change_what_is_found(bug):
+    place, settings = (1, 2, 3), {"dropout": 0.5, "bug": bug}
+    quiet, busy = small(**settings), small(**settings)
+    found = []
+    for piece in busy.weigh(*place):
+        found.append(piece)
+        torch.rand(1)
+        busy.step()
+        busy.set_weight(*place, 0.5)
+    assert str(found[-1]) == str(weighed(quiet, *place))
 
 
 def test_a_weight_in_hand_does_not_hold_up_the_run(monkeypatch):
@@ -1168,7 +1209,7 @@ def test_a_weight_in_hand_does_not_hold_up_the_run(monkeypatch):
         def slow(*place):
             time.sleep(0.02)
             spent.append(0.02)
-            return weigh(*place)
+            yield from weigh(*place)
 
         monkeypatch.setattr(playground.lab, "weigh", slow)
         act(playground, "hold", 1, 0, 0)
