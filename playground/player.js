@@ -119,6 +119,17 @@ const follow = () => { document.body.dataset.jpThemeLight = String(!dark.matches
 dark.addEventListener("change", follow);
 follow();
 
+// In a frame, as in the book, the page around wants to know the height, and tells whether it is dark.
+if (parent !== window) {
+  const report = () => parent.postMessage({ height: document.documentElement.offsetHeight }, "*");
+  new ResizeObserver(report).observe(document.body);
+  addEventListener("message", ({ source, data }) => {
+    if (source !== parent) return;
+    dark.removeEventListener("change", follow);
+    document.body.dataset.jpThemeLight = String(!data.dark);
+  });
+}
+
 const packed = new Blob([unpack(document.getElementById("recording").textContent)]);
 const unzipped = await new Response(packed.stream().pipeThrough(new DecompressionStream("gzip"))).text();
 render({

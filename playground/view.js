@@ -30,6 +30,9 @@ const shorts = (view) => new Int16Array(bytes(view).slice().buffer);
 const percent = (value) => (value === null ? "–" : `${(100 * value).toFixed(1)} %`);
 const short = (value) => (value === null ? "–" : String(+value.toPrecision(5)));
 
+// What stands between backticks is code.
+const withCode = (text) => text.split("`").map((part, i) => (i % 2 ? element("code", {}, part) : part));
+
 // A number as Python writes it.
 function written(value) {
   if (typeof value !== "number" || value === 0 || Math.abs(value) >= 1e-4) return String(value);
@@ -761,7 +764,7 @@ function render({ model, el }) {
     if (story.dataset.bug !== now.name) storyText.open = false;
     story.dataset.bug = now.name;
     storyLook.textContent = now.look;
-    storyText.querySelector("p").textContent = `${now.title}. ${now.story} Symptom: ${now.symptom}`;
+    storyText.querySelector("p").replaceChildren(...withCode(`${now.title}. ${now.story} Symptom: ${now.symptom}`));
     answers.replaceChildren(...now.answers.map(({ check, sees, words }) =>
       element("li", { "data-check": check, "data-sees": String(sees) }, element("strong", {}, `${check}: ${sees ? "sees it" : "silent"}. `), words)));
   }

@@ -11,7 +11,7 @@ import torch
 
 from playground import page as recorder
 from playground.lab import Lab, Settings
-from tests.playground.test_playground_browser import ROOT, open_browser, open_page
+from tests.playground.test_playground_browser import ROOT, open_browser, open_page, until
 from tests.playground.test_playground_browser import Lab as OnScreen
 
 EPOCHS = (0, 1, 2, 5, 10)
@@ -160,6 +160,9 @@ def test_a_bug_has_its_twin_and_its_checks(runs, lab):
     lab.setting("moment").press("End")
     lab.until("data.epoch === '10'")
     assert "healthy twin" in lab.root.locator("[data-number=twin]").inner_text()
+    story = lab.part("story")
+    story.locator("summary").click()
+    assert story.locator("code").all_inner_texts() == ["=", "+="] and "`" not in story.inner_text()
     legend = lab.root.get_by_text("Background: the prediction")
     assert "dashed: the healthy twin's." in legend.inner_text()
     lab.press("ask_checks")
@@ -189,6 +192,28 @@ def test_it_follows_the_dark_theme(page, lab):
         page.wait_for_function(f"document.body.dataset.jpThemeLight === '{light}'")
         colors.append(lab.root.evaluate("(lab) => getComputedStyle(lab).backgroundColor"))
     assert colors == ["rgb(255, 255, 255)", "rgb(26, 26, 26)"]
+
+
+def test_in_the_book_its_frame_is_as_tall_and_as_dark_as_it_has_to_be(file, browser):
+    text = (ROOT / "docs" / "book" / "playground.md").read_text(encoding="utf-8")
+    around = file.with_name("book.html")
+    around.write_text(text[text.index("<iframe") :].replace("../playground/index.html", file.name), encoding="utf-8")
+    with open_page(around.as_uri().removesuffix("book.html"), browser) as page:
+        page.goto(around.as_uri())
+        lab = OnScreen(page.frame_locator("iframe"))
+        lab.root.wait_for()
+        for theme, color in ("dark", "rgb(26, 26, 26)"), ("light", "rgb(255, 255, 255)"):
+            page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
+            until(page, lambda color=color: lab.root.evaluate("(lab) => getComputedStyle(lab).backgroundColor") == color)
+        heights = "() => [document.documentElement.scrollHeight, innerHeight]"
+        for width in (1100, 390):
+            page.set_viewport_size({"width": width, "height": 700})
+            page.locator("iframe").evaluate("(frame, width) => { frame.width = width - 20; }", width)
+            until(page, lambda: len(set(lab.root.evaluate(heights))) == 1)
+        before = lab.root.evaluate(heights)
+        lab.setting("bug").select_option("overwritten-gradient")
+        until(page, lambda: lab.root.evaluate(heights) > before and len(set(lab.root.evaluate(heights))) == 1)
+        assert page.errors == [] and page.elsewhere == []
 
 
 def test_nothing_but_numbers_and_words_is_in_the_page(file):
