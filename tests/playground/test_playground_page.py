@@ -202,9 +202,10 @@ def test_in_the_book_its_frame_is_as_tall_and_as_dark_as_it_has_to_be(file, brow
         page.goto(around.as_uri())
         lab = OnScreen(page.frame_locator("iframe"))
         lab.root.wait_for()
+        background = "(lab) => getComputedStyle(lab).backgroundColor"
         for theme, color in ("dark", "rgb(26, 26, 26)"), ("light", "rgb(255, 255, 255)"):
             page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
-            until(page, lambda color=color: lab.root.evaluate("(lab) => getComputedStyle(lab).backgroundColor") == color)
+            until(page, lambda color=color: lab.root.evaluate(background) == color)
         heights = "() => [document.documentElement.scrollHeight, innerHeight]"
         for width in (1100, 390):
             page.set_viewport_size({"width": width, "height": 700})
