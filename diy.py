@@ -2146,7 +2146,7 @@ def _placed(error: Exception, run: _Run | None) -> Exception:
     return _at(error, network, here if network.layers[here : here + 1] == [layer] else network.layers.index(layer))
 
 
-def _at(error: Exception, network: Sequential, index: int) -> Exception:
+def _at(error: Exception, network: Any, index: int) -> Exception:
     name, layer = network.names[index], network.layers[index]
     inside, message = getattr(error, "_diy_place", ("", f"{layer!r}: {error}"))
     place = f"{name}.{inside}" if inside else name
