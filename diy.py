@@ -1475,8 +1475,8 @@ class _Remembering:
             kind = type(self).__name__
             raise AttributeError(f"{name} of a {kind} can't be changed later: make a new one, {kind}(..., {name}=...)")
         if name in ("reduction", "stacked") and isinstance(self, Loss):
-            kind = next(base for base in type(self).__mro__ if base.__module__ == __name__)
-            if name == "reduction" and kind is not Loss:  # a loss of one's own may know others
+            ours = next(base for base in type(self).__mro__ if base.__module__ == __name__)
+            if name == "reduction" and ours is not Loss:  # a loss of one's own may know others
                 _check_reduction(value)
             vars(self)["_memory"] = _Memory()  # a forward that waits has used the one before
         if name in self.parameter_names:
