@@ -1831,7 +1831,7 @@ def _versions(entries: list[Any]) -> list[Any]:
     try:
         return [*map(_version, values)]
     except (AttributeError, RuntimeError):
-        return [_held(v) if isinstance(v, (list, tuple, dict)) else _as_it_is(v)[1] for v in values]
+        return [*map(_held, values)]
 
 
 # What a learner's module keeps elsewhere than in `remember`
@@ -1845,10 +1845,9 @@ def _noting(forward: Callable[..., Any]) -> Callable[..., Any]:
         run: Any = _thread.run
         with _one_at_a_time:  # another thread may use the same module
             output = forward(self, *inputs)
-            left_out = {"_memory", *self.parameter_names}
-            run.attributes = {"training": True} if isinstance(self, Module) else {}
-            run.attributes |= {name: value for name, value in vars(self).items() if name not in left_out}
-            run.state = _state(self)
+            run.state, run.attributes = _state(self), {"training": getattr(self, "training", True), **vars(self)}
+            for name in "_memory", *self.parameter_names:  # a parameter learns where it is now
+                run.attributes.pop(name, None)
         return output
 
     return _noted
@@ -1965,7 +1964,7 @@ def _only_written(steps: list[dis.Instruction]) -> bool:
 
 
 def _held(value: Any) -> list[Any]:
-    """Return a value and all that it refers to: each tensor with its version, each number, each object."""
+    """Return what there is in a value now: each tensor with its version, each number, each object."""
     found: list[Any] = []
     waiting, seen = [value], set()
     for part in waiting:
@@ -1975,7 +1974,9 @@ def _held(value: Any) -> list[Any]:
             found.append(part)
         elif id(part) not in seen and not isinstance(part, (Function, type, types.ModuleType, types.CodeType)):
             seen.add(id(part))
-            if not isinstance(part, (Mapping, MutableSequence, Set, tuple, types.CellType)):
+            if hasattr(part, "tobytes"):  # an array of NumPy's
+                found.append(part.tobytes())
+            elif not isinstance(part, (Mapping, MutableSequence, Set, tuple, types.CellType)):
                 found.append(part if callable(part) else (id(part), part))
             spaces = getattr(part, "__globals__", None), getattr(part, "__builtins__", None)  # of a function
             waiting += [one for one in gc.get_referents(part) if all(one is not space for space in spaces)]

@@ -390,20 +390,25 @@ def test_a_loss_of_ones_own_may_have_reductions_of_its_own():
     assert_gradients_of(ours, theirs, X, criterion.backward())
 
 
-CONTAINERS = {"list": lambda x: [x], "tuple": lambda x: (1, [x]), "dictionary": lambda x: {"x": x}}
+CONTAINERS = {
+    "list": (lambda x: [x], lambda packed: packed[0]),
+    "tuple": (lambda x: (1, [x]), lambda packed: packed[1][0]),
+    "dictionary": (lambda x: {"x": x}, lambda packed: packed["x"]),
+    "array": (lambda x: x.numpy(), torch.from_numpy),
+}
 
 
-@pytest.mark.parametrize("packed", CONTAINERS.values(), ids=CONTAINERS)
-def test_a_remembered_container_is_watched(packed):
+@pytest.mark.parametrize(("pack", "unpack"), CONTAINERS.values(), ids=CONTAINERS)
+def test_a_remembered_container_is_watched(pack, unpack):
     class Square(diy.Module):
         def forward(self, x):
             output = x * x
-            self.remember(output, packed(x), x)
+            self.remember(output, pack(x))
             return output
 
         def backward(self, g):
-            g, _, x = self.recall(g)
-            return 2 * g * x
+            g, packed = self.recall(g)
+            return 2 * g * unpack(packed)
 
     module, x = Square(), X.clone()
     torch.testing.assert_close((module(x), module.backward(G3))[1], 2 * G3 * X)
@@ -1115,6 +1120,15 @@ class InAnArray(Caching):
         return torch.from_numpy(self.cache["deep"]["down"][0][0])
 
 
+class InAnArrayInPlace(Caching):
+    def forward(self, x):
+        vars(self).setdefault("array", numpy.empty(x.shape))[:] = x.numpy()
+        return x * x
+
+    def kept(self):
+        return torch.from_numpy(self.array.copy())
+
+
 class InAFunction(Caching):
     def forward(self, x):
         self.kept = lambda: x
@@ -1178,7 +1192,7 @@ def in_a_closure():
 
 
 LAST, CACHE = None, {}
-INSIDE = [InADictionary, InAList, InAnObject, InATensor, InAnArray, OfAFunction]
+INSIDE = [InADictionary, InAList, InAnObject, InATensor, InAnArray, InAnArrayInPlace, OfAFunction]
 OUTSIDE = [InTheClass, InAGlobalVariable, InAGlobalDictionary, in_a_closure]
 
 
