@@ -1869,8 +1869,8 @@ def _as_noted(backward: Callable[..., Any]) -> Callable[..., Any]:
                 _check_noted(run)
                 return backward(self, *gradient)
             finally:
-                for name, value in then.items():
-                    if own.get(name, now) is value:  # backward has not set it
+                for name in then.keys() & own.keys():
+                    if own[name] is then[name]:  # backward has not set it
                         own[name] = now.get(name)
                         if name not in now:
                             del own[name]
