@@ -1831,7 +1831,8 @@ def _versions(entries: list[Any]) -> list[Any]:
     try:
         return [*map(_version, values)]
     except (AttributeError, RuntimeError):
-        return [*map(_held, values)]
+        # Without the tensors themselves, so that backward frees each once it is used.
+        return [_as_it_is(value)[1] if isinstance(value, Tensor) else _held(value) for value in values]
 
 
 # What a learner's module keeps elsewhere than in `remember`
@@ -2251,9 +2252,9 @@ def _rows(G: Tensor, X: Tensor) -> tuple[Tensor, Tensor]:
 
 def _where(X: Tensor, G: Tensor) -> Tensor:
     # G where X > 0, and 0 where X = 0, even if G is infinite there. On a CPU, a product is up to ten times as fast as a
-    # choice, and equal to it unless ∞ or NaN is involved: then X · G has a NaN, the only value that is not equal to
-    # itself. Elsewhere, looking at numbers would have to wait for the device.
-    if X.is_cpu and (product := X * G).equal(product):
+    # choice, and equal to it unless ∞ or NaN is involved: then the sum of X · G is one of them as well. Elsewhere,
+    # looking at numbers would have to wait for the device.
+    if X.is_cpu and math.isfinite((X * G).sum()):
         return X.sign().mul_(G)
     return torch.where(X.bool(), G, 0)
 
