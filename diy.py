@@ -1230,16 +1230,18 @@ class _StackedLinear(Linear):
 
     def forward(self, X: Tensor) -> Tensor:
         W, b = self.weight, self.bias
-        S = X.bmm(W.mT) if b is None else torch.baddbmm(b[:, None], X, W.mT)  # (R, N, in) (R, in, out) -> (R, N, out)
+        S = X.bmm(W.mT)  # (R, N, in) (R, in, out) -> (R, N, out)
+        if b is not None:
+            S += b[:, None]  # (R, 1, out)
         self.remember(S, X, W)
         return S
 
     def backward(self, G: Tensor) -> Tensor | None:
         G, X, W = self.recall(G)
-        self.accumulate(W, G.mT @ X)
+        self.accumulate(W, G.mT.bmm(X))  # (R, out, N) (R, N, in) -> (R, out, in)
         if self.bias is not None:
             self.accumulate(self.bias, G.sum(1))
-        return G @ W if self.needs_input_grad else None
+        return G.bmm(W) if self.needs_input_grad else None
 
     def _check(self, X: Tensor) -> None:
         fits = isinstance(X, Tensor) and X.dim() == 3 and X.shape[::2] == (len(self.weight), self.in_features)
