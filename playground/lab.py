@@ -188,6 +188,38 @@ def _single_precision() -> Iterator[None]:
         torch.set_default_dtype(outside)
 
 
+class _Learner:
+    """A network and what trains it: diy's, those of a copy of diy with a bug, or PyTorch's if `library` is torch.nn."""
+
+    def __init__(self, library: ModuleType, network, settings: Settings):
+        self.library, self.network = library, network
+        self.prepare(settings, LIVE)
+
+    def prepare(self, s: Settings, changed: set[str]) -> None:
+        kind, arguments = OPTIMIZERS[s.optimizer]
+        if "reduction" in changed:
+            self.criterion = self.library.MSELoss(reduction=s.reduction)
+        if "optimizer" in changed:
+            library = torch.optim if self.library is nn else self.library
+            self.optimizer = getattr(library, kind)(self.network.parameters(), lr=s.lr, **arguments)
+        self.optimizer.param_groups[0].update(lr=s.lr, weight_decay=s.weight_decay)
+
+    def step(self, x: Tensor, y: Tensor) -> Tensor:
+        """Take a step, and return the output before it."""
+        if not self.network.training:
+            self.network.train()
+        with torch.enable_grad():  # whatever the notebook around has switched off
+            output = self.network(x)
+            loss = self.criterion(output, y)
+            self.optimizer.zero_grad()
+            if self.library is nn:
+                loss.backward()
+            else:
+                self.network.backward(self.criterion.backward())
+            self.optimizer.step()
+        return output
+
+
 class Lab:
     """A diy network in training on a data set of the plane, and on demand a twin beside it.
 
@@ -202,8 +234,6 @@ class Lab:
 
     Attributes:
         settings: the present `Settings`.
-        library: diy, or a copy of it with the bug.
-        model: the network, a `diy.Sequential`.
         x, y, labels: what is learned: points (N, 2), one-hot targets (N, 2) and labels (N,).
         x_test, y_test, labels_test: the same for the test set, with N = 0 where the points are the learner's own.
         points: what the learner added, as (x, y, label).
@@ -286,16 +316,19 @@ class Lab:
         self._order: deque[tuple[Tensor, Tensor]] = deque()
         self._stride = 1
         bug = self.settings.bug
-        self.library: ModuleType = diy if bug == NO_BUG else company.library(bug)
+        library = diy if bug == NO_BUG else company.library(bug)
         self._rng = torch.Generator().manual_seed(self.settings.seed).get_state()
         with self._random():
-            self.model = self._network(self.library)
-        self._twin = self._twin_optimizer = None
-        self._prepare_descent(LIVE)
+            self._learner = _Learner(library, self._network(library), self.settings)
         self._begin_twin()
-        self.history, self._distance = [], math.nan
+        self.history = []
         self._record()
         self._tell("run")
+
+    @property
+    def model(self):
+        """The network, a `diy.Sequential`."""
+        return self._learner.network
 
     @property
     def start(self) -> tuple[Settings, tuple, bool]:
@@ -307,7 +340,7 @@ class Lab:
 
         Beside a network with a bug is its healthy twin: then PyTorch's comes with the next run without a bug.
         """
-        return self._twin
+        return self._twin and self._twin.network
 
     @twin.setter
     def twin(self, wanted: bool) -> None:
@@ -351,14 +384,13 @@ class Lab:
         Raises:
             ValueError: there is no such weight, or the value is not finite.
         """
-        place = self._weight(self.model, layer, unit, source)
+        networks = [self.model] if self._twin is None else [self.model, self.twin]
+        places = [self._weight(network, layer, unit, source) for network in networks]
         layer, unit, source, value = int(layer), int(unit), int(source), _finite(value)
-        place[0][place[1]] = value
-        self._note("weight", (layer, unit, source, value))
-        if self._twin is not None:
-            tensor, index = self._weight(self._twin, layer, unit, source)
+        for tensor, index in places:
             with torch.no_grad():
                 tensor[index] = value
+        self._note("weight", (layer, unit, source, value))
         if not self.steps:
             self._record_anew()
         self._see_whether_it_recovered()
@@ -382,19 +414,11 @@ class Lab:
             rows, target_rows = self._order.popleft()
             x, y = self._seen(self.x[rows]), self.y[target_rows]
             before = torch.get_rng_state()
-
-            if not self.model.training:
-                self.model.train()
-            output = self.model(x)
-            self.criterion(output, y)
-            self.optimizer.zero_grad()
-            self.model.backward(self.criterion.backward())
-            self.optimizer.step()
-
+            output = self._learner.step(x, y)
             if self._twin is not None:
                 after = torch.get_rng_state()
                 torch.set_rng_state(before)  # so that both draw the same dropout masks
-                self._step_twin(x, self.y[rows])
+                self._twin.step(x, self.y[rows])
                 torch.set_rng_state(after)
         self.steps += 1
         if not self._order:
@@ -446,7 +470,7 @@ class Lab:
 
     def surface(self, size: int = 50, twin: bool = False) -> Tensor:
         """Return output 1 − output 0 on a grid of the plane, (size, size), row 0 at the top; class 1 where positive."""
-        output = self._predict(self._twin if twin else self.model, _grid(size))
+        output = self._predict(self.twin if twin else self.model, _grid(size))
         return (output[:, 1] - output[:, 0]).reshape(size, size)
 
     def measure(self) -> Record:
@@ -454,7 +478,7 @@ class Lab:
         train, test = self._measure(self.model, False), self._measure(self.model, True)
         twin = (math.nan, math.nan)
         if self._twin is not None:
-            twin = self._measure(self._twin, False)[0], self._measure(self._twin, True)[0]
+            twin = self._measure(self.twin, False)[0], self._measure(self.twin, True)[0]
         return Record(self.epoch, train[0], test[0], train[1], test[1], *twin)
 
     def layers(self, samples: int = 200, twin: bool = False) -> list[Layer]:
@@ -464,7 +488,7 @@ class Lab:
         """
         return [
             Layer(name, values, linear.weight.grad)
-            for name, values, linear in self._outputs(self._twin if twin else self.model, self.x[:samples])
+            for name, values, linear in self._outputs(self.twin if twin else self.model, self.x[:samples])
         ]
 
     def columns(self, most: int = 12, size: int = 20) -> list[Column]:
@@ -493,7 +517,7 @@ class Lab:
         for module in _linears(model):  # by hand, as a bug may hide a parameter from `to`
             module.weight, module.bias = module.weight.double(), module.bias.double()
         tensor, index = self._weight(model, layer, unit, source)
-        x, y, criterion = self._seen(self.x).double(), self.y.double(), copy.deepcopy(self.criterion)
+        x, y, criterion = self._seen(self.x).double(), self.y.double(), copy.deepcopy(self._learner.criterion)
         return _weighing(model, criterion, x, y, tensor, index)
 
     def twin_distance(self) -> float:
@@ -523,55 +547,22 @@ class Lab:
         return network
 
     def _begin_twin(self) -> None:
-        self._twin = self._twin_optimizer = self._twin_library = None
+        self._twin: _Learner | None = None
         self._distance = math.nan
-        if self.settings.bug != NO_BUG:
-            self._twin_library = diy
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(self.settings.seed)  # the random numbers that the model began with
-                self._twin = self._network(diy)
-        elif self._wants_twin:
-            self._twin_library = nn
-            with torch.random.fork_rng(devices=[]):
-                self._twin = self._network(nn)
-            self._twin.load_state_dict(self.model.state_dict())
-        self._prepare_descent({"reduction", "optimizer"}, twin_only=True)
-        if self._twin_library is nn and self.steps:
-            state = self._twin_optimizer.state_dict()
-            state["state"] = copy.deepcopy(self.optimizer.state_dict()["state"])
-            self._twin_optimizer.load_state_dict(state)
-
-    def _prepare_descent(self, changed: set[str], twin_only: bool = False) -> None:
-        s = self.settings
-        kind, arguments = OPTIMIZERS[s.optimizer]
-        arguments = arguments | {"lr": s.lr, "weight_decay": s.weight_decay}
-        if not twin_only:
-            if "reduction" in changed:
-                self.criterion = self.library.MSELoss(reduction=s.reduction)
-            if "optimizer" in changed:
-                self.optimizer = getattr(self.library, kind)(self.model.parameters(), **arguments)
-        if self._twin is not None:
-            if "reduction" in changed:
-                self._twin_criterion = self._twin_library.MSELoss(reduction=s.reduction)
-            if "optimizer" in changed:
-                library = torch.optim if self._twin_library is nn else diy
-                self._twin_optimizer = getattr(library, kind)(self._twin.parameters(), **arguments)
-        for optimizer in filter(None, (self.optimizer, self._twin_optimizer)):
-            if isinstance(optimizer, torch.optim.Optimizer):
-                optimizer.param_groups[0].update(lr=s.lr, weight_decay=s.weight_decay)
-            else:
-                optimizer.lr, optimizer.weight_decay = s.lr, s.weight_decay
-
-    def _step_twin(self, x: Tensor, y: Tensor) -> None:
-        with torch.enable_grad():  # whatever the notebook around has switched off
-            self._twin.train()
-            loss = self._twin_criterion(self._twin(x), y)
-            self._twin_optimizer.zero_grad()
-            if self._twin_library is nn:
-                loss.backward()
-            else:
-                self._twin.backward(self._twin_criterion.backward())
-            self._twin_optimizer.step()
+        bug = self.settings.bug != NO_BUG
+        if not (bug or self._wants_twin):
+            return
+        library = diy if bug else nn
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.settings.seed)  # the random numbers that the model began with
+            self._twin = _Learner(library, self._network(library), self.settings)
+        if bug:
+            return
+        self._twin.network.load_state_dict(self.model.state_dict())
+        if self.steps:
+            state = self._twin.optimizer.state_dict()
+            state["state"] = copy.deepcopy(self._learner.optimizer.state_dict()["state"])
+            self._twin.optimizer.load_state_dict(state)
 
     @_single_precision()
     def _draw(self) -> None:
@@ -624,7 +615,8 @@ class Lab:
     def _change_live(self, changed: set[str]) -> None:
         for name in sorted(changed):
             self._note(name, getattr(self.settings, name))
-        self._prepare_descent(changed)
+        for learner in filter(None, (self._learner, self._twin)):
+            learner.prepare(self.settings, changed)
         self._tell("settings")
 
     def _checked(self, changes: Iterable[tuple[int, str, object]]) -> Iterator[tuple[int, str, object]]:
@@ -738,7 +730,7 @@ class Lab:
 
     def _looks_ill(self, output: Tensor) -> bool:
         """Whether it is worth a thorough look in mid-epoch, by the weights after a step and the output before it."""
-        weights = self.optimizer.param_groups[0]["params"]
+        weights = self._learner.optimizer.param_groups[0]["params"]
         if not math.isfinite(sum(values.sum().item() for values in (*weights, output))):
             return True
         if self.settings.optimizer != "SGD" or self.settings.weight_decay:
@@ -758,7 +750,7 @@ class Lab:
 
     def _explain(self, illness: str, where: str) -> str:
         s = self.settings
-        bug = s.bug != NO_BUG and not self._illness(self._twin)[0]
+        bug = s.bug != NO_BUG and not self._illness(self.twin)[0]
         epoch = self.epoch + bool(self.steps_in_epoch)
         by_hand, from_start = any(what == "weight" for _, what, _ in self.changes), self._illness_at_start == illness
         head, cause = f"Diverged in epoch {epoch}: ", "the steps were so large that "

@@ -1438,7 +1438,7 @@ def test_an_error_while_playing_is_said():
     async def story(playground):
         playground.play()
         await until(lambda: playground.frame["epoch"] >= 1)
-        playground.lab.model = None
+        playground.lab.step = None
         await playground._task
         assert "Stopped by an error" in playground.status["text"] and playground.status["kind"] == "trouble"
 
