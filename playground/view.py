@@ -41,7 +41,11 @@ REFRESH = 0.5
 FILM = 64
 """How many pictures of a run are kept for its GIF at most: then every other one is dropped."""
 
-SPEEDS = {"1 step per picture": (1, 0), "1 epoch per picture": (0, 1), "10 epochs per picture": (0, 10)}
+SPEEDS = {
+    "1 step per picture": ("steps", 1),
+    "1 epoch per picture": ("epoch", 1),
+    "10 epochs per picture": ("epoch", 10),
+}
 
 CHOICES = {
     "data": [*DATA_SETS, OWN],
@@ -160,7 +164,7 @@ class Playground(anywidget.AnyWidget):
         super().__init__()
         self.lab = lab or Lab(**company.settings(arguments.get("bug")) | arguments)
         self.look = look
-        self.playing = self._suspended = False
+        self._wants_to_play = False
         self._goal: _Goal | None = None
         self._task: asyncio.Task | None = None
         self._jobs: set[asyncio.Task] = set()
@@ -211,6 +215,11 @@ class Playground(anywidget.AnyWidget):
         html = f'<div class="diy-still"><p>{still.STILL}</p>\n{image}</div>'
         display({"text/html": html, "text/plain": words}, raw=True)
 
+    @property
+    def playing(self) -> bool:
+        """Whether it trains now: nothing is trained while all its views are out of sight."""
+        return self._wants_to_play and (not self._views or any(self._views.values()))
+
     # What the learner does
 
     def play(self) -> None:
@@ -229,8 +238,7 @@ class Playground(anywidget.AnyWidget):
 
     def pause(self, why: str = "Paused.") -> None:
         """Stop where it is."""
-        self.playing = self._suspended = False
-        self._goal = None
+        self._stop()
         self._say(why)
         self._refresh()
 
@@ -270,7 +278,7 @@ class Playground(anywidget.AnyWidget):
 
     def add(self, x: float, y: float, label: int) -> None:
         """Add a training point."""
-        if any((round(x, 3), round(y, 3), label) == point for point in self.lab.points):
+        if (round(x, 3), round(y, 3), label) in self.lab.points:
             return self._say(f"There is a point of class {label} at ({x:.2f}, {y:.2f}) already.")
         self.lab.add_point(x, y, label)
         self._say(f"Added a point of class {label} at ({x:.2f}, {y:.2f}).")
@@ -278,7 +286,7 @@ class Playground(anywidget.AnyWidget):
     def move(self, point: list, x: float, y: float) -> None:
         """Move one of the learner's points, which is named by itself: by now it may have another number."""
         index = self._index(point)
-        if any((round(x, 3), round(y, 3), point[2]) == other for other in self.lab.points):
+        if (round(x, 3), round(y, 3), point[2]) in self.lab.points:
             return self._say(f"There is a point of class {point[2]} at ({x:.2f}, {y:.2f}) already.")
         points = list(self.lab.points)
         points[index] = (x, y, points[index][2])
@@ -287,9 +295,9 @@ class Playground(anywidget.AnyWidget):
 
     def remove(self, point: list) -> None:
         """Remove one of the learner's points."""
-        index = self._index(point)
-        x, y, label = self.lab.points[index]
-        self.lab.set_points([point for i, point in enumerate(self.lab.points) if i != index])
+        points = list(self.lab.points)
+        x, y, label = points.pop(self._index(point))
+        self.lab.set_points(points)
         self._without(f"Removed the point of class {label} at ({x:.2f}, {y:.2f}).")
 
     def _index(self, point: list) -> int:
@@ -388,16 +396,16 @@ class Playground(anywidget.AnyWidget):
 
     def sight(self, view: str, visible: bool | None) -> None:
         """Note that a view came in sight, went out of it, or (None) was closed. Training waits for one in sight."""
+        played = self.playing
         self._views[view] = bool(visible)
         if visible is None:
             del self._views[view]
             self._open = {opened for opened in self._open if opened[1] != view}
-        if not self._views and self.playing:
+        if self._wants_to_play and not self._views:
             self.pause("Paused, because the output was closed.")
-        elif self.playing and not self._in_sight():
-            self.playing, self._suspended = False, True
+        elif played and not self.playing:
             self._say("Waiting until it is in view again.")
-        elif self._suspended and self._in_sight():
+        elif self.playing and not played:
             self._go(self._goal.text if self._goal else "Playing.")
 
     ACTIONS = frozenset(
@@ -467,8 +475,7 @@ class Playground(anywidget.AnyWidget):
 
     def _without(self, text: str) -> None:
         if not len(self.lab.x):
-            self.playing = self._suspended = False
-            self._goal = None
+            self._stop()
             text += f" {NOTHING}"
         self._say(text)
 
@@ -480,11 +487,13 @@ class Playground(anywidget.AnyWidget):
     # The loop
 
     def _go(self, text: str) -> None:
-        self._suspended = not self._in_sight()
-        self.playing, self._seen = not self._suspended, self._sent
-        self._say("It starts as soon as it is in view." if self._suspended else text)
+        self._wants_to_play, self._seen = True, self._sent
+        self._say(text if self.playing else "It starts as soon as it is in view.")
         if self.playing and (self._task is None or self._task.done()):
             self._task = self._loop.create_task(self._play())
+
+    def _stop(self) -> None:
+        self._wants_to_play, self._goal = False, None
 
     def train_until(
         self,
@@ -521,16 +530,15 @@ class Playground(anywidget.AnyWidget):
 
     async def _advance(self) -> None:
         """Train up to the next picture, in slices; with a goal in sight, for a tenth of a second."""
-        lab = self.lab
-        steps, epochs = SPEEDS[self.look["speed"]]
-        last_step, last_epoch, run = lab.steps + steps, lab.epoch + epochs, lab.model
+        lab, (counter, number) = self.lab, SPEEDS[self.look["speed"]]
+        last, run = getattr(lab, counter) + number, lab.model
         start = slice_start = time.perf_counter()
         while self.playing and lab.model is run:
             self._take_step()
             now = time.perf_counter()
             if not self.playing:
                 return  # at once, so that what stopped it is also seen
-            if now - start > 0.1 if self._goal else lab.steps >= last_step if steps else lab.epoch >= last_epoch:
+            if now - start > 0.1 if self._goal else getattr(lab, counter) >= last:
                 return
             if now - slice_start > SLICE:
                 self.progress = self._where()
@@ -553,9 +561,6 @@ class Playground(anywidget.AnyWidget):
                 return True
             await asyncio.sleep(0.01)
         return False
-
-    def _in_sight(self) -> bool:
-        return not self._views or any(self._views.values())
 
     # What takes long
 
@@ -632,7 +637,7 @@ class Playground(anywidget.AnyWidget):
         if stale & {"run", "points"} and not self.lab.steps:
             self._film, self._stride = [], 1
         if "run" in stale and self._goal and self._goal.run is not self.lab.model:
-            self._goal, self.playing, self._suspended = None, False, False
+            self._stop()
             self.status = self.status | {"playing": False}
         if stale & {"settings", "run"}:
             self._show_settings()

@@ -1278,7 +1278,7 @@ def test_the_speed_is_the_training_between_two_pictures(speed, steps, slice, mon
 
     async def story(playground):
         act(playground, "set", "speed", speed)
-        playground.playing = True
+        playground._wants_to_play = True
         await playground._advance()
         assert playground.lab.steps == steps
 
@@ -1313,10 +1313,14 @@ def test_out_of_sight_nothing_is_trained():
         assert playground.lab.steps == steps and not playground.playing
         act(playground, "sight", "b", True)
         await until(lambda: playground.lab.steps > steps)
-        act(playground, "sight", "b", False)
-        act(playground, "pause")
-        act(playground, "sight", "a", True)
-        assert not playground.playing
+        act(playground, "sight", "a", None)
+        for end in ("pause",), ("sight", "b", None):
+            act(playground, "sight", "b", False)
+            act(playground, *end)
+            assert playground.status["text"].startswith("Paused")
+            act(playground, "sight", "b", True)
+            assert not playground.playing
+            playground.play()
 
     in_a_notebook(story)
 
