@@ -42,7 +42,7 @@ function written(value) {
 function render({ model, el }) {
   const id = `diy-lab-${Math.random().toString(36).slice(2)}`;
   const recorded = Boolean(model.get("recorded"));
-  let drawn = 0, scheduled = false, cursor = null, recent = [], token = 0, handled = 0, seen = 0;
+  let drawn = 0, scheduled = false, cursor = null, token = 0, handled = 0, seen = 0;
   let visible = false, lost = false, asked = null, heard = performance.now(), drag = null, taken = null;
 
   const send = (action, ...args) => {
@@ -65,8 +65,8 @@ function render({ model, el }) {
   const button = (action, text, title, ...args) =>
     element("button", { "data-action": action, title, onclick: () => send(action, ...args) }, text);
   const part = (name, attributes = {}) => element("canvas", { class: name, role: "img", "data-part": name, ...attributes });
-  const box = (name, text, changed) => {
-    const input = element("input", { type: "checkbox", "data-setting": name, onchange: () => changed(input.checked) });
+  const box = (name, text, changed, kind = "setting") => {
+    const input = element("input", { type: "checkbox", [`data-${kind}`]: name, onchange: () => changed(input.checked) });
     return [input, element("label", {}, input, text)];
   };
   const play = element("button", { class: "main", "data-action": "play", onclick: () => send(playing() ? "pause" : "play") });
@@ -140,7 +140,7 @@ function render({ model, el }) {
     element("div", { class: "row" }, element("strong", {}, "The program of this run"), ...copier(code, "code")), code);
   const line = element("code", { tabindex: 0, role: "group", "aria-label": "the line that restores what is on screen" });
   const network = part("network", { onclick: takeWeight });
-  const [byGradient, byGradientLabel] = box("by-gradient", " show the last step's gradients instead of the weights", () => draw());
+  const [byGradient, byGradientLabel] = box("by-gradient", " show the last step's gradients instead of the weights", draw);
   const place = ["layer", "unit", "input"].map((name, i) => element(i ? "input" : "select", {
     ...(i ? { type: "number", min: i === 2 ? -1 : 0, value: 0 } : {}), "data-hand": name, onchange: hold, onblur: () => draw(),
   }));
@@ -237,12 +237,8 @@ function render({ model, el }) {
   }
 
   function features(text, title) {
-    const boxes = choices("features").map((name) => {
-      const input = element("input", { type: "checkbox", "data-feature": name, onchange: () => {
-        set("features", choices("features").filter((_, i) => boxes[i][0].checked));
-      } });
-      return [input, element("label", {}, input, name)];
-    });
+    const chosen = () => choices("features").filter((_, i) => boxes[i][0].checked);
+    const boxes = choices("features").map((name) => box(name, name, () => set("features", chosen()), "feature"));
     controls.features = { show: (value) => boxes.forEach(([input], i) => { input.checked = value.includes(choices("features")[i]); }) };
     return element("div", { class: "features", role: "group", "aria-label": text, title }, ...boxes.map(([, label]) => label));
   }
@@ -288,24 +284,25 @@ function render({ model, el }) {
   }
 
   function keyOnPlane(event) {
+    const key = event.key.toLowerCase(), own = cursor && ownAt(cursor);
     if (MOVES[event.key]) {
       const step = edge() / (event.shiftKey ? 5 : 25);
       cursor = (cursor || [0, 0]).map((value, i) => inside(value + step * MOVES[event.key][i]));
-    } else if (event.key === "Enter" || event.key === " ") {
+    } else if (key === "enter" || key === " ") {
       cursor ??= [0, 0];
-      if (taken) { send("move", taken, ...cursor); taken = null; } else add(cursor);
-    } else if (event.key === "Delete" || event.key === "Backspace") {
-      if (!cursor || !ownAt(cursor)) say("None of your points is at the cross.");
-      else send("remove", ownAt(cursor));
-    } else if (event.key === "Escape" && taken) {
+      if (taken) send("move", taken, ...cursor); else add(cursor);
+      taken = null;
+    } else if (key === "delete" || key === "backspace") {
+      if (own) send("remove", own); else say("None of your points is at the cross.");
+    } else if (key === "escape" && taken) {
       putBack();
-    } else if (event.key.toLowerCase() === "m" && cursor && ownAt(cursor)) {
-      taken = ownAt(cursor);
-    } else if (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey)) {
+    } else if (key === "m" && own) {
+      taken = own;
+    } else if (key === "z" && (event.ctrlKey || event.metaKey)) {
       send("undo");
     } else return;
     event.preventDefault();
-    if (cursor && (MOVES[event.key] || event.key.toLowerCase() === "m")) {
+    if (cursor && (MOVES[event.key] || key === "m")) {
       const own = ownAt(cursor);
       say(`Cross at (${cursor.map((value) => value.toFixed(2)).join(", ")})`
         + (taken ? ": Enter puts the point down." : own ? `, on your point of class ${own[2]}` : ""));
@@ -341,8 +338,8 @@ function render({ model, el }) {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
     context.font = FONT;
-    const write = (text, x, y, align = "left") => {
-      context.textAlign = align;
+    const write = (text, x, y, align = "left", color = theme.ink) => {
+      Object.assign(context, { textAlign: align, fillStyle: color });
       context.fillText(text, x, y);
     };
     const stroke = (points, style = {}) => {
@@ -367,10 +364,9 @@ function render({ model, el }) {
       drawPlane();
       drawLoss();
       drawLayers();
-      if (!insidePanel.hidden) { drawInside(); showHand(); }
-      const { number } = model.get("frame"), now = performance.now();
-      recent = [...recent.filter((time) => now - time < 1000), now];
-      Object.assign(root.dataset, { frames: ++drawn, fps: recent.length });
+      if (!insidePanel.hidden && model.get("inside").columns) { drawInside(); showHand(); }
+      root.dataset.frames = ++drawn;
+      const { number } = model.get("frame");
       if (number - seen >= 15 || number < seen) send("seen", seen = number);
     });
   }
@@ -394,8 +390,10 @@ function render({ model, el }) {
     const { context, width, stroke } = pen(plane), frame = model.get("frame"), size = frame.size;
     const values = shorts(frame.surface);
     paint(context, values, size, 0, 0, width, discretize.checked);
-    if (frame.twin_surface.byteLength) boundary(context, shorts(frame.twin_surface), size, width / size, TWIN, [5, 4]);
-    boundary(context, values, size, width / size, theme.ink, []);
+    if (frame.twin_surface.byteLength) {
+      stroke(boundary(shorts(frame.twin_surface), size, width / size), { strokeStyle: TWIN, lineWidth: 1.5, dash: [5, 4] });
+    }
+    stroke(boundary(values, size, width / size), { lineWidth: 1.5 });
     drawPoints(context, width);
     if (drag?.to) dot(context, ...position(...drag.to, width), drag.point[2], 2 * width / 115, theme.ink);
     if (cursor && document.activeElement === plane) {
@@ -406,10 +404,8 @@ function render({ model, el }) {
   }
 
   // Marching squares: in each cell of the grid, a line between the two places on its border where the value is 0.
-  function boundary(context, values, size, scale, color, dash) {
-    Object.assign(context, { strokeStyle: color, lineWidth: 1.5 });
-    context.setLineDash(dash);
-    context.beginPath();
+  function boundary(values, size, scale) {
+    const path = [];
     for (let row = 0; row + 1 < size; row++) {
       for (let column = 0; column + 1 < size; column++) {
         const corner = [[row, column], [row, column + 1], [row + 1, column + 1], [row + 1, column]];
@@ -422,14 +418,10 @@ function render({ model, el }) {
             crossings.push([(c0 + share * (c1 - c0) + 0.5) * scale, (r0 + share * (r1 - r0) + 0.5) * scale]);
           }
         }
-        for (let k = 0; k + 1 < crossings.length; k += 2) {
-          context.moveTo(...crossings[k]);
-          context.lineTo(...crossings[k + 1]);
-        }
+        for (let k = 0; k + 1 < crossings.length; k += 2) path.push(crossings[k], crossings[k + 1], null);
       }
     }
-    context.stroke();
-    context.setLineDash([]);
+    return path;
   }
 
   function position(x, y, width) { return [(x / edge() + 1) / 2 * width, (1 - y / edge()) / 2 * width]; }
@@ -475,7 +467,6 @@ function render({ model, el }) {
 
     // The legend takes as many rows as it needs.
     let x = 34, y = 12;
-    context.fillStyle = theme.ink;
     write("loss", 0, y);
     for (const { name, color, thickness, dash } of lines.filter((line) => line.name).reverse()) {
       let text = name;
@@ -534,21 +525,17 @@ function render({ model, el }) {
     const left = 62, gap = 14, each = (width - left - gap) / 2, middle = left + each + gap;
     const long = (text) => context.measureText(text).width, fitting = (texts) => texts.find((text) => long(text) < each) ?? "";
     const zeros = (share) => (share >= 0.005 ? fitting([" % zero", " % 0"].map((text) => Math.round(100 * share) + text)) : "");
-    context.fillStyle = theme.ink;
     write(fitting(["activations", "act."]), left, 12);
     write(fitting(["gradients |∂ℓ/∂W|", "gradients", "grad."]), middle, 12);
     rows.forEach((layer, i) => {
       const top = 18 + i * row + 12, bottom = 18 + (i + 1) * row - 2, [place, kind] = layer.name.split(", ");
       bars(context, stroke, layer.activations, left, bottom, each, row - 6, theme.activation);
       if (layer.gradients) bars(context, stroke, layer.gradients, middle, bottom, each, row - 6, theme.gradient, layer.twin_gradients);
-      context.fillStyle = theme.ink;
       write(place, 0, top);
       write(zeros(layer.zero_activations), left, top);
       write(layer.gradients ? zeros(layer.zero_gradients) : fitting(["no step yet", "none yet"]), middle, top);
-      context.fillStyle = theme.grey;
-      if (row > 30) write(kind, 0, top + 14);
+      if (row > 30) write(kind, 0, top + 14, "left", theme.grey);
     });
-    context.fillStyle = theme.ink;
     const [low, high] = rows[0].range, y = height - 5, zero = left + each * -low / (high - low);
     write("0", zero, y, "center");
     if (zero - left > 24) write("−1", left, y);
@@ -577,13 +564,11 @@ function render({ model, el }) {
   let segments = [];
   function drawInside() {
     const { columns, size } = model.get("inside");
-    if (!columns) return;
     const tallest = Math.max(...columns.map((column) => column.shown)), row = 34;
     network.style.height = `${20 + tallest * row}px`;
     const { context, width, write, stroke } = pen(network), tile = Math.min(30, width / (2 * columns.length - 1));
     const x = (c) => c * (width - tile) / (columns.length - 1), y = (c, u) => 20 + (u + (tallest - columns[c].shown) / 2) * row;
     segments = [];
-    context.fillStyle = theme.ink;
     if (byGradient.checked && !columns[1].gradients.byteLength) write("no step yet", tile + 8, 36);
     columns.forEach((column, c) => {
       const values = floats((byGradient.checked ? column.gradients : column.weights) ?? new DataView(new ArrayBuffer(0)));
@@ -606,7 +591,6 @@ function render({ model, el }) {
       }
       const name = column.name.split(",")[0], of = `${column.shown} of ${column.total}`, room = (width - tile) / (columns.length - 1) - 6;
       const names = [...(column.shown < column.total ? [`${name}, ${of}`] : []), name, name.replace("layer ", ""), name.slice(0, 3)];
-      context.fillStyle = theme.ink;
       write(names.find((text) => context.measureText(text).width < room) ?? "", ...(c === columns.length - 1 ? [width, 12, "right"] : [x(c), 12]));
     });
     network.setAttribute("aria-label", `What each unit computes on the plane, and the ${byGradient.checked ? "gradients" : "weights"} between: `
@@ -634,14 +618,16 @@ function render({ model, el }) {
 
   function showHand() {
     const { place: at, value, loss: here, slope: measured, gradient, words, curve, token: answered } = model.get("hand");
-    const layers = (model.get("inside").columns ?? []).slice(1).map((column) => column.name.split(",")[0]);
+    const layers = model.get("inside").columns.slice(1).map((column) => column.name.split(",")[0]);
     if (place[0].options.length !== layers.length) {
       place[0].replaceChildren(...layers.map((name, i) => element("option", { value: i }, name)));
     }
     turn.disabled = !at || value === null;
     slope.hidden = !at || here === null || measured === null || gradient === null || curve.length < 2;
-    if (!at) handText.textContent = "No weight in hand yet: choose one, or click a line.";
-    if (!at || !theme || insidePanel.hidden) return;
+    if (!at) {
+      handText.textContent = "No weight in hand yet: choose one, or click a line.";
+      return;
+    }
     if (answered >= handled) at.forEach((index, i) => { if (document.activeElement !== place[i]) place[i].value = index; });
     if ((answered >= handled && !turn.matches(":active")) || turn.dataset.place !== String(at)) {
       turn.max = Math.max(3, Math.ceil(Math.abs(value)));
@@ -663,7 +649,6 @@ function render({ model, el }) {
     for (const [rate, color, dash] of [[measured, TEST, []], [gradient, TWIN, [5, 4]]]) {
       stroke([-reach, reach].map((d) => [px(value + d), py(here + rate * d)]), { strokeStyle: color, lineWidth: 3, dash });
     }
-    context.fillStyle = theme.ink;
     write("loss along this weight; green: measured slope, dashed: gradient", 8, height - 6);
   }
 
