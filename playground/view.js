@@ -62,14 +62,14 @@ function render({ model, el }) {
 
   // The parts
 
-  const button = (action, text, title, ...args) =>
-    element("button", { "data-action": action, title, onclick: () => send(action, ...args) }, text);
+  const button = (action, text, title, pressed = () => send(action)) =>
+    element("button", { "data-action": action, title, onclick: pressed }, text);
   const part = (name, attributes = {}) => element("canvas", { class: name, role: "img", "data-part": name, ...attributes });
   const box = (name, text, changed, kind = "setting") => {
     const input = element("input", { type: "checkbox", [`data-${kind}`]: name, onchange: () => changed(input.checked) });
     return [input, element("label", {}, input, text)];
   };
-  const play = element("button", { class: "main", "data-action": "play", onclick: () => send(playing() ? "pause" : "play") });
+  const play = button("play", "", undefined, () => send(playing() ? "pause" : "play"));
   const numbers = {};
   const number = (name, text) => {
     numbers[name] = element("strong", { "data-number": name });
@@ -98,10 +98,7 @@ function render({ model, el }) {
   const twinName = element("span");
   twinLabel.append(twinName);
   const twinText = element("span", { class: "hint", "data-number": "twin" });
-  const seed = element("button", {
-    "data-action": "seed", title: "other data, weights and order (in code: seed)",
-    onclick: () => set("seed", model.get("settings").seed + 1),
-  });
+  const seed = button("seed", "", "other data, weights and order (in code: seed)", () => set("seed", model.get("settings").seed + 1));
   const moment = element("input", {
     type: "range", min: 0, value: 0, "data-setting": "moment", "aria-label": "moment of the recorded run",
     oninput: () => send("go", +moment.value),
@@ -110,20 +107,18 @@ function render({ model, el }) {
   // What can be unfolded
   function fold(name, closed, opened, ...children) {
     const panel = element("div", { class: "panel", hidden: true }, ...children);
-    const toggle = element("button", {
-      "data-action": name, "aria-expanded": "false",
-      onclick: () => {
-        panel.hidden = !panel.hidden;
-        toggle.textContent = panel.hidden ? closed : opened;
-        toggle.setAttribute("aria-expanded", String(!panel.hidden));
-        send("unfold", name, !panel.hidden, id);
-      },
-    }, closed);
+    const toggle = button(name, closed, undefined, () => {
+      panel.hidden = !panel.hidden;
+      toggle.textContent = panel.hidden ? closed : opened;
+      toggle.setAttribute("aria-expanded", String(!panel.hidden));
+      send("unfold", name, !panel.hidden, id);
+    });
+    toggle.setAttribute("aria-expanded", "false");
     return [toggle, panel];
   }
   const copier = (source, what) => {
     const said = element("span", { class: "hint", role: "status" });
-    const node = element("button", { "data-action": `copy-${what}`, onclick: async () => {
+    const copy = button(`copy-${what}`, "Copy", undefined, async () => {
       try {
         await navigator.clipboard.writeText(source.textContent);
         said.textContent = playing() && !recorded ? "Copied, while the run goes on." : "Copied.";
@@ -132,8 +127,8 @@ function render({ model, el }) {
         said.textContent = "Selected: press Ctrl+C.";
       }
       setTimeout(() => { said.textContent = ""; }, 3000);
-    } }, "Copy");
-    return [node, said];
+    });
+    return [copy, said];
   };
   const code = element("pre", { tabindex: 0, role: "group", "aria-label": "the program of this run" });
   const [codeButton, codePanel] = fold("code", "Show the code", "Hide the code",
@@ -190,8 +185,8 @@ function render({ model, el }) {
     story,
     ...(recorded ? [] : [
       element("div", { class: "row" }, insideButton, codeButton,
-        button("save", "Save PNG", "plane, loss and histograms, as a file", "png"),
-        button("save", "Save GIF", "the run so far, as a film", "gif"))]),
+        button("save", "Save PNG", "plane, loss and histograms, as a file", () => send("save", "png")),
+        button("save", "Save GIF", "the run so far, as a film", () => send("save", "gif")))]),
     element("div", { class: "row line" }, recorded ? "This line trains it in JupyterLab: " : "This line restores it: ", line, ...copier(line, "line")),
     ...(recorded ? [] : [insidePanel, codePanel]));
   // Keys pressed here are not JupyterLab's shortcuts; it looks for this mark on the focused element itself.
