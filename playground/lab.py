@@ -117,6 +117,11 @@ class Settings:
             if type(value) not in (int, float):  # NumPy's, which the line that restores a run could not name
                 object.__setattr__(self, name, float(value))
 
+    @property
+    def sizes(self) -> list[int]:
+        """The number of features, of units in each hidden layer, and of outputs."""
+        return [len(self.features), *[self.width] * self.depth, 2]
+
 
 LIVE = {"reduction", "optimizer", "lr", "batch_size", "weight_decay"}
 """The settings that can change during a run (the batch size from the next epoch on). Any other starts a new run."""
@@ -276,7 +281,7 @@ class Lab:
 
     def __repr__(self) -> str:
         s = self.settings
-        sizes = "-".join(str(size) for size in self._sizes())
+        sizes = "-".join(map(str, s.sizes))
         bug = "" if s.bug == NO_BUG else f"bug {s.bug}, "
         descent = f"{s.optimizer}, lr={s.lr:g}, {s.reduction}"
         return f"Lab({s.data}, {sizes} {s.activation}, {descent}, {bug}epoch {self.epoch})"
@@ -530,17 +535,14 @@ class Lab:
 
     # How it works inside
 
-    def _sizes(self) -> list[int]:
-        return [len(self.settings.features), *[self.settings.width] * self.settings.depth, 2]
-
     @_single_precision()
     def _network(self, library):
         s, layers = self.settings, []
-        for n_in, n_out in pairwise(self._sizes()[:-1]):
+        for n_in, n_out in pairwise(s.sizes[:-1]):
             layers += [library.Linear(n_in, n_out), getattr(library, s.activation)()]
             if s.dropout:
                 layers.append(library.Dropout(s.dropout))
-        network = library.Sequential(*layers, library.Linear(self._sizes()[-2], 2), library.Tanh())
+        network = library.Sequential(*layers, library.Linear(s.sizes[-2], 2), library.Tanh())
         if library is not nn:
             for layer in _linears(network):
                 layer.weight *= s.init_scale

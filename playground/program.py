@@ -105,12 +105,11 @@ def _start(of, s, points, own: bool) -> list[str]:
 
 
 def _network(s) -> list[str]:
-    sizes = [len(s.features), *[s.width] * s.depth, 2]
     lines = [f"torch.manual_seed({s.seed})", "model = diy.Sequential("]
-    for n_in, n_out in pairwise(sizes[:-1]):
+    for n_in, n_out in pairwise(s.sizes[:-1]):
         dropout = f" diy.Dropout({s.dropout})," if s.dropout else ""
         lines.append(f"    diy.Linear({n_in}, {n_out}), diy.{s.activation}(),{dropout}")
-    lines += [f"    diy.Linear({sizes[-2]}, 2), diy.Tanh(),", ")"]
+    lines += [f"    diy.Linear({s.sizes[-2]}, 2), diy.Tanh(),", ")"]
     if s.init_scale != 1:
         lines += [
             "for layer in model:",

@@ -11,7 +11,6 @@ const GROUPS = {
   Training: ["reduction", "optimizer", "lr", "batch_size", "weight_decay"],
   Company: ["bug"],
 };
-const LISTS = ["data", "activation", "reduction", "optimizer", "bug"];
 const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
 function element(tag, attributes = {}, ...children) {
@@ -209,8 +208,8 @@ function render({ model, el }) {
   function field(name) {
     const [text, about] = model.get("labels")[name], title = `${about} (in code: ${name})`;
     const labelled = (...parts) => element("label", { class: "field", title }, element("span", { class: "name" }, text), ...parts);
-    if (LISTS.includes(name)) return labelled(select(name, { "aria-description": title }));
     if (name === "features") return features(text, title);
+    if (typeof choices(name)[0] === "string") return labelled(select(name, { "aria-description": title }));
     const output = element("span", { class: "value" });
     const input = element("input", {
       type: "range", min: 0, step: 1, "data-setting": name, "aria-label": text, "aria-description": title,

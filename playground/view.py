@@ -230,9 +230,7 @@ class Playground(anywidget.AnyWidget):
         """
         if self._loop is None:
             raise RuntimeError("playing needs Jupyter's event loop: make the Playground in a notebook cell")
-        if not len(self.lab.x):
-            raise RuntimeError(NOTHING)
-        self._leave_trouble()
+        self._begin()
         self._goal = None
         self._go("Playing.")
 
@@ -244,16 +242,14 @@ class Playground(anywidget.AnyWidget):
 
     def step(self) -> None:
         """Pause and take one step."""
-        anew = "A new run has begun: one" if self._leave_trouble() else "One"
+        anew = "A new run has begun: one" if self._begin() else "One"
         self.lab.step()
         self.pause(self.lab.trouble or f"{anew} step on one mini-batch.")
         self._show()
 
     def epoch(self) -> None:
         """Finish the epoch, then pause."""
-        self._leave_trouble()
-        if not len(self.lab.x):
-            raise RuntimeError(NOTHING)
+        self._begin()
         self.train_until(
             lambda: not self.lab.steps_in_epoch,
             lambda: "The epoch is finished: every training point was used once.",
@@ -479,7 +475,10 @@ class Playground(anywidget.AnyWidget):
             text += f" {NOTHING}"
         self._say(text)
 
-    def _leave_trouble(self) -> bool:
+    def _begin(self) -> bool:
+        """Begin a new run if this one is lost; return whether it was."""
+        if not len(self.lab.x):
+            raise RuntimeError(NOTHING)
         if lost := bool(self.lab.trouble):
             self.lab.reset()
         return lost
