@@ -284,8 +284,11 @@ function render({ model, el }) {
       cursor = (cursor || [0, 0]).map((value, i) => inside(value + step * MOVES[event.key][i]));
     } else if (key === "enter" || key === " ") {
       cursor ??= [0, 0];
-      if (taken) send("move", taken, ...cursor); else add(cursor);
-      taken = null;
+      if (taken) {
+        send("move", taken, ...cursor);
+        taken = null;
+        say("");
+      } else add(cursor);
     } else if (key === "delete" || key === "backspace") {
       if (own) send("remove", own); else say("None of your points is at the cross.");
     } else if (key === "escape" && taken) {

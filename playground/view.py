@@ -417,19 +417,20 @@ class Playground(anywidget.AnyWidget):
 
     def _act(self, content: dict) -> None:
         action, arguments = content.get("action"), content.get("arguments", [])
-        self._acting = True
-        try:
-            if action not in self.ACTIONS:
-                raise ValueError(f"unknown action {action!r}")
-            getattr(self, action)(*arguments)
-        except (IndexError, RuntimeError, TypeError, ValueError) as error:
-            self._stale.add("settings")
-            self._say(str(error), kind="trouble")
-        finally:
-            self._acting = False
-            self._flush()
-        if action != "seen":
-            self.answer += 1  # the same words twice would send nothing, and the browser would wait
+        with self.hold_sync():  # words and pictures arrive together: the next key finds what the words say
+            self._acting = True
+            try:
+                if action not in self.ACTIONS:
+                    raise ValueError(f"unknown action {action!r}")
+                getattr(self, action)(*arguments)
+            except (IndexError, RuntimeError, TypeError, ValueError) as error:
+                self._stale.add("settings")
+                self._say(str(error), kind="trouble")
+            finally:
+                self._acting = False
+                self._flush()
+            if action != "seen":
+                self.answer += 1  # the same words twice would send nothing, and the browser would wait
 
     # Settings
 

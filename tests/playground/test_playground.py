@@ -925,6 +925,13 @@ def test_one_change_is_sent_once():
     assert sorted(sent) == ["code", "line", "settings"]
 
 
+def test_what_follows_from_an_action_is_sent_together(monkeypatch):
+    playground, sent = view.Playground(small()), []
+    monkeypatch.setattr(playground, "send_state", lambda names: sent.append(set(names)))
+    act(playground, "add", 0.1, 0.2, 1)
+    assert len(sent) == 1 and {"status", "points", "frame", "line", "answer"} <= sent[0]
+
+
 def test_files_of_the_run():
     playground, files = view.Playground(run(small(data=OWN, points=[(0, 0, 1), (0.5, 0, 0)]), 3)), []
     playground.send = lambda content, buffers: files.append((content, buffers[0]))

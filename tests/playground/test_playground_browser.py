@@ -405,6 +405,7 @@ def test_points_are_added_by_click_and_by_keyboard(page, lab):
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
     lab.until("text === 'Moved to (0.05, 0.05).'")
+    assert lab.root.locator(".where").inner_text() == ""  # no longer "Enter puts the point down."
     page.keyboard.press("Delete")
     lab.until("text.startsWith('Removed the point of class 0')")
     page.keyboard.press("Control+z")
