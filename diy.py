@@ -20,6 +20,8 @@ batch processing, 4-4 convolutions, 4-5 pooling, 5-1 cross-entropy, 5-2 stochast
 6-3 dropout, 6-4 batch normalization.
 """
 
+import builtins
+import contextlib
 import copy
 import dis
 import functools
@@ -68,7 +70,7 @@ class Function(ABC):
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         _check_arguments(cls, args, kwargs)
         self = super().__new__(cls)
-        vars(self)["_memory"] = _Memory()
+        vars(self)["_memory"] = _Memory({})
         return self
 
     def remember(self, output: Tensor, *values: Any) -> None:
@@ -1429,7 +1431,7 @@ class _Housekeeping:
         if any(p.is_meta != wanted.is_meta for p in self.parameters()):
             raise TypeError('modules can\'t be moved to or from "meta": build them there, with device="meta"')
         for module in self.modules():
-            vars(module)["_memory"] = _Memory()
+            vars(module)["_memory"] = _Memory({})
             for name in (*module.parameter_names, *module.buffer_names):
                 tensor = getattr(module, name)
                 for part in () if tensor is None else (tensor, tensor.grad):
@@ -1480,7 +1482,7 @@ class _Remembering:
             ours = next(base for base in type(self).__mro__ if base.__module__ == __name__)
             if name == "reduction" and ours is not Loss:  # a loss of one's own may know others
                 _check_reduction(value)
-            vars(self)["_memory"] = _Memory()  # a forward that waits has used the one before
+            vars(self)["_memory"] = _Memory({})  # a forward that waits has used the one before
         if name in self.parameter_names:
             value, old = _adopted(value), vars(self).get(name)
             for tensor, successor in (old, value), (value, None):
@@ -1489,7 +1491,13 @@ class _Remembering:
             if name in vars(self) and isinstance(value, Parameter) and value is not old:
                 Parameter.replaced += 1
                 value.since = Parameter.replaced
-        object.__setattr__(self, name, value)
+        with _one_at_a_time:  # another thread's backward may have handed back what its own forward assigned
+            run = _thread.run
+            if run is None or run.module is not self:
+                self._memory.assigned[name] = self._memory.assigned.get(name, 0) + 1
+            elif run.state is None and name not in self.parameter_names:
+                run.attributes[name] = value, self._memory.assigned.get(name)
+            object.__setattr__(self, name, value)
         if name == "parameter_names":  # set in __init__, after the tensors
             for own in value:
                 _adopted(vars(self).get(own))
@@ -1570,8 +1578,9 @@ class _Run:
         input, output: shape and dtype of both.
         got, gave: if no other module called, both as they were then: a tensor and its version.
         on_itself: whether the input was the output of the run before, of the same module.
-        attributes: those that a learner's forward left, for its backward.
-        state: by name, the state then of whatever else that backward may read.
+        attributes: what forward has assigned to attributes of the module, each with how often others had.
+        state: after a learner's forward, by name, what there was then in all that its backward may read.
+        handed_back: whether `attributes` have been handed to backward.
     """
 
     input: tuple[torch.Size, torch.dtype]
@@ -1580,14 +1589,15 @@ class _Run:
     gave: tuple[Tensor, int | None] | None = None
     noted = 0
     on_itself = False
-    attributes: dict[str, Any] | None = None
-    state: dict[str, list[Any]]
+    state: dict[str, list[Any]] | None = None
+    handed_back = False
 
     def __init__(self, module: Any, outer: "_Run | None"):
         self.module, self.trusted, self.since = module, module._trusted, Parameter.replaced
         self.recorded = True if torch.is_grad_enabled() else None if torch.is_inference_mode_enabled() else False
         self.entries: list[tuple[Any, tuple[Any, ...], _Run | None]] = []
         self.versions: list[Any] = []
+        self.attributes: dict[str, tuple[Any, int | None]] = {}
         if outer is None and self.recorded is not None:
             # The last run is forgotten, even if this forward fails: the layers may have changed.
             module._memory.disabled = None
@@ -1652,6 +1662,9 @@ class _Memory(threading.local):
 
     enabled: _Run | None = None
     disabled: _Run | None = None
+
+    def __init__(self, assigned: dict[str, int]):
+        self.assigned = assigned  # for all threads: how often others than its methods have set each attribute
 
 
 _thread = _Thread()
@@ -1841,118 +1854,153 @@ def _versions(entries: list[Any]) -> list[Any]:
 
 
 def _noting(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a learner's forward: note the attributes that it leaves, and the state of what else backward may read."""
+    """Wrap a learner's forward: note the state of all that backward may read."""
 
     @functools.wraps(forward)
     def _noted(self: Any, *inputs: Any) -> Any:
-        run: Any = _thread.run
-        with _one_at_a_time:  # another thread may use the same module
-            output = forward(self, *inputs)
-            run.state, run.attributes = _state(self), {"training": getattr(self, "training", True), **vars(self)}
-            for name in "_memory", *self.parameter_names:  # a parameter learns where it is now
-                run.attributes.pop(name, None)
+        output, run = forward(self, *inputs), _thread.run
+        run.state = _state(run)  # type: ignore[union-attr, arg-type]
         return output
 
     return _noted
 
 
 def _as_noted(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a learner's backward: it finds the attributes that its own forward left; what it sets itself, stays."""
+    """Wrap a learner's backward: it finds the attributes that its own forward assigned; what it assigns, stays."""
 
     @functools.wraps(backward)
     def _handed_back(self: Any, *gradient: Any) -> Any:
         run: Any = _thread.run
-        if run.attributes is None:
+        if run.handed_back:
             return backward(self, *gradient)  # super().backward(...)
-        with _one_at_a_time:
-            own, then, run.attributes = vars(self), run.attributes, None
-            now = dict(own)
-            own.update(then)
-            try:
-                _check_noted(run)
-                return backward(self, *gradient)
-            finally:
-                for name in then.keys() & own.keys():
-                    if own[name] is then[name]:  # backward has not set it
-                        own[name] = now.get(name)
-                        if name not in now:
-                            del own[name]
+        kind: Any = type(self)
+        own, now, then = vars(self), dict(vars(self)), {}
+        reads, stores, _ = _reads(kind)
+        for name, (value, count) in run.attributes.items():
+            if name not in stores and not inspect.isdatadescriptor(getattr(kind, name, None)):
+                then[name] = value
+                if name in reads and own.get(name) is not value and self._memory.assigned.get(name) != count:
+                    _refuse_noted(run, f"{kind.__name__}.{name}")  # someone else has set it, not a later forward
+        run.handed_back = True
+        own.update(then)
+        try:
+            state = _state(run)
+            for what in {**run.state, **state}:
+                if state.get(what) != run.state.get(what):
+                    _refuse_noted(run, what)
+            _check_inner(run)
+            return backward(self, *gradient)
+        finally:
+            for name in then.keys() & own.keys():
+                if own[name] is then[name]:  # backward has not set it
+                    own[name] = now.get(name)
+                    if name not in now:
+                        del own[name]
 
     return _handed_back
 
 
-def _check_noted(run: _Run) -> None:
-    name, now = type(run.module).__name__, _state(run.module)
-    if changed := [what for what in run.state if now.get(what) != run.state[what]]:
-        raise RuntimeError(
-            f"{changed[0]}, which {name}.backward may read, was changed between forward and backward, perhaps by a "
-            "later forward: keep what backward needs by self.remember(output, ...) in forward and "
-            "self.recall(gradient) in backward, or change it after backward"
-        )
-    _check_inner(run)
+def _refuse_noted(run: _Run, what: str) -> NoReturn:
+    raise RuntimeError(
+        f"{what}, which {type(run.module).__name__}.backward may read, was changed between forward and backward, "
+        "perhaps by a later forward: keep what backward needs by self.remember(output, ...) in forward and "
+        "self.recall(gradient) in backward, or change it after backward"
+    )
 
 
-def _state(module: Any) -> dict[str, list[Any]]:
-    """Return, by name, all that a learner's backward may read: what attributes hold, variables, and parameters."""
+def _state(run: _Run) -> dict[str, list[Any]]:
+    """Return, by name, what there is now in the attributes and variables that a learner's backward may read."""
+    module: Any = run.module
     kind: Any = type(module)
-    attributes, variables = _reads(kind)
+    attributes, _, variables = _reads(kind)
     attributes = attributes | {*module.parameter_names}
+    if "__dict__" in attributes:
+        attributes |= vars(module).keys() - {"_memory"}
     values = {name: place.get(name) if isinstance(place, dict) else place for name, place in variables.items()}
     state = {name: _held(value) for name, value in values.items()}
+    assigned = {name: value for name, (value, _) in run.attributes.items()}
+    if run.handed_back:  # but for slots, and what has a setter of its own: there may be anything by now
+        assigned = {name: getattr(module, name, None) for name in assigned}
     # Backward may read an attribute of a module inside this one, or of a class in the same file.
-    children = [part for child in vars(module).values() if isinstance(child, Module) for part in child.modules()]
-    classes = [one for one in (*kind.__mro__, *values.values()) if getattr(one, "__module__", "") == kind.__module__]
-    for owner in (module, *children, *filter(inspect.isclass, classes)):
+    used = [*vars(module).values(), *vars(module).get("layers", ()), *values.values()]
+    owners: list[Any] = [part for one in used if isinstance(one, Module) for part in one.modules()]
+    owners += [child for child, _, inside in run.entries if inside is not None and child not in owners]
+    owners += [base for base in kind.__mro__ if base.__module__ != __name__]
+    owners += [one for one in values.values() if isinstance(one, type) and one.__module__ == kind.__module__]
+    for owner, fields in ((module, {**vars(module), **assigned}), *((owner, vars(owner)) for owner in owners)):
         label = getattr(owner, "__name__", type(owner).__name__)
-        for name in attributes & vars(owner).keys():
-            state[f"{label}.{name}"] = [*state.get(f"{label}.{name}", ()), *_held(vars(owner)[name])]
+        for name in attributes & fields.keys():
+            state[f"{label}.{name}"] = [*state.get(f"{label}.{name}", ()), *_held(fields[name])]
     return state
 
 
-@functools.cache
-def _reads(kind: Any) -> tuple[set[str], dict[str, Any]]:
-    """Return the names of the attributes that a learner's backward may read, and the variables, each with its place.
+def _reads(kind: Any) -> Any:
+    """Return what a learner's backward may read, except for what it sets itself while forward makes no use of it.
+
+    These are the names of attributes, the names that it sets, and the variables, each with its place.
+    """
+    if "_diy_reads" in vars(kind):
+        return kind._diy_reads
+    read, stored, variables = _names(kind, kind.backward)
+    also_read, also_stored, also_variables = _names(kind, kind.forward, logs=True)
+    own = stored - also_read["plainly"] - also_stored - also_variables.keys()
+    attributes = read["plainly"] | read["called"]
+    kind._diy_reads = attributes - own, stored, {n: place for n, place in variables.items() if n not in own}
+    return kind._diy_reads
+
+
+def _names(kind: Any, method: Any, logs: bool = False) -> tuple[dict[str, set[str]], set[str], dict[str, Any]]:
+    """Return what a method reads: names of attributes, names that it sets, and variables, each with its place.
 
     Functions and methods of the same file that it calls count as well; what those of other files keep is not seen.
+    Logs, into which other modules may write as well, are left out unless they are asked for.
     """
-    methods = {n: v for c in reversed(kind.__mro__) if c.__module__ != __name__ for n, v in vars(c).items()}
-    attributes: set[str] = set()
+    bases = [base for base in kind.__mro__ if base.__module__ != __name__]
+    read: dict[str, set[str]] = {"plainly": set(), "called": set()}
+    stored: set[str] = set()
     variables: dict[str, Any] = {}
-    waiting, seen = [kind.backward], []
-    for method in waiting:
-        function = inspect.unwrap(getattr(method, "__func__", getattr(method, "fget", method)))
+    waiting, seen = [method], []
+    for one in waiting:
+        function = inspect.unwrap(getattr(one, "__func__", getattr(one, "fget", one)))
         space = getattr(function, "__globals__", globals())
         if space is globals() or function in seen:
             continue
         seen.append(function)
+        if function.__defaults__ or function.__kwdefaults__:
+            defaults = function.__defaults__, function.__kwdefaults__
+            variables[f"a default argument of {function.__name__}"] = defaults
         cells: dict[str, Any] = dict(zip(function.__code__.co_freevars, function.__closure__ or ()))
-        for name, variable in _loaded(function.__code__):
-            if name in cells:
-                variables[name] = cells[name]
-            elif not variable:
-                attributes.add(name)
-                waiting += [methods[name]] if name in methods else []
-            elif name in space:
-                variables[name] = space
-                called: Any = space[name]
-                waiting += [called] if getattr(called, "__globals__", None) is space else []
-    return attributes, variables
-
-
-def _loaded(code: types.CodeType) -> Iterator[tuple[str, bool]]:
-    """Yield the names that a function reads, and whether each is that of a variable; local ones are left out."""
-    steps = [*dis.get_instructions(code)]
-    for index, step in enumerate(steps):
-        written = step.opname.startswith(("STORE", "DELETE")) or step.opname.endswith("_FAST")
-        if isinstance(step.argval, str) and not written and not _only_written(steps[index + 1 :]):
-            yield step.argval, step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF")
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _loaded(constant)
+        codes = [function.__code__]
+        for code in codes:
+            codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+            steps = [*dis.get_instructions(code)]
+            for index, step in enumerate(steps):
+                name: Any = step.argval
+                if not isinstance(name, str) or step.opname.endswith("_FAST"):
+                    continue
+                if step.opname.startswith(("STORE", "DELETE")):
+                    stored.add(name)
+                elif not logs and _only_written(steps[index + 1 :]):
+                    continue
+                elif name in cells:
+                    variables[name] = cells[name]
+                elif step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+                    if name == "vars":
+                        read["plainly"].add("__dict__")
+                    elif not hasattr(builtins, name):
+                        variables[name] = space
+                    called = space.get(name)
+                    waiting += [called] if isinstance(called, types.FunctionType) else []
+                else:
+                    # x.norm() says nothing about self.norm, but self.norm() may be a function kept there.
+                    calls = step.opname == "LOAD_METHOD" or (step.opname == "LOAD_ATTR" and "NULL" in step.argrepr)
+                    read["called" if calls else "plainly"].add(name)
+                    waiting += [vars(base)[name] for base in bases if name in vars(base)]
+    return read, stored, variables
 
 
 def _only_written(steps: list[dis.Instruction]) -> bool:
-    # Whether a log follows, as in log.append(...), log[key] = ... or log[key] += 1: other modules may write into it.
+    # Whether a log comes before these, as in log.append(...), log[key] = ... or log[key] += 1.
     if steps and steps[0].argval in ("append", "appendleft", "extend"):
         return True
     height, adds = 0, False  # of the stack above the log: when something is stored in it, the key lies there
@@ -1966,23 +2014,42 @@ def _only_written(steps: list[dis.Instruction]) -> bool:
     return False
 
 
+_CONTAINERS = (Mapping, MutableSequence, Set, tuple, types.CellType)
+_FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial, property, staticmethod, classmethod)
+
+
 def _held(value: Any) -> list[Any]:
     """Return what there is in a value now: each tensor with its version, each number, each object."""
     found: list[Any] = []
     waiting, seen = [value], set()
     for part in waiting:
+        kind = type(part)
         if isinstance(part, Tensor):
             found.append((id(part), _as_it_is(part)[1], part))
-        elif isinstance(part, (numbers.Number, str, bytes, type(None))):
+        elif issubclass(kind, (numbers.Number, str, bytes, type(None))):
             found.append(part)
-        elif id(part) not in seen and not isinstance(part, (Function, type, types.ModuleType, types.CodeType)):
+        elif issubclass(kind, bytearray) or hasattr(kind, "tobytes"):  # an array
+            found.append(bytes(part))
+        elif issubclass(kind, (Function, type, types.ModuleType, types.CodeType)):
+            found.append((id(part), part))
+        elif id(part) not in seen:
             seen.add(id(part))
-            if hasattr(part, "tobytes"):  # an array of NumPy's
-                found.append(part.tobytes())
-            elif not isinstance(part, (Mapping, MutableSequence, Set, tuple, types.CellType)):
-                found.append(part if callable(part) else (id(part), part))
-            spaces = getattr(part, "__globals__", None), getattr(part, "__builtins__", None)  # of a function
-            waiting += [one for one in gc.get_referents(part) if all(one is not space for space in spaces)]
+            if not issubclass(kind, _CONTAINERS):
+                found.append(part if issubclass(kind, _FUNCTIONS) else (id(part), part))
+            elif kind is not types.CellType:
+                found.append(len(part))
+            if kind.__module__ == "logging":
+                continue  # a logger knows all others
+            if issubclass(kind, _CONTAINERS + _FUNCTIONS):
+                spaces = [part.__globals__, part.__builtins__] if kind is types.FunctionType else []
+                waiting += [one for one in gc.get_referents(part) if all(one is not space for space in spaces)]
+            else:
+                slots = getattr(kind, "__slots__", ())
+                waiting += [getattr(part, slot, None) for slot in ((slots,) if isinstance(slots, str) else slots)]
+                with contextlib.suppress(TypeError):  # it has none
+                    waiting.append(vars(part))
+        else:
+            found.append(id(part))
     return found
 
 
