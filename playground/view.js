@@ -158,7 +158,7 @@ function render({ model, el }) {
     button("ask_checks", "Which check would see it?", "run each kind of check on it"), answers);
 
   const root = element("div", { class: "diy-lab", role: "group", "aria-label": "Playground" },
-    element("div", { class: "row bar" },
+    element("div", { class: "row" },
       element("div", { class: "buttons" }, play,
         ...(recorded ? [element("label", {}, "Moment ", moment)] : [
           button("step", "Step", "one step on one mini-batch"),
@@ -278,7 +278,7 @@ function render({ model, el }) {
   }
 
   function keyOnPlane(event) {
-    const key = event.key.toLowerCase(), own = cursor && ownAt(cursor);
+    const key = event.key.toLowerCase(), own = taken ?? (cursor && ownAt(cursor));
     if (MOVES[event.key]) {
       const step = edge() / (event.shiftKey ? 5 : 25);
       cursor = (cursor || [0, 0]).map((value, i) => inside(value + step * MOVES[event.key][i]));
@@ -290,7 +290,9 @@ function render({ model, el }) {
         say("");
       } else add(cursor);
     } else if (key === "delete" || key === "backspace") {
-      if (own) send("remove", own); else say("None of your points is at the cross.");
+      if (own) send("remove", own);
+      say(own ? "" : "None of your points is at the cross.");
+      taken = null;
     } else if (key === "escape" && taken) {
       putBack();
     } else if (key === "m" && own) {

@@ -410,6 +410,13 @@ def test_points_are_added_by_click_and_by_keyboard(page, lab):
     lab.until("text.startsWith('Removed the point of class 0')")
     page.keyboard.press("Control+z")
     lab.until("text.startsWith('Undone')")
+    for key in ("m", "ArrowRight", "Delete"):  # a point that is carried
+        page.keyboard.press(key)
+    lab.until("text === 'Removed the point of class 0 at (0.05, 0.05).'")
+    assert lab.root.locator(".where").inner_text() == ""
+    for key in ("ArrowLeft", "Control+z"):
+        page.keyboard.press(key)
+    lab.until("text.startsWith('Undone')")
     lab.root.get_by_role("radio", name="class 0").focus()
     lab.part("plane").focus()  # the cross has waited
     page.keyboard.press("ArrowDown")
