@@ -190,16 +190,13 @@ class Playground(anywidget.AnyWidget):
         self._say("Ready. Press Play and watch the picture." if len(self.lab.x) else NOTHING)
         if steps > self.lab.steps:
             planned = self.lab.planned
-            self.train_until(
-                lambda: self.lab.steps >= steps,
-                lambda: (
-                    "The run is restored."
-                    if self.lab.changes == planned
-                    else f"{steps} steps were repeated, with what you have changed meanwhile."
-                ),
-                f"Repeating {steps} steps.",
-                whatever=True,
-            )
+
+            def told() -> str:
+                if self.lab.changes == planned:
+                    return "The run is restored."
+                return f"{steps} steps were repeated, with what you have changed meanwhile."
+
+            self.train_until(lambda: self.lab.steps >= steps, told, f"Repeating {steps} steps.", whatever=True)
 
     def __repr__(self) -> str:
         return f"Playground({self.lab!r})"
@@ -437,9 +434,9 @@ class Playground(anywidget.AnyWidget):
     def _set_look(self, name: str, value) -> None:
         _check_look(name, value)
         self.look[name] = value
-        self._stale.add("points")
         text = f"{name}={value!r}."
         if name == "show_test":
+            self._stale.add("points")
             text = "The test points are shown, hollow." if value else "The test points are hidden."
             text = text if len(self.lab.x_test) else "There are no test points to show."
         if name == "discretize":
@@ -609,13 +606,8 @@ class Playground(anywidget.AnyWidget):
         self._send_file("gif", still.gif(pictures))
 
     def _send_file(self, kind: str, content: bytes) -> None:
-        self.send(
-            {
-                "file": f"{self.lab.settings.data.replace(' ', '-')}-epoch-{self.lab.epoch}.{kind}",
-                "type": f"image/{kind}",
-            },
-            [content],
-        )
+        name = f"{self.lab.settings.data.replace(' ', '-')}-epoch-{self.lab.epoch}.{kind}"
+        self.send({"file": name, "type": f"image/{kind}"}, [content])
         self._say(f"The browser has been sent the {kind.upper()}, {len(content) / 1000:.0f} kB.")
 
     # What is sent to the browser
@@ -829,7 +821,7 @@ def _interrupt(*_) -> None:
 
 
 def _told(weight: Weight) -> dict:
-    numbers = {"value": weight.value, "slope": weight.slope, "gradient": weight.gradient, "loss": weight.loss}
+    numbers = {name: getattr(weight, name) for name in ("value", "slope", "gradient", "loss")}
     numbers = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
     words = "They differ!"
     if numbers["slope"] is None and numbers["loss"] is not None:

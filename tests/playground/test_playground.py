@@ -923,6 +923,10 @@ def test_one_change_is_sent_once():
     sent.clear()
     act(playground, "set", "lr", 0.005, 3)
     assert sorted(sent) == ["code", "line", "settings"]
+    act(playground, "unfold", "code", False)
+    sent.clear()
+    act(playground, "set", "discretize", True, 4)
+    assert sorted(sent) == ["line", "settings"]
 
 
 def test_what_follows_from_an_action_is_sent_together(monkeypatch):
