@@ -1683,6 +1683,20 @@ def _guard(cls: Any) -> None:
     cls.forward, cls.backward = _guarded_forward(forward), _guarded_backward(backward)
 
 
+def _guard_alone(cls: Any) -> None:
+    # Inside a network, a layer of this file is its bare formula, for speed: the network is guarded.
+    def alone(formula: Any, guarded: Any) -> Any:
+        @functools.wraps(formula)
+        def _either(self: Any, *arguments: Any) -> Any:
+            return (guarded if _thread.run is None else formula)(self, *arguments)
+
+        return _either
+
+    cls.forward = alone(cls.forward, _guarded_forward(cls.forward))
+    cls.backward = alone(cls.backward, _guarded_backward(cls.backward))
+    cls._trusted = True
+
+
 def _guarded_forward(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
     @functools.wraps(formula)
     def forward(self: Any, *inputs: Any) -> Tensor:
@@ -2066,20 +2080,6 @@ def _accumulate(parameter: Any, gradient: Any) -> None:
     if gradient.shape != parameter.shape:
         raise ValueError(f"the gradient of a parameter must have its shape, {_shapes(gradient, parameter.shape)}")
     Module.accumulate(parameter, gradient if parameter.grad is not None else gradient.clone())  # it may go on elsewhere
-
-
-def _guard_alone(cls: Any) -> None:
-    # Inside a network, a layer of this file is its bare formula, for speed: the network is guarded.
-    def alone(formula: Any, guarded: Any) -> Any:
-        @functools.wraps(formula)
-        def _either(self: Any, *arguments: Any) -> Any:
-            return (guarded if _thread.run is None else formula)(self, *arguments)
-
-        return _either
-
-    cls.forward = alone(cls.forward, _guarded_forward(cls.forward))
-    cls.backward = alone(cls.backward, _guarded_backward(cls.backward))
-    cls._trusted = True
 
 
 for _class in Sequential, MSELoss, CrossEntropyLoss:
