@@ -1379,7 +1379,7 @@ class _Housekeeping:
     def state_dict(
         self: Any, *, destination: None = None, prefix: str = "", keep_vars: bool = False
     ) -> dict[str, Tensor]:
-        """Return all parameters and buffers by name, in PyTorch's order. They share memory with the module's."""
+        """Return all parameters and buffers by name, in PyTorch's order. They share memory with the module's own."""
         _only_default("state_dict", destination=(destination, None), prefix=(prefix, ""), keep_vars=(keep_vars, False))
         return {name: tensor.detach() for name, tensor in _named_tensors(self, "parameter_names", "buffer_names")}
 
@@ -1390,8 +1390,8 @@ class _Housekeeping:
 
         Args:
             state_dict: tensors by name, from this framework or from PyTorch.
-            strict: whether all names must agree. Otherwise the names in common are loaded, and the others returned.
-            assign: PyTorch's, supported at its default only.
+            strict: whether all names must agree. If not, those in common are loaded, and the others returned.
+            assign: as in PyTorch; only its default is supported.
 
         Raises:
             KeyError: a name is missing or unknown.
@@ -1434,7 +1434,7 @@ class _Housekeeping:
             vars(module)["_memory"] = _Memory({})
             for name in (*module.parameter_names, *module.buffer_names):
                 tensor = getattr(module, name)
-                for part in () if tensor is None else (tensor, tensor.grad):
+                for part in (tensor, getattr(tensor, "grad", None)):
                     if part is not None:
                         moved = part.data.to(*args, **kwargs)
                         part.data = moved if part.is_floating_point() else part.data.to(moved.device)
@@ -1465,7 +1465,7 @@ class _Housekeeping:
 
 
 class _Remembering:
-    """What every Function does unseen: it notes which attributes forward sets, and copies have no memory."""
+    """What every Function does unseen: check its input, note what is assigned to it, leave its memory out of copies."""
 
     parameter_names: tuple[str, ...] = ()
     buffer_names: tuple[str, ...] = ()
@@ -1480,9 +1480,9 @@ class _Remembering:
             raise AttributeError(f"{name} of a {kind} can't be changed later: make a new one, {kind}(..., {name}=...)")
         if name in ("reduction", "stacked") and isinstance(self, Loss):
             ours = next(base for base in type(self).__mro__ if base.__module__ == __name__)
-            if name == "reduction" and ours is not Loss:  # a loss of one's own may know others
+            if name == "reduction" and ours is not Loss:  # a learner's own loss may have others
                 _check_reduction(value)
-            vars(self)["_memory"] = _Memory({})  # a forward that waits has used the one before
+            vars(self)["_memory"] = _Memory({})  # a forward that waits for its backward used the old value
         if name in self.parameter_names:
             value, old = _adopted(value), vars(self).get(name)
             for tensor, successor in (old, value), (value, None):
@@ -1491,14 +1491,14 @@ class _Remembering:
             if name in vars(self) and isinstance(value, Parameter) and value is not old:
                 Parameter.replaced += 1
                 value.since = Parameter.replaced
-        with _one_at_a_time:  # another thread's backward may have handed back what its own forward assigned
+        with _one_at_a_time:  # or another thread's backward, as it puts attributes back, would undo this
             run = _thread.run
             if run is None or run.module is not self:
                 self._memory.assigned[name] = self._memory.assigned.get(name, 0) + 1
             elif run.state is None and name not in self.parameter_names:
                 run.attributes[name] = value, self._memory.assigned.get(name)
             object.__setattr__(self, name, value)
-        if name == "parameter_names":  # set in __init__, after the tensors
+        if name == "parameter_names":  # set in __init__, after the tensors that it names
             for own in value:
                 _adopted(vars(self).get(own))
 
@@ -1507,7 +1507,7 @@ class _Remembering:
 
 
 class _Switch(property):
-    """An attribute that always reads False; setting it calls the function that it decorates."""
+    """An attribute that always reads False; setting it calls the decorated function."""
 
     def __init__(self, switch: Callable[..., None]):
         super().__init__(lambda owner: False, switch)
@@ -1516,15 +1516,15 @@ class _Switch(property):
 class Parameter(Tensor):
     """What a tensor named in `parameter_names` becomes: it can be frozen, and copies of it have no `.grad`.
 
-    `requires_grad` always reads False, since automatic differentiation plays no part. Setting it to False still freezes
-    the parameter, as in PyTorch: backward adds nothing to its `.grad`. Setting it to True lets it learn again.
+    `requires_grad` always reads False, since there is no automatic differentiation here. Setting it to False still
+    freezes the parameter, as in PyTorch: backward adds nothing to its `.grad`. Setting it to True lets it learn again.
     """
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # results are plain tensors
     frozen = False
     successor: Any = None  # what has taken its place in a module
     replaced = 0  # how many parameters have been replaced so far, in all modules
-    since = 0  # how many had been when this one replaced another
+    since = 0  # that number just after this one had replaced another
 
     @property
     def data(self) -> Tensor:
@@ -1532,9 +1532,9 @@ class Parameter(Tensor):
 
     @data.setter
     def data(self, values: Tensor) -> None:
-        changes_count = not self.is_inference()
+        counts_changes = not self.is_inference()
         Tensor.data.__set__(self, values)  # type: ignore[attr-defined]
-        if changes_count:
+        if counts_changes:
             self.copy_(self)  # counts as a change in place: a backward that needs the old values notices
 
     @_Switch
@@ -1568,19 +1568,19 @@ class _Run:
     """One run of a forward, kept for the one backward that may follow.
 
     Attributes:
-        module: whose forward it is.
+        module: the module whose forward ran.
         trusted: whether the module is from this file, and so changes nothing in place that was remembered.
-        since: how many parameters had been replaced by then, see `Parameter`.
+        since: how many parameters had been replaced when forward began, see `Parameter`.
         recorded: whether gradients were enabled; None under inference mode, where nothing is kept.
-        entries: what was remembered, in order: (module, values, None), or for the run of another module inside this
-            one (module, (), run). Backward takes them out again.
-        versions: of all values, in order; `noted` is the number of entries that they belong to.
-        input, output: shape and dtype of both.
-        got, gave: if no other module called, both as they were then: a tensor and its version.
-        on_itself: whether the input was the output of the run before, of the same module.
-        attributes: what forward has assigned to attributes of the module, each with how often others had.
-        state: after a learner's forward, by name, what there was then in all that its backward may read.
-        handed_back: whether `attributes` have been handed to backward.
+        entries: what was remembered, in order: (module, values, None), or (module, (), run) for the run of another
+            module inside this one. Backward takes them out again.
+        versions: those of all values, in order; `noted` is the number of entries that they cover.
+        input, output: shape and dtype of each.
+        got, gave: input and output, each with its version, unless another module called this one.
+        on_itself: whether the input was the output of the same module's run before.
+        attributes: what forward assigned to attributes of the module, each value with the count in `_Memory.assigned`.
+        state: for a learner's module, the state at the end of forward of all that its backward may read, by name.
+        handed_back: whether the module's attributes have been put back to these, for its backward.
     """
 
     input: tuple[torch.Size, torch.dtype]
@@ -1605,12 +1605,12 @@ class _Run:
                 module._memory.enabled = None
 
     def note_versions(self) -> None:
-        """Note the state of what was remembered, before anything else can change it in place."""
+        """Note the versions of what was remembered, before anything else can change it in place."""
         self.versions += _versions(self.entries[self.noted :])
         self.noted = len(self.entries)
 
     def check_versions(self) -> None:
-        """Refuse to go on if a value that is still needed was changed in place; used ones no longer matter."""
+        """Refuse to go on if a value that is still needed was changed in place; those already used don't matter."""
         versions = _versions(self.entries)
         if versions != self.versions[: len(versions)]:
             _refuse_changed(self)
@@ -1618,7 +1618,9 @@ class _Run:
     def keep(self, outer: "_Run | None", output: Tensor) -> Tensor:
         """Keep this finished run where its backward will look for it."""
         if outer is None or not output.is_leaf:
-            output = output.detach()  # a parameter shared with PyTorch has asked for a graph, or the user will
+            # The output has no graph, even if a parameter shared with PyTorch asked for one. And it is not the tensor
+            # that a layer remembered: the user may ask for a graph on it.
+            output = output.detach()
         self.output = output.shape, output.dtype
         if self.recorded is None:
             return output
@@ -1629,12 +1631,12 @@ class _Run:
                 outer.entries.append((self.module, (), self))
             return output
         output._diy_output = True  # type: ignore[attr-defined]
-        self.gave = _as_it_is(output)
+        self.gave = _with_version(output)
         setattr(self.module._memory, "enabled" if self.recorded else "disabled", self)
         return output
 
     def take(self, module: Any, inner: bool) -> tuple[Any, tuple[Any, ...], Any]:
-        """Take out the last thing that a module inside this one left: its run, or what it remembered.
+        """Take out the last entry of a module: with `inner`, its run inside this one, otherwise what it remembered.
 
         A learner's backward may visit modules in any order; a Sequential's must go straight back.
         """
@@ -1648,13 +1650,13 @@ class _Run:
 
 
 class _Thread(threading.local):
-    """What a thread is doing: the innermost run, forward or backward, of a module that calls others."""
+    """What a thread is doing: the innermost run whose forward or backward it is in."""
 
     run: _Run | None = None
 
 
 class _Memory(threading.local):
-    """For each thread, a module's last runs that no other module called: with gradients enabled, and without.
+    """In each thread, a module's last runs that no other module called: with gradients enabled, and without.
 
     As in PyTorch, a forward under `torch.no_grad()` does not disturb another one that waits for its backward. It is
     kept all the same, since a whole program may run with gradients disabled.
@@ -1664,27 +1666,28 @@ class _Memory(threading.local):
     disabled: _Run | None = None
 
     def __init__(self, assigned: dict[str, int]):
-        self.assigned = assigned  # for all threads: how often others than its methods have set each attribute
+        # One for all threads: how often anything but the module's own forward and backward has set each attribute.
+        self.assigned = assigned
 
 
 _thread = _Thread()
 _one_at_a_time = threading.RLock()
 _version = operator.attrgetter("_version")
-_PlainTensors = torch._C.DisableTorchFunctionSubclass  # inside, a Parameter costs hardly more than a plain tensor
+_PlainTensors = torch._C.DisableTorchFunctionSubclass  # inside it, a Parameter costs hardly more than a plain tensor
 
 
 def _guard(cls: Any) -> None:
     cls._guarded, cls._trusted = True, cls.__module__ == __name__
     forward, backward = cls.forward, cls.backward
     if not cls._trusted:
-        forward, backward = _noting(forward), _as_noted(backward)
+        forward, backward = _noting(forward), _handing_back(backward)
         if hasattr(cls, "accumulate") and "accumulate" not in vars(cls):
             cls.accumulate = staticmethod(_accumulate)
     cls.forward, cls.backward = _guarded_forward(forward), _guarded_backward(backward)
 
 
 def _guard_alone(cls: Any) -> None:
-    # Inside a network, a layer of this file is its bare formula, for speed: the network is guarded.
+    # Inside a network, a layer of this file is its bare formula, for speed: the network's guard watches over it.
     def alone(formula: Any, guarded: Any) -> Any:
         @functools.wraps(formula)
         def _either(self: Any, *arguments: Any) -> Any:
@@ -1710,7 +1713,8 @@ def _guarded_forward(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
             self._check(*inputs)
             run = _thread.run = _Run(self, outer)
             if outer is None:
-                run.got, run.on_itself = _as_it_is(inputs[0]), before is not None and inputs[0] is before.gave[0]
+                run.got = _with_version(inputs[0])
+                run.on_itself = before is not None and inputs[0] is before.gave[0]
                 with _PlainTensors():
                     output = formula(self, *map(_apart, inputs))
             else:
@@ -1764,20 +1768,20 @@ def _guarded_backward(formula: Callable[..., Tensor | None]) -> Callable[..., Te
 
 
 def _apart(tensor: Tensor) -> Tensor:
-    # Of a tensor from inference mode, a copy: later changes would not be counted.
+    # A tensor from inference mode is copied, because its later changes would not be counted.
     from_inference = tensor.is_inference() and not torch.is_inference_mode_enabled()
     return tensor.clone() if from_inference else tensor.detach()
 
 
 def _remember(self: Any, output: Tensor, values: tuple[Any, ...]) -> None:
     run = _thread.run
-    directly = run is not None and run.trusted  # a Sequential notes the versions of all its layers at once
-    if run is None or not (directly or run.module is self):  # a layer that is called on its own
+    trusted = run is not None and run.trusted
+    if run is None or not (trusted or run.module is self):  # a layer inside a learner's module, which has no run yet
         outer, run = run, _Run(self, run)
         run.keep(outer, output)
     if run.recorded is not None:
         run.entries.append((self, values, None))
-        if not directly:
+        if not trusted:  # a Sequential notes the versions of all its layers at once
             run.note_versions()
 
 
@@ -1800,8 +1804,8 @@ def _find(self: Any, outer: _Run | None, gradient: tuple[Any, ...]) -> _Run:
         _refuse_backward(self, outer)
     if run.on_itself:
         raise RuntimeError(
-            f"{name} was called on its own output, and only its last call is remembered, so that the others' share "
-            "would be missing: write Sequential(net, net), or net(output.detach()) to leave them out"
+            f"{name} was called on its own output, but only its last call is remembered, so that the gradient would "
+            "lack the others' share: write Sequential(net, net), or net(output.detach()) to leave them out"
         )
     for G in gradient:
         if not isinstance(G, Tensor) or (G.shape, G.dtype) != run.output:
@@ -1817,7 +1821,10 @@ def _find(self: Any, outer: _Run | None, gradient: tuple[Any, ...]) -> _Run:
 
 
 def _waiting(self: Any, gradient: tuple[Any, ...]) -> _Run | None:
-    """Return the run whose output a gradient belongs to. One that was computed by hand is taken at its word."""
+    """Return the run to whose output a gradient belongs.
+
+    What backward returned says what it is the gradient of, in `_diy_of`. One that was computed by hand is believed.
+    """
     memory = self._memory
     runs = [*filter(None, (memory.enabled, None if torch.is_grad_enabled() else memory.disabled))]
     of, version = getattr(gradient[0], "_diy_of", (None, 0)) if gradient else (None, 0)
@@ -1836,94 +1843,102 @@ def _waiting(self: Any, gradient: tuple[Any, ...]) -> _Run | None:
     return fitting[0] if fitting else None
 
 
-def _as_it_is(value: Any) -> tuple[Any, int | None]:
+def _with_version(value: Any) -> tuple[Any, int | None]:
     return value, value._version if isinstance(value, Tensor) and not value.is_inference() else None
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Return whether two tensors were the same numbers, each at its version."""
+    """Return whether two tensors, each at its version, held the same numbers."""
     (output, then), (tensor, later) = one, other
     if tensor.shape != output.shape or tensor.dtype != output.dtype or tensor.is_meta:
-        return True  # told by a better message, or nothing can be told
+        return True  # another message says it better, or there are no numbers
     if tensor is output or (tensor.data_ptr() == output.data_ptr() != 0 and tensor.stride() == output.stride()):
-        return bool(then == later)  # one memory
+        return bool(then == later)  # the same memory
     if hasattr(tensor, "_diy_output"):
-        return False  # of another call, even if it is equal
+        return False  # another call's output, even if it is equal
     equal = (tensor == output) | ((tensor != tensor) & (output != output))
     # That whole numbers are equal proves nothing: 0 is 2 · 0, 1 is 1², and 3 rounds to 3.
     return bool((equal & (tensor != tensor.round())).all())
 
 
 def _versions(entries: list[Any]) -> list[Any]:
-    # PyTorch counts the in-place changes of every tensor, except those made under inference mode, which allow none.
+    # PyTorch counts the in-place changes of every tensor, unless it is from inference mode: outside that, such a tensor
+    # can't be changed in place.
     values = [value for _, values, _ in entries for value in values]
     try:
         return [*map(_version, values)]
     except (AttributeError, RuntimeError):
-        # Without the tensors themselves, so that backward frees each once it is used.
-        return [_as_it_is(value)[1] if isinstance(value, Tensor) else _held(value) for value in values]
+        # Only the versions, not the tensors, so that backward frees each once it is used.
+        return [_with_version(value)[1] if isinstance(value, Tensor) else _held(value) for value in values]
 
 
-# What a learner's module keeps elsewhere than in `remember`
+# What a learner's module keeps without `remember`
+#
+# A learner may keep what backward needs in an attribute instead. While backward runs, the attributes that its own
+# forward assigned are put back, since a later forward may have replaced them. Whatever else backward may read, as its
+# code shows, is compared with what it was after forward: if it has changed, backward is refused.
 
 
 def _noting(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a learner's forward: note the state of all that backward may read."""
+    """Wrap a learner's forward: when it ends, note the state of all that backward may read."""
 
     @functools.wraps(forward)
-    def _noted(self: Any, *inputs: Any) -> Any:
+    def _forward(self: Any, *inputs: Any) -> Any:
         output, run = forward(self, *inputs), _thread.run
         run.state = _state(run)  # type: ignore[union-attr, arg-type]
         return output
 
-    return _noted
+    return _forward
 
 
-def _as_noted(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a learner's backward: it finds the attributes that its own forward assigned; what it assigns, stays."""
+def _handing_back(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a learner's backward: it finds the attributes that its own forward assigned; what it assigns stays."""
 
     @functools.wraps(backward)
-    def _handed_back(self: Any, *gradient: Any) -> Any:
+    def _backward(self: Any, *gradient: Any) -> Any:
         run: Any = _thread.run
         if run.handed_back:
             return backward(self, *gradient)  # super().backward(...)
         kind: Any = type(self)
-        own, now, then = vars(self), dict(vars(self)), {}
+        attributes, before, restored = vars(self), dict(vars(self)), {}
         reads, stores, _ = _reads(kind)
         for name, (value, count) in run.attributes.items():
-            if name not in stores and not inspect.isdatadescriptor(getattr(kind, name, None)):
-                then[name] = value
-                if name in reads and own.get(name) is not value and self._memory.assigned.get(name) != count:
-                    _refuse_noted(run, f"{kind.__name__}.{name}")  # someone else has set it, not a later forward
+            if name in stores or inspect.isdatadescriptor(getattr(kind, name, None)):
+                continue
+            set_by_others = self._memory.assigned.get(name) != count  # a later forward doesn't count
+            if name in reads and attributes.get(name) is not value and set_by_others:
+                _refuse_stale(run, f"{kind.__name__}.{name}")
+            restored[name] = value
         run.handed_back = True
-        own.update(then)
+        attributes.update(restored)
         try:
             state = _state(run)
             for what in {**run.state, **state}:
                 if state.get(what) != run.state.get(what):
-                    _refuse_noted(run, what)
+                    _refuse_stale(run, what)
             _check_inner(run)
             return backward(self, *gradient)
         finally:
-            for name in then.keys() & own.keys():
-                if own[name] is then[name]:  # backward has not set it
-                    own[name] = now.get(name)
-                    if name not in now:
-                        del own[name]
+            for name in restored.keys() & attributes.keys():
+                if attributes[name] is restored[name]:  # backward has not set it
+                    if name in before:
+                        attributes[name] = before[name]
+                    else:
+                        del attributes[name]
 
-    return _handed_back
+    return _backward
 
 
-def _refuse_noted(run: _Run, what: str) -> NoReturn:
+def _refuse_stale(run: _Run, what: str) -> NoReturn:
     raise RuntimeError(
         f"{what}, which {type(run.module).__name__}.backward may read, was changed between forward and backward, "
-        "perhaps by a later forward: keep what backward needs by self.remember(output, ...) in forward and "
-        "self.recall(gradient) in backward, or change it after backward"
+        "perhaps by a later forward: keep what backward needs with self.remember(output, ...) in forward and "
+        "get it with self.recall(gradient) in backward, or change it only after backward"
     )
 
 
 def _state(run: _Run) -> dict[str, list[Any]]:
-    """Return, by name, what there is now in the attributes and variables that a learner's backward may read."""
+    """Return, by name, the present state of the attributes and variables that a learner's backward may read."""
     module: Any = run.module
     kind: Any = type(module)
     attributes, _, variables = _reads(kind)
@@ -1932,8 +1947,9 @@ def _state(run: _Run) -> dict[str, list[Any]]:
         attributes |= vars(module).keys() - {"_memory"}
     values = {name: place.get(name) if isinstance(place, dict) else place for name, place in variables.items()}
     state = {name: _held(value) for name, value in values.items()}
+    # In forward, what it assigned itself counts, not what another thread has assigned since.
     assigned = {name: value for name, (value, _) in run.attributes.items()}
-    if run.handed_back:  # but for slots, and what has a setter of its own: there may be anything by now
+    if run.handed_back:  # what can't be put back, a slot or a property, may have another value by now
         assigned = {name: getattr(module, name, None) for name in assigned}
     # Backward may read an attribute of a module inside this one, or of a class in the same file.
     used = [*vars(module).values(), *vars(module).get("layers", ()), *values.values()]
@@ -1941,17 +1957,20 @@ def _state(run: _Run) -> dict[str, list[Any]]:
     owners += [child for child, _, inside in run.entries if inside is not None and child not in owners]
     owners += [base for base in kind.__mro__ if base.__module__ != __name__]
     owners += [one for one in values.values() if isinstance(one, type) and one.__module__ == kind.__module__]
-    for owner, fields in ((module, {**vars(module), **assigned}), *((owner, vars(owner)) for owner in owners)):
+    places = [(module, {**vars(module), **assigned}), *((owner, vars(owner)) for owner in owners)]
+    for owner, fields in places:
         label = getattr(owner, "__name__", type(owner).__name__)
         for name in attributes & fields.keys():
-            state[f"{label}.{name}"] = [*state.get(f"{label}.{name}", ()), *_held(fields[name])]
+            what = f"{label}.{name}"
+            state[what] = state.get(what, []) + _held(fields[name])
     return state
 
 
 def _reads(kind: Any) -> Any:
-    """Return what a learner's backward may read, except for what it sets itself while forward makes no use of it.
+    """Return what a learner's backward deals with: attributes that it may read, names that it sets, variables.
 
-    These are the names of attributes, the names that it sets, and the variables, each with its place.
+    Names that backward sets itself and forward doesn't use are left out of the first and the last. Each variable comes
+    with its place, see `_names`.
     """
     if "_diy_reads" in vars(kind):
         return kind._diy_reads
@@ -1964,10 +1983,11 @@ def _reads(kind: Any) -> Any:
 
 
 def _names(kind: Any, method: Any, logs: bool = False) -> tuple[dict[str, set[str]], set[str], dict[str, Any]]:
-    """Return what a method reads: names of attributes, names that it sets, and variables, each with its place.
+    """Return what the code of a method names: attributes that it reads, all that it sets, and variables.
 
-    Functions and methods of the same file that it calls count as well; what those of other files keep is not seen.
-    Logs, into which other modules may write as well, are left out unless they are asked for.
+    Each variable comes with its place: its cell, or the dictionary of its file's variables if it is global. Functions
+    that the method names and methods of its class count as well; a call such as helpers.function() is not followed.
+    Logs, which are only written into, perhaps by other modules as well, are left out unless they are asked for.
     """
     bases = [base for base in kind.__mro__ if base.__module__ != __name__]
     read: dict[str, set[str]] = {"plainly": set(), "called": set()}
@@ -2006,7 +2026,7 @@ def _names(kind: Any, method: Any, logs: bool = False) -> tuple[dict[str, set[st
                     called = space.get(name)
                     waiting += [called] if isinstance(called, types.FunctionType) else []
                 else:
-                    # x.norm() says nothing about self.norm, but self.norm() may be a function kept there.
+                    # A call, x.norm(), says nothing about self.norm, but self.norm() may be a function kept there.
                     calls = step.opname == "LOAD_METHOD" or (step.opname == "LOAD_ATTR" and "NULL" in step.argrepr)
                     read["called" if calls else "plainly"].add(name)
                     waiting += [vars(base)[name] for base in bases if name in vars(base)]
@@ -2014,10 +2034,11 @@ def _names(kind: Any, method: Any, logs: bool = False) -> tuple[dict[str, set[st
 
 
 def _only_written(steps: list[dis.Instruction]) -> bool:
-    # Whether a log comes before these, as in log.append(...), log[key] = ... or log[key] += 1.
+    """Return whether the steps after a variable only write into it: log.append(...), log[key] = ..., log[key] += 1."""
     if steps and steps[0].argval in ("append", "appendleft", "extend"):
         return True
-    height, adds = 0, False  # of the stack above the log: when something is stored in it, the key lies there
+    # Follow how much lies on the stack above the log. At the store it is the key and, with +=, the new value as well.
+    height, adds = 0, False
     for step in steps:
         if step.opname == "STORE_SUBSCR":
             return height == 1 + adds
@@ -2033,13 +2054,17 @@ _FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial, property,
 
 
 def _held(value: Any) -> list[Any]:
-    """Return what there is in a value now: each tensor with its version, each number, each object."""
+    """Return what a value holds now: each tensor with its version, each number, each object.
+
+    An object comes with its id first, so that comparing two of these lists never compares two tensors with ==. The
+    object itself is there so that no other one gets its id.
+    """
     found: list[Any] = []
     waiting, seen = [value], set()
     for part in waiting:
         kind = type(part)
         if isinstance(part, Tensor):
-            found.append((id(part), _as_it_is(part)[1], part))
+            found.append((id(part), _with_version(part)[1], part))
         elif issubclass(kind, (numbers.Number, str, bytes, type(None))):
             found.append(part)
         elif issubclass(kind, bytearray) or hasattr(kind, "tobytes"):  # an array
@@ -2053,22 +2078,22 @@ def _held(value: Any) -> list[Any]:
             elif kind is not types.CellType:
                 found.append(len(part))
             if kind.__module__ == "logging":
-                continue  # a logger knows all others
+                continue  # a logger leads to all others
             if issubclass(kind, _CONTAINERS + _FUNCTIONS):
                 spaces = [part.__globals__, part.__builtins__] if kind is types.FunctionType else []
                 waiting += [one for one in gc.get_referents(part) if all(one is not space for space in spaces)]
             else:
                 slots = getattr(kind, "__slots__", ())
                 waiting += [getattr(part, slot, None) for slot in ((slots,) if isinstance(slots, str) else slots)]
-                with contextlib.suppress(TypeError):  # it has none
+                with contextlib.suppress(TypeError):  # it has no __dict__
                     waiting.append(vars(part))
         else:
-            found.append(id(part))
+            found.append(id(part))  # seen before, but it matters where it comes again
     return found
 
 
 def _accumulate(parameter: Any, gradient: Any) -> None:
-    # What a learner's module adds is checked first.
+    # Module.accumulate for a learner's module: what it adds is checked first.
     module = _thread.run.module if _thread.run is not None else None
     if module is not None and all(own is not parameter for own in module.parameters()):
         raise RuntimeError(
@@ -2079,7 +2104,8 @@ def _accumulate(parameter: Any, gradient: Any) -> None:
         raise TypeError(f"the gradient of a parameter must be a tensor of {parameter.dtype}, got {_kind(gradient)}")
     if gradient.shape != parameter.shape:
         raise ValueError(f"the gradient of a parameter must have its shape, {_shapes(gradient, parameter.shape)}")
-    Module.accumulate(parameter, gradient if parameter.grad is not None else gradient.clone())  # it may go on elsewhere
+    # A first gradient would be kept as it is, and the learner may go on to change it: keep a copy.
+    Module.accumulate(parameter, gradient if parameter.grad is not None else gradient.clone())
 
 
 for _class in Sequential, MSELoss, CrossEntropyLoss:
@@ -2089,6 +2115,7 @@ for _one in [*globals().values()]:
     if isinstance(_one, type) and issubclass(_one, Module) and not (_one._guarded or inspect.isabstract(_one)):
         _guard_alone(_one)
 
+# Module and Function get their other methods here, so that part I shows only those that learn.
 for _owner, _methods in (Module, _Housekeeping), (Function, _Remembering):
     for _name in vars(_methods).keys() - {"__module__", "__dict__", "__weakref__", "__doc__", "__annotations__"}:
         setattr(_owner, _name, vars(_methods)[_name])
@@ -2109,8 +2136,8 @@ def _refuse_backward(self: Any, outer: _Run | None = None) -> NoReturn:
         )
     raise RuntimeError(
         f"{name}.backward was called before forward: call the module on an input first (each forward allows one "
-        "backward, by the same module, not by its layers, in the same thread; one under torch.no_grad() allows none "
-        "outside it, and under torch.inference_mode() nothing is kept)"
+        "backward, by the same module, not by its layers, in the same thread; a forward under torch.no_grad() "
+        "allows none outside it, and under torch.inference_mode() nothing is kept)"
     )
 
 
@@ -2153,7 +2180,7 @@ def _refuse_recall(run: _Run, module: Any) -> NoReturn:
 
 
 def _spares(module: Any) -> bool:
-    # Whether a module may return no input gradient: the first layer in it needs none.
+    # Whether backward may return None for the input's gradient: the first layer, inside the module, needs none.
     if isinstance(module, Sequential) and module.layers:
         return _spares(module.layers[0])
     if isinstance(module, Loss) or not module._guarded:
@@ -2213,7 +2240,7 @@ def _placed(error: Exception, run: _Run | None) -> Exception:
             layer._check(values["X"])
         except Exception as better:
             error = better
-    # In forward as many layers have run as come before this one, in backward as many are left to run.
+    # There is an entry for each layer before this one: in forward they have run, in backward they are left to run.
     here = len(run.entries)
     return _at(error, network, here if network.layers[here : here + 1] == [layer] else network.layers.index(layer))
 
@@ -2261,10 +2288,13 @@ def _kind(value: object) -> object:
 
 
 def _only_default(owner: Any, **arguments: tuple[Any, ...]) -> None:
-    """Refuse unsupported values of PyTorch's arguments, also later on; the first supported one is the default."""
+    """Refuse PyTorch's arguments at other values than the supported ones, and any change of them later on.
+
+    Each argument comes as (value, supported value, ...).
+    """
     name = owner if isinstance(owner, str) else type(owner).__name__
     for argument, (value, *supported) in arguments.items():
-        value = bool(value) if type(value).__name__ in ("bool", "bool_") else value  # NumPy's
+        value = bool(value) if type(value).__name__ in ("bool", "bool_") else value  # NumPy has its own
         simple = value is None or isinstance(value, (bool, str, tuple, list, numbers.Number))
         if not simple or all(value is not one and value != one for one in supported):
             got = repr(value) if simple else "a tensor" if isinstance(value, Tensor) else f"a {_kind(value)}"
@@ -2282,7 +2312,7 @@ def _check_arguments(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         raise TypeError(f"{name} takes no arguments: make it by {name}(), then call it on an input{own}")
     signature = inspect.signature(cls.__init__)
     try:
-        signature.bind_partial(None, *args, **kwargs)  # those that are missing are named by Python; a copy has none
+        signature.bind_partial(None, *args, **kwargs)  # Python itself names missing ones; a copy is made with none
     except TypeError as error:
         raise TypeError(f"{name}: {error}; it takes {', '.join([*signature.parameters][1:])}") from None
 
@@ -2321,8 +2351,8 @@ def _rows(G: Tensor, X: Tensor) -> tuple[Tensor, Tensor]:
 
 def _where(X: Tensor, G: Tensor) -> Tensor:
     # G where X > 0, and 0 where X = 0, even if G is infinite there. On a CPU, a product is up to ten times as fast as a
-    # choice, and equal to it unless ∞ or NaN is involved: then the sum of X · G is one of them as well. Elsewhere,
-    # looking at numbers would have to wait for the device.
+    # choice, and equal to it unless ∞ or NaN is involved: then the sum of X · G is one of them as well. On another
+    # device, looking at the sum would have to wait for it.
     if X.is_cpu and math.isfinite((X * G).sum()):
         return X.sign().mul_(G)
     return torch.where(X.bool(), G, 0)
@@ -2362,7 +2392,8 @@ def _check_biases(run: _Run) -> None:
         elif getattr(vars(owner).get("bias"), "since", 0) > run.since:
             raise RuntimeError(
                 f"the bias of a {type(owner).__name__} was replaced between forward and backward, and the new one "
-                "would get the gradient of the old: call forward again, or change the old one, layer.bias.copy_(values)"
+                "would get the gradient of the old: call forward again, or change the old one in place, "
+                "layer.bias.copy_(values)"
             )
 
 
@@ -2374,13 +2405,17 @@ def _check_inner(run: _Run) -> None:
             if all(module is not one for one in own) and isinstance(module, Module) and [*module.parameters()]:
                 kind = type(module).__name__
                 raise RuntimeError(
-                    f"{name}.forward calls a {kind} that is not among the modules of {name}, so that it would never be "
+                    f"{name}.forward calls a {kind} that is not among the modules of {name}, and so would never be "
                     "trained: keep it as an attribute, set in __init__"
                 )
 
 
 def _refuse_hidden_modules(module: Module, name: str, value: Any) -> None:
-    inside = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple, set)) else ()
+    inside: Iterable[Any] = ()
+    if isinstance(value, dict):
+        inside = value.values()
+    elif isinstance(value, (list, tuple, set)):
+        inside = value
     if any(isinstance(one, Module) for one in inside):
         raise TypeError(
             f"{type(module).__name__}.{name} holds modules in a {type(value).__name__}, where their parameters would "
@@ -2413,7 +2448,7 @@ def _alike(one: Module, other: Module) -> bool:
             return [plain(part) for part in value]
         if isinstance(value, dict):
             return {name: plain(part) for name, part in value.items()}
-        # A tensor, or an array of NumPy's, compares each number.
+        # Tensors and NumPy's arrays are compared number by number.
         return (value.shape, value.dtype, value.tolist()) if hasattr(value, "tolist") else value
 
     return description(one) == description(other)
@@ -2422,7 +2457,7 @@ def _alike(one: Module, other: Module) -> bool:
 def _frozen(tensor: Any) -> bool:
     if type(tensor) is Parameter:
         return tensor.frozen
-    # Of PyTorch's own kind of parameter, PyTorch knows whether it is trained.
+    # Whether a parameter of PyTorch's own kind is trained, PyTorch decides.
     return getattr(tensor, "frozen", type(tensor) is not Tensor and not tensor.requires_grad)
 
 
@@ -2434,14 +2469,15 @@ def _check_state(state_dict: Any) -> None:
 
 
 def _converted(networks: list[Module], convert: Callable[[list[Tensor]], Tensor], stack_size: int | None) -> Module:
-    """Return a copy of the first network, with new tensors made of those of all networks in the same place."""
+    """Return a copy of the first network, each of its tensors made anew from those of all networks in its place."""
     twin = copy.deepcopy(networks[0])
     made: dict[int, Tensor] = {}
     for module, *parts in zip(twin.modules(), *(network.modules() for network in networks)):
         for name in (*module.parameter_names, *module.buffer_names):
             if (old := getattr(parts[0], name)) is not None:
+                # A tensor in two places stays one.
                 tensor = made.setdefault(id(old), convert([getattr(part, name).detach() for part in parts]))
-                setattr(module, name, tensor)  # a tensor in two places stays one
+                setattr(module, name, tensor)
                 tensor.frozen = _frozen(old)  # type: ignore[attr-defined]
         module.stack_size = stack_size
         if type(module) in (Linear, _StackedLinear):
@@ -2469,7 +2505,7 @@ def _check_parameters(params: Any) -> list[Tensor]:
     places = [parameter.data_ptr() for parameter in parameters if parameter.numel() and not parameter.is_meta]
     if len({*places}) < len(places):
         raise ValueError(
-            "two parameters share their memory, so that each would change the other: use one in both places"
+            "two parameters share their memory, so that each would change the other: use one tensor in both places"
         )
     return parameters
 
@@ -2480,10 +2516,10 @@ def _check_steps(optimizer: Optimizer, steps: list[Tensor], pairs: list[tuple[Te
             got = f"a tensor of shape {tuple(d.shape)}" if isinstance(d, Tensor) else _kind(d)
             raise ValueError(
                 f"{type(optimizer).__name__}.direction must return a tensor of its parameter's shape, "
-                f"{tuple(w.shape)}, got {got}: is a return missing, or a sum too much?"
+                f"{tuple(w.shape)}, got {got}: is its `return` missing, or is there a sum too many?"
             )
     every = optimizer.param_groups[0]["params"]
-    if len(pairs) < len(every):  # one got no gradient
+    if len(pairs) < len(every):  # not all got a gradient
         for w in every:
             new = getattr(w, "successor", None)
             if w.grad is None and new is not None and all(new is not other for other in every):
@@ -2507,7 +2543,8 @@ def _check_setting(optimizer: Optimizer, name: str, value: Any) -> Any:
         return betas
     if name == "lr" and isinstance(value, Tensor):
         if value.dim() != 1 or any(parameter.shape[:1] != value.shape for parameter in parameters):
-            raise ValueError(f"a tensor of learning rates must be (R,), for a stack of R, got {tuple(value.shape)}")
+            got = tuple(value.shape)
+            raise ValueError(f"a tensor of learning rates must have shape (R,), for a stack of R networks, got {got}")
         for rate in value.tolist():
             _check_number("every learning rate", rate, least=0)
         return value.detach().clone()
@@ -2522,7 +2559,7 @@ def _check_setting(optimizer: Optimizer, name: str, value: Any) -> Any:
 
 
 def _check_settings(optimizer: Optimizer) -> None:
-    # A schedule, or a user's hand, may have changed what is in param_groups.
+    # A schedule or the user may have changed what is in param_groups.
     if len(optimizer.param_groups) != 1:
         name, got = type(optimizer).__name__, len(optimizer.param_groups)
         raise ValueError(f"{name} has one group of parameters, got {got} in param_groups: make an optimizer for each")
