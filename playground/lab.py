@@ -194,7 +194,7 @@ def _single_precision() -> Iterator[None]:
 
 
 class _Learner:
-    """A network and what trains it: diy's, those of a copy of diy with a bug, or PyTorch's if `library` is torch.nn."""
+    """A network, its loss and its optimizer, from diy, a copy of diy with a bug, or PyTorch (`library` is torch.nn)."""
 
     def __init__(self, library: ModuleType, network, settings: Settings):
         self.library, self.network = library, network
@@ -213,7 +213,7 @@ class _Learner:
         """Take a step, and return the output before it."""
         if not self.network.training:
             self.network.train()
-        with torch.enable_grad():  # whatever the notebook around has switched off
+        with torch.enable_grad():  # even if the notebook around has switched it off
             output = self.network(x)
             loss = self.criterion(output, y)
             self.optimizer.zero_grad()
@@ -510,8 +510,8 @@ class Lab:
     def weigh(self, layer: int, unit: int, source: int) -> Iterator[Weight | None]:
         """Take a weight in hand, see `set_weight`: measure the slope of the loss along it, beside the gradient.
 
-        In a large network that takes its time: the iterator gives None after each piece, and the `Weight` at last. It
-        is that of the network as it was when this was called, whatever the lab does meanwhile.
+        In a large network this takes a while: the iterator gives None after each piece of work, and the `Weight` last.
+        It is that of the network as it was when this was called, whatever the lab does meanwhile.
 
         Raises:
             ValueError: there is no such weight, or no point to learn from.
@@ -825,7 +825,7 @@ def _weighing(model, criterion, x: Tensor, y: Tensor, tensor: Tensor, index: tup
     for at in (value, *(value - h for h in steps), *(value + h for h in steps), *values, value):
         tensor[index] = at
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(len(found))  # a bug may draw, and then something else at each call
+            torch.default_generator.manual_seed(len(found))  # a bug may draw random numbers, others at each call
             found.append(criterion(model(x), y).item())
         yield None
     with torch.random.fork_rng(devices=[]):

@@ -86,7 +86,7 @@ LABELS = {
 """What each control is called, and what it does. The view adds its name in code."""
 
 MEASURING = {"value": None, "slope": None, "gradient": None, "loss": None, "curve": [], "words": "Measuring …"}
-"""What is said of a weight that was just taken in hand, in a network so large that measuring takes its time."""
+"""What is said of a weight that was just taken in hand, in a network so large that measuring takes a while."""
 
 LOST = "The run on screen is lost: press Play to start a new one."
 
@@ -414,7 +414,7 @@ class Playground(anywidget.AnyWidget):
 
     def _act(self, content: dict) -> None:
         action, arguments = content.get("action"), content.get("arguments", [])
-        with self.hold_sync():  # words and pictures arrive together: the next key finds what the words say
+        with self.hold_sync():  # words and pictures arrive together, so that the next key acts on what is said
             self._acting = True
             try:
                 if action not in self.ACTIONS:
@@ -474,7 +474,7 @@ class Playground(anywidget.AnyWidget):
         self._say(text)
 
     def _begin(self) -> bool:
-        """Begin a new run if this one is lost; return whether it was."""
+        """Refuse to train without points; begin a new run if this one is lost, and return whether it was."""
         if not len(self.lab.x):
             raise RuntimeError(NOTHING)
         if lost := bool(self.lab.trouble):
@@ -782,7 +782,7 @@ class Playground(anywidget.AnyWidget):
                 await asyncio.sleep(0.001)
                 slice_start = time.perf_counter()
         now = time.perf_counter()
-        self._weigh_again = now + 10 * (now - start)  # so that a large network still plays
+        self._weigh_again = now + 10 * (now - start)  # so that a large network still trains in between
         if held == self._held and self.lab.model is run:
             self.hand = known | _told(weight)
 
