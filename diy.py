@@ -1977,7 +1977,8 @@ def _reads(kind: Any) -> Any:
     read, stored, variables = _names(kind, kind.backward)
     also_read, also_stored, also_variables = _names(kind, kind.forward, logs=True)
     own = stored - also_read["plainly"] - also_stored - also_variables.keys()
-    attributes = read["plainly"] | read["called"]
+    ours = [base for base in kind.__mro__ if base.__module__ == __name__]
+    attributes = {n for n in read["plainly"] | read["called"] if not any(callable(getattr(c, n, None)) for c in ours)}
     kind._diy_reads = attributes - own, stored, {n: place for n, place in variables.items() if n not in own}
     return kind._diy_reads
 

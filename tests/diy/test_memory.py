@@ -1457,6 +1457,14 @@ def test_what_backward_does_not_read_may_change():
     torch.testing.assert_close(network.backward(OTHER), OTHER * slopes * slopes, rtol=1e-7, atol=0)
 
 
+def test_accumulate_may_be_watched(monkeypatch):
+    module, seen = Reading(), []
+    module(X)
+    monkeypatch.setattr(Reading, "accumulate", staticmethod(lambda parameter, gradient: seen.append(gradient)))
+    assert module.backward(G3).equal(2 * G3)
+    torch.testing.assert_close(seen, [(G3 * X).sum()])
+
+
 def test_a_list_that_backward_empties_serves_a_module_in_two_places():
     module = InAList()
     network = diy.Sequential(module, module)
