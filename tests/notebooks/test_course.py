@@ -71,11 +71,23 @@ def test_a_table_escapes_its_cells():
     assert str(table) == "a\n<b> & c"
 
 
+class Doubling:
+    def forward(self, x):
+        """(F0) 2 x."""
+        return 2 * x  # (N,)
+
+    def backward(self, g):
+        return 2 * g
+
+
 def test_code_is_that_of_the_file_without_docstring(capsys):
-    code(diy.ReLU.forward, diy.Sequential.backward)
-    relu, sequential = capsys.readouterr().out.split("# Sequential.backward\n")
-    assert relu.startswith("# ReLU.forward\ndef forward(self, S: Tensor) -> Tensor:\n    X = S.relu()")
-    assert '"""' not in sequential and "reversed(self.layers)" in sequential
+    code(Doubling.forward, Doubling.backward)
+    forward, backward = capsys.readouterr().out.split("\n\n")
+    assert forward == "# Doubling.forward\ndef forward(self, x):\n    return 2 * x  # (N,)"
+    assert backward == "# Doubling.backward\ndef backward(self, g):\n    return 2 * g\n"
+    code(diy.Sequential.backward)
+    out = capsys.readouterr().out
+    assert '"""' not in out and "reversed(self.layers)" in out
 
 
 @pytest.fixture

@@ -78,6 +78,13 @@ def test_nothing_failed_or_warned(path):
 
 
 @every_notebook
+def test_code_that_is_shown_is_not_compared(path):
+    # A comment in diy.py is no reason for a test to fail.
+    for cell in code_cells(read(path)):
+        assert not cell.source.startswith("code(") or "nbval-ignore-output" in cell.metadata.get("tags", [])
+
+
+@every_notebook
 def test_metadata_depends_on_no_machine(path):
     notebook = read(path)
     assert notebook.metadata.kernelspec.name == "python3"
