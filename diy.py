@@ -1673,17 +1673,20 @@ class _Memory(threading.local):
 _thread = _Thread()
 _one_at_a_time = threading.RLock()
 _version = operator.attrgetter("_version")
+_Forward = Callable[..., Tensor]
+_Backward = Callable[..., Tensor | None]
 _PlainTensors = torch._C.DisableTorchFunctionSubclass  # inside it, a Parameter costs hardly more than a plain tensor
 
 
 def _guard(cls: Any) -> None:
     cls._guarded, cls._trusted = True, cls.__module__ == __name__
-    forward, backward = cls.forward, cls.backward
-    if not cls._trusted:
-        forward, backward = _noting(forward), _handing_back(backward)
-        if hasattr(cls, "accumulate") and "accumulate" not in vars(cls):
-            cls.accumulate = staticmethod(_accumulate)
-    cls.forward, cls.backward = _guarded_forward(forward), _guarded_backward(backward)
+    if cls._trusted:
+        cls.forward, cls.backward = _guarded_forward(cls.forward), _guarded_backward(cls.backward)
+        return
+    cls.forward = _guarded_forward(cls.forward, _noting(cls.forward))
+    cls.backward = _guarded_backward(cls.backward, _handing_back(cls.backward))
+    if hasattr(cls, "accumulate") and "accumulate" not in vars(cls):
+        cls.accumulate = staticmethod(_accumulate)
 
 
 def _guard_alone(cls: Any) -> None:
@@ -1700,7 +1703,9 @@ def _guard_alone(cls: Any) -> None:
     cls._trusted = True
 
 
-def _guarded_forward(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _guarded_forward(formula: _Forward, watched: _Forward | None = None) -> _Forward:
+    outermost = watched or formula
+
     @functools.wraps(formula)
     def forward(self: Any, *inputs: Any) -> Tensor:
         outer = _thread.run
@@ -1716,9 +1721,9 @@ def _guarded_forward(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
                 run.got = _with_version(inputs[0])
                 run.on_itself = before is not None and inputs[0] is before.gave[0]
                 with _PlainTensors():
-                    output = formula(self, *map(_apart, inputs))
+                    output = outermost(self, *map(_apart, inputs))
             else:
-                output = formula(self, *inputs)
+                output = outermost(self, *inputs)
         except Exception as error:
             raise _placed(error, run) from None
         finally:
@@ -1731,7 +1736,9 @@ def _guarded_forward(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return forward
 
 
-def _guarded_backward(formula: Callable[..., Tensor | None]) -> Callable[..., Tensor | None]:
+def _guarded_backward(formula: _Backward, watched: _Backward | None = None) -> _Backward:
+    outermost = watched or formula
+
     @functools.wraps(formula)
     def backward(self: Any, *gradient: Any) -> Tensor | None:
         outer = _thread.run
@@ -1747,9 +1754,9 @@ def _guarded_backward(formula: Callable[..., Tensor | None]) -> Callable[..., Te
             run.check_versions()
             if outer is None:
                 with _one_at_a_time, _PlainTensors():
-                    result = formula(self, *map(Tensor.detach, gradient))
+                    result = outermost(self, *map(Tensor.detach, gradient))
             else:
-                result = formula(self, *gradient)
+                result = outermost(self, *gradient)
         except Exception as error:
             raise _placed(error, run) from None
         finally:
@@ -1897,8 +1904,6 @@ def _handing_back(backward: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(backward)
     def _backward(self: Any, *gradient: Any) -> Any:
         run: Any = _thread.run
-        if run.handed_back:
-            return backward(self, *gradient)  # super().backward(...)
         kind: Any = type(self)
         attributes, before, restored = vars(self), dict(vars(self)), {}
         reads, stores, _ = _reads(kind)

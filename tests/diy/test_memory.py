@@ -854,6 +854,27 @@ def test_an_attribute_that_backward_deletes_is_gone():
         network.backward(OTHER)
 
 
+class Later(Attribute):
+    """A learner's layer that assigns something after the forward of its base."""
+
+    def forward(self, input):
+        output = super().forward(input)
+        self.sign = output.sign()
+        return output * self.sign
+
+    def backward(self, gradient):
+        return super().backward(gradient * self.sign)
+
+
+def test_an_attribute_that_is_set_after_the_forward_of_the_base_is_that_of_the_same_forward():
+    layer = Later()
+    net = diy.Sequential(layer, layer)
+    net(X)
+    with torch.no_grad():
+        net(OTHER)
+    torch.testing.assert_close(net.backward(OTHER), 4 * X**3 * OTHER)
+
+
 class Down(diy.Module):
     """The way down of a U: what the way up sends it goes into its gradient."""
 
