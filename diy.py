@@ -2073,8 +2073,10 @@ def _held(value: Any) -> list[Any]:
             found.append((id(part), _with_version(part)[1], part))
         elif issubclass(kind, (numbers.Number, str, bytes, type(None))):
             found.append(part)
-        elif issubclass(kind, bytearray) or hasattr(kind, "tobytes"):  # an array
+        elif issubclass(kind, bytearray):
             found.append(bytes(part))
+        elif hasattr(kind, "tobytes"):  # an array, or a picture of Pillow's
+            found.append(part.tobytes())
         elif issubclass(kind, (Function, type, types.ModuleType, types.CodeType)):
             found.append((id(part), part))
         elif id(part) not in seen:
