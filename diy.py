@@ -508,9 +508,9 @@ class Optimizer(ABC):
         if closure is not None:
             _only_default(self, closure=(closure, None))
         _check_settings(self)
-        pairs = [(w, g) for w in self.param_groups[0]["params"] if (g := w.grad) is not None]
-        parameters, gradients = [w for w, _ in pairs], [g for _, g in pairs]
         with torch.no_grad(), _PlainTensors():  # the parameters may be PyTorch's
+            pairs = [(w, g) for w in self.param_groups[0]["params"] if (g := w.grad) is not None]
+            parameters, gradients = [w for w, _ in pairs], [g for _, g in pairs]
             if self.weight_decay:
                 gradients = [g.add(w, alpha=self.weight_decay) for g, w in zip(gradients, parameters)]
             steps = [self.direction(g, w) for g, w in zip(gradients, parameters)]
@@ -1693,8 +1693,10 @@ def _guard_alone(cls: Any) -> None:
     # Inside a network, a layer of this file is its bare formula, for speed: the network's guard watches over it.
     def alone(formula: Any, guarded: Any) -> Any:
         @functools.wraps(formula)
-        def _either(self: Any, *arguments: Any) -> Any:
-            return (guarded if _thread.run is None else formula)(self, *arguments)
+        def _either(self: Any, tensor: Any = None, *more: Any) -> Any:
+            if _thread.run is None or more:
+                return guarded(self, tensor, *more)
+            return formula(self, tensor)
 
         return _either
 
@@ -1763,11 +1765,13 @@ def _guarded_backward(formula: _Backward, watched: _Backward | None = None) -> _
             _thread.run = outer
         if outer is not None:
             outer.check_versions()
-        if isinstance(result, Tensor) and not result.is_leaf:
-            result = result.detach()  # a parameter shared with PyTorch has asked for a graph
         if run.entries or not isinstance(result, Tensor) or (result.shape, result.dtype) != run.input:
             _check_result(run, result)
-        if run.got is not None and result is not None:
+        if result is None:
+            return None
+        if not result.is_leaf:
+            result = result.detach()  # a parameter shared with PyTorch has asked for a graph
+        if run.got is not None:
             result._diy_of = run.got, result._version  # type: ignore[attr-defined]
         return result
 
@@ -1857,9 +1861,11 @@ def _with_version(value: Any) -> tuple[Any, int | None]:
 def _same(one: Any, other: Any) -> bool:
     """Return whether two tensors, each at its version, held the same numbers."""
     (output, then), (tensor, later) = one, other
+    if tensor is output:
+        return bool(then == later)
     if tensor.shape != output.shape or tensor.dtype != output.dtype or tensor.is_meta:
         return True  # another message says it better, or there are no numbers
-    if tensor is output or (tensor.data_ptr() == output.data_ptr() != 0 and tensor.stride() == output.stride()):
+    if tensor.data_ptr() == output.data_ptr() != 0 and tensor.stride() == output.stride():
         return bool(then == later)  # the same memory
     if hasattr(tensor, "_diy_output"):
         return False  # another call's output, even if it is equal
@@ -2191,9 +2197,9 @@ def _spares(module: Any) -> bool:
     # Whether backward may return None for the input's gradient: the first layer, inside the module, needs none.
     if isinstance(module, Sequential) and module.layers:
         return _spares(module.layers[0])
-    if isinstance(module, Loss) or not module._guarded:
-        return isinstance(module, Module) and not module.needs_input_grad
-    return not all(part.needs_input_grad for part in module.modules())
+    if not module._guarded:
+        return not module.needs_input_grad
+    return isinstance(module, Module) and not all(part.needs_input_grad for part in module.modules())
 
 
 def _check_result(run: _Run, result: Any) -> None:
@@ -2359,9 +2365,9 @@ def _rows(G: Tensor, X: Tensor) -> tuple[Tensor, Tensor]:
 
 def _where(X: Tensor, G: Tensor) -> Tensor:
     # G where X > 0, and 0 where X = 0, even if G is infinite there. On a CPU, a product is up to ten times as fast as a
-    # choice, and equal to it unless ∞ or NaN is involved: then the sum of X · G is one of them as well. On another
-    # device, looking at the sum would have to wait for it.
-    if X.is_cpu and math.isfinite((X * G).sum()):
+    # choice, and equal to it unless X or G holds ∞ or NaN: then its sum is one of them as well. On another device,
+    # looking at the sum would have to wait for it.
+    if X.is_cpu and math.isfinite(X.sum()) and math.isfinite(G.sum()):
         return X.sign().mul_(G)
     return torch.where(X.bool(), G, 0)
 
