@@ -1555,6 +1555,31 @@ class Parameter(Tensor):
         return repr(self.detach())
 
 
+class LossValue(Tensor):
+    """What a loss returns: a tensor whose `backward`, a habit from PyTorch, says what to write instead."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # results are plain tensors
+
+    def backward(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise RuntimeError(
+            "a loss of diy has no backward, as there is no automatic differentiation: instead of loss.backward(), "
+            "write model.backward(criterion.backward())"
+        )
+
+    def __format__(self, spec: str) -> str:
+        return format(self.detach(), spec)
+
+    def __repr__(self, **kwargs: Any) -> str:  # type: ignore[override]
+        return repr(self.detach())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        return self.detach().clone()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        plain: Any = self.detach()  # which torch.load(..., weights_only=True) accepts
+        return plain.__reduce_ex__(protocol)
+
+
 def _adopted(tensor: Any) -> Any:
     if type(tensor) is Tensor and tensor.is_leaf:
         tensor.__class__ = Parameter
@@ -1621,6 +1646,8 @@ class _Run:
             # The output has no graph, even if a parameter shared with PyTorch asked for one. And it is not the tensor
             # that a layer remembered: the user may ask for a graph on it.
             output = output.detach()
+        if outer is None and not self.module._gradients and type(output) is Tensor:
+            output.__class__ = LossValue
         self.output = output.shape, output.dtype
         if self.recorded is None:
             return output

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import io
 import math
 
 import numpy as np
@@ -66,6 +67,20 @@ def test_an_infinite_gradient_where_relu_is_off_is_zero():
             x.requires_grad_()
             relu(x).backward(g)
     torch.testing.assert_close(ours, x.grad, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_loss_says_what_to_write_instead_of_its_backward_and_is_an_ordinary_number_otherwise():
+    loss = diy.MSELoss()(torch.tensor([1.5, 0.5]), torch.tensor([1.0, 1.0]))
+    with pytest.raises(RuntimeError, match=r"instead of loss.backward\(\), write model.backward\(criterion.backward"):
+        loss.backward()
+    assert (f"{loss}", f"{loss:.3f}", str(loss)) == ("0.25", "0.250", "tensor(0.2500)")
+    file = io.BytesIO()
+    torch.save({"loss": loss}, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=True)["loss"]
+    for tensor in (loss + loss, copy.deepcopy(loss), loaded, torch.stack([loss, loss])):
+        assert type(tensor) is torch.Tensor
+    assert loaded == copy.deepcopy(loss) == loss == 0.25
 
 
 @pytest.mark.parametrize("name", ["Tanh", "Sigmoid", "MaxPool2d"])
