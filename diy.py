@@ -31,6 +31,8 @@ import itertools
 import math
 import numbers
 import operator
+import os
+import re
 import threading
 import traceback
 import types
@@ -1975,13 +1977,13 @@ def _refuse_stale(run: _Run, what: str) -> NoReturn:
     )
 
 
-def _state(run: _Run) -> dict[str, list[Any]]:
+def _state(run: _Run, everything: bool = False) -> dict[str, list[Any]]:
     """Return, by name, the present state of the attributes and variables that a learner's backward may read."""
     module: Any = run.module
     kind: Any = type(module)
     attributes, _, variables = _reads(kind)
     attributes = attributes | {*module.parameter_names}
-    if "__dict__" in attributes:
+    if everything or "__dict__" in attributes:
         attributes |= vars(module).keys() - {"_memory"}
     values = {name: place.get(name) if isinstance(place, dict) else place for name, place in variables.items()}
     state = {name: _held(value) for name, value in values.items()}
@@ -1990,17 +1992,22 @@ def _state(run: _Run) -> dict[str, list[Any]]:
     if run.handed_back:  # what can't be put back, a slot or a property, may have another value by now
         assigned = {name: getattr(module, name, None) for name in assigned}
     # Backward may read an attribute of a module inside this one, or of a class in the same file.
-    used = [*vars(module).values(), *vars(module).get("layers", ()), *values.values()]
+    found = [one[-1] for held in state.values() for one in held if isinstance(one, tuple)]
+    used = [*vars(module).values(), *vars(module).get("layers", ()), *found]
     owners: list[Any] = [part for one in used if isinstance(one, Module) for part in one.modules()]
+    owners += [one for one in used if isinstance(one, Loss)]
     owners += [child for child, _, inside in run.entries if inside is not None and child not in owners]
     owners += [base for base in kind.__mro__ if base.__module__ != __name__]
     owners += [one for one in values.values() if isinstance(one, type) and one.__module__ == kind.__module__]
-    places = [(module, {**vars(module), **assigned}), *((owner, vars(owner)) for owner in owners)]
-    for owner, fields in places:
+    places = [(owner, vars(owner)) for owner in owners if owner is not module]
+    for owner, fields in [(module, {**vars(module), **assigned}), *places]:
         label = getattr(owner, "__name__", type(owner).__name__)
         for name in attributes & fields.keys():
             what = f"{label}.{name}"
             state[what] = state.get(what, []) + _held(fields[name])
+    reached = [one[-1] for held in state.values() for one in held if isinstance(one, tuple)]
+    if not everything and any(one is module for one in reached):
+        return _state(run, everything=True)  # a function that knows the module is kept, and may read anything
     return state
 
 
@@ -2034,19 +2041,16 @@ def _names(kind: Any, method: Any, logs: bool = False) -> tuple[dict[str, set[st
     variables: dict[str, Any] = {}
     waiting, seen = [method], []
     for one in waiting:
-        function = inspect.unwrap(getattr(one, "__func__", getattr(one, "fget", one)))
-        space = getattr(function, "__globals__", globals())
-        if space is globals() or function in seen:
+        function = _own_function(one)
+        if function is None or function in seen:
             continue
         seen.append(function)
+        space, cells = function.__globals__, dict(zip(function.__code__.co_freevars, function.__closure__ or ()))
+        helpers = [one for one in space.values() if isinstance(one, type) and one.__module__ == kind.__module__]
         if function.__defaults__ or function.__kwdefaults__:
             defaults = function.__defaults__, function.__kwdefaults__
             variables[f"a default argument of {function.__name__}"] = defaults
-        cells: dict[str, Any] = dict(zip(function.__code__.co_freevars, function.__closure__ or ()))
-        codes = [function.__code__]
-        for code in codes:
-            codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
-            steps = [*dis.get_instructions(code)]
+        for steps in _instructions(function):
             for index, step in enumerate(steps):
                 name: Any = step.argval
                 if not isinstance(name, str) or step.opname.endswith("_FAST"):
@@ -2057,19 +2061,48 @@ def _names(kind: Any, method: Any, logs: bool = False) -> tuple[dict[str, set[st
                     continue
                 elif name in cells:
                     variables[name] = cells[name]
+                    with contextlib.suppress(ValueError):  # it has no value yet
+                        waiting.append(cells[name].cell_contents)
                 elif step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-                    if name == "vars":
+                    if name == "vars" or (name == "getattr" and not _of_constant(steps[index + 1 :])):
                         read["plainly"].add("__dict__")
+                    elif name == "globals":
+                        texts = {other.argval for other in steps if isinstance(other.argval, str)}
+                        variables |= dict.fromkeys(texts, space)
                     elif not hasattr(builtins, name):
                         variables[name] = space
-                    called = space.get(name)
-                    waiting += [called] if isinstance(called, types.FunctionType) else []
+                        waiting.append(space.get(name))
                 else:
                     # A call, x.norm(), says nothing about self.norm, but self.norm() may be a function kept there.
                     calls = step.opname == "LOAD_METHOD" or (step.opname == "LOAD_ATTR" and "NULL" in step.argrepr)
                     read["called" if calls else "plainly"].add(name)
-                    waiting += [vars(base)[name] for base in bases if name in vars(base)]
+                    classes = bases if hasattr(Module, name) else bases + helpers
+                    waiting += [vars(one)[name] for one in classes if name in vars(one)]
     return read, stored, variables
+
+
+def _own_function(one: Any) -> Any:
+    """Return the function behind a method, property, partial or decorated function; None if it is a library's."""
+    while isinstance(one, _FUNCTIONS):
+        inside = [getattr(one, name) for name in ("__func__", "fget", "func", "__wrapped__") if hasattr(one, name)]
+        if not inside:
+            return None if one.__globals__ is globals() or _LIBRARY(one.__code__.co_filename) else one
+        one = inside[0]
+    return None
+
+
+def _instructions(function: types.FunctionType) -> Iterator[list[dis.Instruction]]:
+    """Yield the instructions of a function, and those of every function and comprehension inside it."""
+    codes = [function.__code__]
+    for code in codes:
+        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+        yield [*dis.get_instructions(code)]
+
+
+def _of_constant(steps: list[dis.Instruction]) -> bool:
+    # Whether the steps after `getattr` load an object, a fixed name, and at most a fixed default.
+    kinds = [step.opname for step in steps[1:3]]
+    return kinds[:1] == ["LOAD_CONST"] and kinds[1] in ("LOAD_CONST", "PRECALL", "CALL")
 
 
 def _only_written(steps: list[dis.Instruction]) -> bool:
@@ -2089,7 +2122,9 @@ def _only_written(steps: list[dis.Instruction]) -> bool:
 
 
 _CONTAINERS = (Mapping, MutableSequence, Set, tuple, types.CellType)
-_FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial, property, staticmethod, classmethod)
+_FUNCTIONS: Any = (types.FunctionType, types.MethodType, functools.partial, functools.partialmethod)
+_FUNCTIONS += (property, functools.cached_property, staticmethod, classmethod)
+_LIBRARY = re.compile(rf"{re.escape(os.path.dirname(os.__file__))}|.*[/\\](site|dist)-packages[/\\]").match
 
 
 def _held(value: Any) -> list[Any]:

@@ -10,10 +10,14 @@ import sys
 import threading
 import types
 
+import matplotlib
 import numpy
 import pytest
 import torch
+from matplotlib import pyplot
+from matplotlib.pyplot import plot
 from torch import nn
+from torch.nn.functional import softmax
 
 import diy
 
@@ -1338,6 +1342,83 @@ class OfAFunction(Caching):
         return g * self.slope()
 
 
+class UnderAComputedName(Caching):
+    forward = InADictionary.forward
+
+    def kept(self):
+        return getattr(self, "".join(["ca", "che"]))["x"]
+
+
+class ByAPartialMethod(Caching):
+    forward = InADictionary.forward
+
+    def _of(self, name):
+        return self.cache[name]
+
+    kept = functools.partialmethod(_of, "x")
+
+
+class ByAFunctionThatIsKept(InADictionary):
+    def __init__(self):
+        super().__init__()
+        self.slopes = {"twice": lambda: 2 * self.cache["x"]}
+
+    def backward(self, g):
+        return g * self.slopes["twice"]()
+
+
+class InAHelper(InADictionary):
+    def __init__(self):
+        self.helper = Helper()
+
+    def forward(self, x):
+        self.helper.put(x)
+        return x * x
+
+    def kept(self):
+        return self.helper.get()
+
+
+class Helper:
+    def put(self, x):
+        CACHE["x"] = x
+
+    def get(self):
+        return CACHE["x"]
+
+
+class InAChild(InADictionary):
+    def __init__(self):
+        self.child = InAnObject()
+
+    def forward(self, x):
+        with torch.no_grad():
+            return self.child(x)
+
+    def backward(self, g):
+        return 2 * g * self.child.kept()
+
+
+def by_a_function_in_a_closure():
+    def slope(module):
+        return 2 * module.cache["x"]
+
+    class ByAFunctionInAClosure(InADictionary):
+        def backward(self, g):
+            return g * slope(self)
+
+    return ByAFunctionInAClosure()
+
+
+class ByGlobals(diy.Module):
+    def forward(self, x):
+        globals()["LAST"] = x
+        return x * x
+
+    def backward(self, g):
+        return 2 * g * globals()["LAST"]
+
+
 class InAGlobalVariable(diy.Module):
     def forward(self, x):
         global LAST
@@ -1378,7 +1459,8 @@ def in_a_closure():
 
 LAST, CACHE = None, {}
 INSIDE = [InADictionary, InAList, InAnObject, InATensor, InAnArray, InAnArrayInPlace, OfAFunction, OfItsBase]
-OUTSIDE = [InTheClass, InAGlobalVariable, InAGlobalDictionary, InADefaultArgument, in_a_closure]
+INSIDE += [UnderAComputedName, ByAPartialMethod, ByAFunctionThatIsKept, InAChild, by_a_function_in_a_closure]
+OUTSIDE = [InTheClass, InAGlobalVariable, InAGlobalDictionary, InADefaultArgument, in_a_closure, InAHelper, ByGlobals]
 
 
 @pytest.mark.parametrize("kind", INSIDE + OUTSIDE)
@@ -1465,6 +1547,29 @@ def test_what_backward_does_not_read_may_change():
     module.verbose, module.calls = True, 0
     slopes = torch.where(X > 0, 1.0, 0.1).double()
     torch.testing.assert_close(network.backward(OTHER), OTHER * slopes * slopes, rtol=1e-7, atol=0)
+
+
+class Plotting(diy.Module):
+    """Its backward uses functions of libraries, which change variables of their own."""
+
+    def forward(self, x):
+        s = softmax(x, -1)
+        self.remember(s, s)
+        return s
+
+    def backward(self, g):
+        g, s = self.recall(g)
+        plot(s.mean(0).tolist())
+        return s * (g - (g * s).sum(-1, keepdim=True))
+
+
+def test_libraries_may_change_what_they_like():
+    network = diy.Sequential(Plotting(), Plotting())
+    network(X)
+    with matplotlib.rc_context({"backend": "agg"}):
+        pyplot.figure()
+        network.backward(G3)
+        pyplot.close("all")
 
 
 def test_accumulate_may_be_watched(monkeypatch):

@@ -910,7 +910,7 @@ WRONG["the_case.4"] = [
         ("        model.backward", "    model.backward", SHARE, "", "backward stands after the loop"),
         ("in chunks:", f"in {ALL}:", "the whole batch does not fit into memory"),
         (f"model.backward({LAST}", "pass", "model.backward is never called"),
-        (f"model.backward({LAST}", "criterion(model(x), target).backward()", "write model.backward(criterion.backward())"),
+        (f"model.backward({LAST}", "criterion(model(x), target).backward()", "write model.backward("),
         (LAST, f"{LAST}\n    diy.SGD(model.parameters(), lr=0.1).step()", "changes the weights"),
         (LAST, f"{LAST}\n    for p in model.parameters():\n        p.grad = 0 * p", "it is all zero"),
     ),
