@@ -158,7 +158,7 @@ def _differing(got: Tensor, expected: Tensor) -> Tensor:
     # numbers cancel: a few units in the last place of the largest.
     finite = expected[expected.isfinite()]
     scale = float(finite.abs().max()) if finite.numel() else 0.0
-    wrong = ~((got - expected).abs() <= 1e-5 * expected.abs() + 2e-6 * scale)
+    wrong = ~((got - expected).abs() <= 1e-5 * expected.abs() + 2e-6 * scale) | expected.isinf()
     return wrong & ~((got == expected) | (got.isnan() & expected.isnan()))
 
 

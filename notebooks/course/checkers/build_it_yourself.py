@@ -65,7 +65,7 @@ def exercise_2(linear_backward) -> str:
 
 
 def _layers() -> list[tuple[Tensor, Tensor, Tensor]]:
-    sizes = (3, 3, 3), (4, 3, 2), (2, 4, 2), (1, 2, 3), (5, 1, 1)  # samples, inputs, neurons
+    sizes = (3, 3, 3), (4, 3, 2), (2, 4, 2), (1, 2, 3), (5, 1, 1), (6, 3, 2)  # samples, inputs, neurons
     drawn = [
         (normal(N, i, seed=3 * case), normal(k, i, seed=3 * case + 1), normal(k, seed=3 * case + 2))
         for case, (N, i, k) in enumerate(sizes)
@@ -152,8 +152,8 @@ def _three(returned) -> list:
 
 
 def exercise_3(accumulate, zero_grad) -> str:
-    w, v = torch.ones(2, 2), torch.full((3,), 2.0)
-    first, second, other = torch.tensor([[1.0, 2], [3, 4]]), torch.tensor([[10.0, -20], [30, 0.5]]), torch.ones(3)
+    w, v = torch.ones(2, 2), torch.full((2, 2), 2.0)
+    first, second, other = torch.tensor([[1.0, 2], [3, 4]]), torch.tensor([[10.0, -20], [30, 0.5]]), torch.ones(2, 2)
     given = _copies([first, second, other])
 
     def add(parameter: Tensor, gradient: Tensor) -> None:
@@ -225,6 +225,9 @@ def exercise_3(accumulate, zero_grad) -> str:
 # Layers
 
 
+COPIES = "the weights are copies of those that parameters() gives, so no optimizer can change them."
+
+
 def exercise_4(Linear) -> str:
     passes = Passes("Linear", Linear, in_features=2, out_features=2)
     weight, bias = _weight_and_bias(passes.module, 2, 2)
@@ -238,8 +241,10 @@ def exercise_4(Linear) -> str:
         X, G = normal(N, size_in, seed=1), normal(N, out, seed=4)
         _one_linear(passes, weight, bias, X, W, b, G)
         X2, G2 = normal(N, size_in, seed=5), normal(N, out, seed=6)
-        passes.forward(X=X2)
-        expect("The gradient of the input, second batch", passes.backward(G2), G2 @ W)
+        weight += 1  # as a step does
+        first, W = W, W + 1
+        expect("S, after a step", passes.forward(X=X2), X2 @ W.T + b, {COPIES: X2 @ first.T + b})
+        expect("dX, after a step", passes.backward(G2), G2 @ W, {COPIES: G2 @ first})
         for name, parameter, one, two in ("weight", weight, G.T @ X, G2.T @ X2), ("bias", bias, G.sum(0), G2.sum(0)):
             mistakes = {
                 "the second backward replaces what the first has left: hand it to accumulate.": two,
@@ -267,11 +272,11 @@ def exercise_4(Linear) -> str:
 
 
 def _one_linear(passes, weight, bias, X, W, b, G, printed=False) -> None:
-    start = X @ weight.T + bias
+    before = weight.clone()
+    at_first = X @ before.T + bias, X @ before.T + b
     weight.copy_(W)
     bias.copy_(b)
-    mistakes = _forward_mistakes(X, W, b)
-    mistakes["the weights are copies of those that parameters() gives, so no optimizer can change them."] = start
+    mistakes = _forward_mistakes(X, W, b) | {COPIES: at_first}
     S = X @ W.T + b
     got = passes.forward(X=X)
     _check_kept(passes, "forward", weight, bias)
@@ -289,7 +294,9 @@ def _one_linear(passes, weight, bias, X, W, b, G, printed=False) -> None:
     known["dX"] |= {
         "that is the gradient of the weights; backward returns that of the input.": G.T @ X,
         "that is the gradient from above, unchanged.": G,
+        COPIES: G @ before,
     }
+    known["dW"]["that is the gradient of the input: backward returns it, and accumulate gets that of W."] = G @ W
     _compare("weight.grad", weight.grad, G.T @ X, known["dW"], columns.get("dW", {}))
     _compare("bias.grad", bias.grad, G.sum(0), known["db"], columns.get("db", {}))
     _compare("The dX that backward returns", dX, G @ W, known["dX"], columns.get("dX", {}))
@@ -304,7 +311,7 @@ def _check_kept(passes: Passes, method: str, *parameters: Tensor) -> None:
 
 
 def _weight_and_bias(module, size_in: int, out: int) -> tuple[Tensor, Tensor]:
-    found, again = _parameters("Linear", module), _parameters("Linear", module)
+    found = _parameters("Linear", module)
     shapes = [tuple(one.shape) for one in found]
     if shapes != [(out, size_in), (out,)]:
         if sorted(shapes) == sorted([(out, size_in), (out,)]):
@@ -312,11 +319,6 @@ def _weight_and_bias(module, size_in: int, out: int) -> tuple[Tensor, Tensor]:
         raise AnswerError(
             f"Linear({size_in}, {out}).parameters() should be the weight, of shape {(out, size_in)}, and the bias, "
             f"{(out,)}, but has the shapes {', '.join(map(str, shapes)) or 'of nothing at all'}."
-        )
-    if any(a is not b for a, b in zip(found, again, strict=True)):
-        raise AnswerError(
-            "Linear.parameters gives new tensors at each call, whose .grad no optimizer would find: "
-            "give self.weight and self.bias themselves."
         )
     for one in found:
         if one.requires_grad:
@@ -327,6 +329,18 @@ def _weight_and_bias(module, size_in: int, out: int) -> tuple[Tensor, Tensor]:
 
 
 def _parameters(name: str, module) -> list[Tensor]:
+    found, again = _listed(name, module), _listed(name, module)
+    if len(again) < len(found):
+        raise AnswerError(f"{name}.parameters gives less at a second call: a generator is used up, so make a list.")
+    if any(a is not b for a, b in zip(found, again)):
+        raise AnswerError(
+            f"{name}.parameters gives new tensors at each call, whose .grad no optimizer would find: "
+            "give the parameters themselves."
+        )
+    return found
+
+
+def _listed(name: str, module) -> list[Tensor]:
     if not callable(getattr(module, "parameters", None)):
         raise AnswerError(f"{name} has no method parameters: what would an optimizer change? {OWN_METHOD}")
     try:
@@ -378,7 +392,10 @@ def exercise_6(ReLU) -> str:
             "that is the gradient from above, unchanged. (Y >= 0 holds everywhere, Y > 0 does not.)": G,
             "a comparison comes last in Python: it needs brackets, G * (Y > 0).": (G * S.relu() > 0).double(),
             "it passes what should be stopped, and stops what should pass.": G * (S <= 0),
-            "at s = 0 the gradient passes: there the slope is taken as 0, as in PyTorch.": G * (S >= 0),
+            "at s = 0 the gradient passes: there the slope is taken as 0, as in PyTorch.": (
+                G * (S >= 0),
+                G * (S.sign() + 1) / 2,
+            ),
             "it is multiplied by the output; the slope is 0 or 1.": G * S.relu(),
             "it is multiplied by the sign, and where s < 0 the slope is 0.": G * S.sign(),
         }
@@ -413,7 +430,7 @@ def _activation(name: str, answer, function, slope, wrong: Mapping, backward_mis
             columns = {"measured": build.measure(lambda s: (G * function(s)).sum(), at), "S": S, "G": G}  # noqa: B023
         _compare("dS", passes.backward(G), right, known, columns)
     check_memory(name, answer, "S")
-    if _parameters(name, passes.module):
+    if _listed(name, passes.module):
         raise AnswerError(f"{name} has nothing to learn: its parameters() should be an empty list.")
     _usable(name, passes.module, normal(2, 3))
 
@@ -436,24 +453,24 @@ def exercise_7(Sequential) -> str:
         wanted = [layers[0].weight, layers[0].bias, layers[2].weight, layers[2].bias]
         for repeat in range(2):
             X, G = normal(N + repeat, sizes[0], seed=1), normal(N + repeat, sizes[2], seed=2 + repeat)
-            _one_network(passes, layers, wanted, X, G, printed=index == repeat == 0)
+            _one_network(passes, layers, wanted, X, G, index == repeat == 0, " of a second batch" * repeat)
+            kept = getattr(passes.module, "layers", layers)
+            if isinstance(kept, list) and len(kept) != len(layers):
+                raise AnswerError("The list of layers has another length after backward: leave it as it is.")
         _check_listed(_parameters("Sequential", passes.module), wanted)
     check_memory("Sequential", Sequential, "X", first=mini.Tanh, second=mini.ReLU)
     inner = Passes("Sequential", Sequential, first=mini.Linear(2, 2), second=mini.ReLU()).module
     outer = Passes("Sequential", Sequential, first=mini.Linear(3, 2), second=inner)
     if len(_parameters("Sequential", outer.module)) != 4:
         raise AnswerError("Of a network within a network, parameters() does not give the parameters: ask it for them.")
-    expected = inner.layers if isinstance(getattr(inner, "layers", None), list) else None
     outer.forward(X=normal(4, 3))
     if tuple(tensor("What backward returns", outer.backward(normal(4, 2, seed=1))).shape) != (4, 3):
         raise AnswerError("With a network within a network, backward does not return the gradient of the input.")
-    if expected is not None and len(expected) != 2:
-        raise AnswerError("The list of layers has another length after backward: leave it as it is.")
     _usable("Sequential", outer.module, normal(2, 3))
     return "Forward from the first layer to the last, back from the last to the first."
 
 
-def _one_network(passes, layers, wanted, X, G, printed) -> None:
+def _one_network(passes, layers, wanted, X, G, printed, which) -> None:
     one, two, three = layers
 
     def forward(*chosen, value=X):
@@ -476,7 +493,7 @@ def _one_network(passes, layers, wanted, X, G, printed) -> None:
             "it goes through all layers twice.": forward(one, two, three, one, two, three),
         }
     Y = forward(one, two, three)
-    _compare("The output", passes.forward(X=X), Y, mistakes, {"expected": Y} if printed else {})
+    _compare(f"The output{which}", passes.forward(X=X), Y, mistakes, {"expected": Y} if printed else {})
 
     before = [None if one.grad is None else one.grad.clone() for one in wanted]
     inside = forward(one, two)
@@ -504,7 +521,7 @@ def _one_network(passes, layers, wanted, X, G, printed) -> None:
         )
         mistakes["the layer in the middle is missing."] = above @ one.weight
     columns = {"measured": build.measure(lambda x: (G * forward(*layers, value=x)).sum(), X)} if printed else {}
-    _compare("The dX that backward returns", got, right, mistakes, columns)
+    _compare(f"The dX that backward returns{which}", got, right, mistakes, columns)
     expected = middle.T @ X, middle.sum(0), G.T @ inside, G.sum(0)
     for name, parameter, now, then in zip(("first", "first", "last", "last"), wanted, expected, before, strict=True):
         if parameter.grad is None:
@@ -628,8 +645,8 @@ def _step(optimizer) -> None:
 
 
 _STILL = {
-    1: "SGD.step leaves the parameters as they are: `parameter = ...` makes a new tensor under a local name. "
-    "Change the tensor itself, `parameter -= ...`.",
+    1: "SGD.step leaves the parameters as they are: `parameter = ...` makes a new tensor under a local name, and a "
+    "copy is another tensor, too. Change the tensor itself, `parameter -= ...`.",
     2: "The second call of SGD.step does nothing.",
 }
 

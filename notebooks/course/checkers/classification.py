@@ -42,7 +42,7 @@ def exercise_1(two_class_loss) -> str:
         what = f"two_class_loss({score:g}, {yes})"
         cases.append((what, loss(score, yes), float(right), {w: float(m) for w, m in mistakes.items()}, (right,)))
     expect_numbers(cases, lambda got, right: f"It should be {digits(float(right), got)[0]}.")
-    for score, yes in itertools.product([-1000.0, 1000.0, -100.0, 100.0], [True, False]):
+    for score, yes in itertools.product([-1000.0, 1000.0, -100.0, 100.0, -12.0, 12.0, -6.0, 6.0], [True, False]):
         what, right = f"two_class_loss({score:g}, {yes})", softplus(torch.tensor(-score if yes else score))
         got = tensor(what, loss(score, yes))
         if got.isnan().any():

@@ -8,7 +8,7 @@ from diy import Conv2d
 
 from .answers import AnswerError, expect, expect_number, expect_numbers, tensor
 from .mistakes import AVERAGED
-from .running import Passes, any_precision, normal, run
+from .running import Passes, any_precision, check_memory, normal, run
 
 
 def exercise_1(output_size) -> str:
@@ -156,4 +156,5 @@ def exercise_3(avg_pool) -> str:
         }
         got = module.backward(G)
         expect("The gradient of the input", got, spread / 4, backward)
+    check_memory("AvgPool2d", avg_pool, "input", sizes=(2, 4, 6))
     return "A quarter for each, and no kink anywhere."

@@ -59,7 +59,8 @@ def exercise_2(module) -> str:
     torch.set_default_dtype(torch.float64)
     passes = Passes("WrongTanh", module)
     far = torch.linspace(-40, 40, 1601).reshape(-1, 1)
-    for input in 2 * normal(4, 3), normal(3, 3, seed=1), torch.linspace(-6.3, 6.1, 12).reshape(4, 3):
+    wide = torch.linspace(-6.3, 6.1, 12), torch.linspace(-39, 38, 12)
+    for input in 2 * normal(4, 3), normal(3, 3, seed=1), *(points.reshape(4, 3) for points in wide):
         output = passes.forward(input=input)
         if not isinstance(output, Tensor) or output.shape != input.shape:
             raise AnswerError(
@@ -161,7 +162,7 @@ def _scaled(factor: float):
 
 def _alarms(oracle_name: str, oracle, name: str, framework, seeds: int) -> int:
     """Return for how many seeds the oracle complains. It cannot choose a lucky one: what it sets is shifted."""
-    framework.__name__ = "framework"
+    framework.__name__ = framework.__file__ = "framework"
     alarms, manual_seed = 0, torch.manual_seed
     for seed in range(seeds):
 

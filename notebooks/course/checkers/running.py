@@ -19,6 +19,7 @@ from unittest import mock
 import numpy as np
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 import diy
 
@@ -112,14 +113,15 @@ def limited() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _telling(name: str) -> Iterator[None]:
+def _telling(name: str, function=None) -> Iterator[None]:
     """Turn what a learner's code raises into a sentence about `name`."""
     try:
         yield
     except (AnswerError, NoAnswerError, KeyboardInterrupt, _TimeLimitError):
         raise
     except BaseException as error:
-        raise _told(name, error) from None
+        recalls = hasattr(getattr(function, "__self__", None), "recall")
+        raise _told(name, error, _HINTS | (_RECALL_HINTS if recalls else {})) from None
 
 
 def unforeseen(error: BaseException) -> AnswerError | NoAnswerError:
@@ -138,7 +140,7 @@ def _called(name: str, function, given: Mapping, returns: bool = True):
     if _is_open(function):
         raise NoAnswerError
     _check_signature(name, function, given)
-    with _telling(name):
+    with _telling(name, function):
         try:
             result = function(*given.values())
         except TypeError as error:  # a module that returns nothing is refused by diy before it can be seen here
@@ -223,11 +225,14 @@ class Passes:
         return result
 
 
-def check_memory(name: str, answer, *inputs: str, **arguments: Callable) -> None:
+def check_memory(name: str, answer, *inputs: str, sizes: tuple[int, ...] = (2,), **arguments: Callable) -> None:
     """Refuse a module, or a loss of two inputs, that remembers another forward than its own last one.
+
+    One that does something else in evaluation than in training is refused as well.
 
     Args:
         inputs: of its forward, by their names.
+        sizes: the shape of one sample.
         arguments: what makes the arguments of its __init__, by their names; each object gets its own.
 
     Raises:
@@ -235,8 +240,10 @@ def check_memory(name: str, answer, *inputs: str, **arguments: Callable) -> None
     """
     if not isinstance(answer, type):
         return
-    one, other = ({key: normal(3, 2, seed=seed + i) for i, key in enumerate(inputs)} for seed in (1, 4))
-    gradient = [normal(3, 2, seed=7)] if len(inputs) == 1 else []
+    one, other, larger = (
+        {key: normal(samples, *sizes, seed=seed + i) for i, key in enumerate(inputs)}
+        for samples, seed in ((3, 1), (3, 4), (5, 4))
+    )
 
     def made_after(*batches: Mapping[str, Tensor]) -> Passes:
         passes = Passes(name, answer, **{key: make() for key, make in arguments.items()})
@@ -244,17 +251,26 @@ def check_memory(name: str, answer, *inputs: str, **arguments: Callable) -> None
             passes.forward(**batch)
         return passes
 
-    right = tensor("The gradient", made_after(one).backward(*gradient))
-    if not close(tensor("The gradient", made_after(other, one).backward(*gradient)), right):
+    def gradient(passes: Passes) -> Tensor:
+        above = [normal(*passes.output.shape, seed=7)] if len(inputs) == 1 else []
+        return tensor("The gradient", passes.backward(*above))
+
+    right, last = gradient(made_after(one)), made_after(other, one)
+    output = tensor("The output", last.output)
+    if not close(gradient(last), right):
         raise AnswerError(f"{name}.backward belongs to an earlier batch: each forward must remember its own.")
-    first, second = made_after(one), made_after(other)
-    second.backward(*gradient)
+    first, second = made_after(one), made_after(larger)
+    gradient(second)
     try:
-        kept = close(tensor("The gradient", first.backward(*gradient)), right)
+        kept = close(gradient(first), right)
     except AnswerError:  # diy has noticed it, too; alone it went well
         kept = False
     if not kept:
         raise AnswerError(SHARED.format(name))
+    if callable(evaluate := getattr(last.module, "eval", None)):
+        evaluate()
+        if not (close(tensor("The output", last.forward(**one)), output) and close(gradient(last), right)):
+            raise AnswerError(f"{name} does something else after eval(), and should do the same as in training.")
 
 
 SHARED = (
@@ -296,7 +312,7 @@ def _made(name: str, answer, arguments: dict, keywords: dict, kind: str):
 
 @contextlib.contextmanager
 def by_hand(name: str, wanted: str = "backward is to be written by hand") -> Iterator[None]:
-    """Refuse what others wrote: automatic differentiation, PyTorch's optimizers, and diy's class of the same name.
+    """Refuse what others wrote: PyTorch's gradients and optimizers, and diy's class of the same name.
 
     All of automatic differentiation goes through one function of PyTorch for each direction.
     """
@@ -319,12 +335,26 @@ def by_hand(name: str, wanted: str = "backward is to be written by hand") -> Ite
         with contextlib.ExitStack() as stack:
             for owner, method, refuse in refused:
                 stack.enter_context(mock.patch.object(owner, method, refuse))
+            stack.enter_context(_Formulas(library))
             yield
     except AnswerError:
         if not said:
             raise
     if said:
         raise AnswerError(said[0])
+
+
+class _Formulas(TorchFunctionMode):
+    """Refuses the formulas of PyTorch's own backward passes, such as torch.ops.aten.tanh_backward."""
+
+    def __init__(self, refuse: Callable):
+        super().__init__()
+        self.refuse = refuse
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if "_backward" in getattr(function, "__name__", ""):
+            self.refuse()
+        return function(*args, **(kwargs or {}))
 
 
 def _code(function) -> CodeType | None:
@@ -441,18 +471,20 @@ _HINTS = {
     "name 'math' is not defined": "`import math` comes first",
     "name 'np' is not defined": "`import numpy as np` comes first",
     "bitwise_xor": "a power is **, not ^",
+    "bool tensors? is not supported": "make numbers of True and False first, (...).to(input.dtype)",
+    "tuple index out of range": "a shape has as many numbers as the tensor has dimensions, and not all have two",
     "maximum recursion": "it calls itself without end",
     "positional argument": "compare how it is defined with how it is called",
     "NoneType": "something there is None: a result without `return`, or a .grad before the first backward",
+    "assign a gradient of size": "is a sum over the samples missing? A gradient has the shape of its parameter",
     "a leaf Variable that requires grad": "parameters here are plain tensors, without requires_grad",
 }
 
 
-_METHOD_HINTS = {
+_RECALL_HINTS = {
     "values to unpack": "self.recall gives the gradient from above, and what `remember` got after the output",
-    "tuple": "something there is a tuple, as self.recall gives: take it apart, `gradient, output = ...`",
+    "tuple(?! index)": "something there is a tuple, as self.recall gives: take it apart, `gradient, output = ...`",
     "only integer tensors": "something there is a tuple or a list, and not a tensor, as self.recall gives",
-    "assign a gradient of size": "is a sum over the samples missing? A gradient has the shape of its parameter",
 }
 
 
@@ -481,7 +513,7 @@ def _place(error: BaseException) -> tuple[str, str]:
     return line, place
 
 
-def _told(name: str, error: BaseException) -> AnswerError | NoAnswerError:
+def _told(name: str, error: BaseException, hints: Mapping[str, str] = _HINTS) -> AnswerError | NoAnswerError:
     """Return the sentence on what was raised: in which line of the learner's, and what it often means."""
     try:
         line, place = _place(error)
@@ -492,7 +524,6 @@ def _told(name: str, error: BaseException) -> AnswerError | NoAnswerError:
         if place == "diy" and words:
             # A refusal of the framework is a whole sentence already.
             return AnswerError(f"{words[0].upper()}{words[1:]}{f' (that was{line})' if line else ''}.")
-        hints = _HINTS | (_METHOD_HINTS if "." in name else {})
         hint = next((f" ({said})" for part, said in hints.items() if re.search(part, words)), "")
         if isinstance(error, SystemExit):
             words, hint = "exit() would end the whole program: let it return its result instead", ""
