@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classroom.items import Ask, Item, away_from_zero, randn, second
+from classroom.items import Ask, Item, randn, second
 from classroom.reasons import WrongError, out_of_order, same, slopes, unchanged
 
 TOLERANCE = 1e-4  # the numbers are float32, as in the assignment
@@ -209,7 +209,7 @@ def _gradient(
 
 def activation(name: str, back: bool, scale: float = 1.0) -> Callable[[Ask, torch.Generator], None]:
     def test(ask: Ask, generator: torch.Generator) -> None:
-        x = (scale * away_from_zero(generator, SAMPLES, 4)).float()
+        x = (scale * randn(generator, SAMPLES, 4)).float()
         above = randn(generator, SAMPLES, 4).float()
         spec = {"class": name, "passes": _passes(x, above, back), "seed": 1}
         reply, own, oracle = ask("own_layer", spec), x.double().requires_grad_(), getattr(torch, name.lower())

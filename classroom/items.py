@@ -68,12 +68,6 @@ def randn(generator: torch.Generator, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-def away_from_zero(generator: torch.Generator, *shape: int) -> Tensor:
-    """Random numbers that stay at least 0.1 away from ReLU's kink."""
-    x = randn(generator, *shape)
-    return x.sign() * (x.abs() + 0.1)
-
-
 def linear(generator: torch.Generator, n_in: int, n_out: int, bias: bool = True) -> dict[str, Any]:
     numbers = {"weight": randn(generator, n_out, n_in), **({"bias": randn(generator, n_out)} if bias else {})}
     return {"class": "Linear", "args": [n_in, n_out], "kwargs": {} if bias else {"bias": False}, "set": numbers}
@@ -90,6 +84,9 @@ def twin(spec: dict[str, Any]) -> nn.Module:
     return made
 
 
+SHARED = "backward uses what another object of the class has kept: each must keep its own, in self"
+
+
 def second(x: Tensor) -> Tensor:
     """Return another batch for the same module: what forward keeps for backward must be kept anew."""
     return -0.7 * x.flip(0)
@@ -98,13 +95,17 @@ def second(x: Tensor) -> Tensor:
 def forward(ask: Ask, spec: dict[str, Any], x: Tensor, oracle: nn.Module | None = None) -> None:
     """Compare the outputs for two batches with PyTorch's."""
     network, batches = oracle or twin(spec), (x, second(x))
-    reply = ask("layer", {**spec, "passes": [{"input": batch} for batch in batches]})
+    passes = [{"input": batch} for batch in batches]
+    statistics = isinstance(network, nn.BatchNorm2d)  # which are asked for by themselves
+    reply = ask("layer", {**spec, "passes": passes + [{"input": x, "eval": True}] * (not statistics)})
     untouched(network, "forward", reply)
     for batch, done in zip(batches, reply["passes"]):
         words = "the output" + " for a second batch, laid out in memory like a transposed tensor" * (batch is not x)
         known = functools.partial(reasons.outputs, spec.get("class", "the network"), network, batch)
         same(words, done["output"], network(batch).detach(), known=known)
         unchanged("forward", "its input", done["input_after"], batch)
+    if not statistics:
+        same("the output after eval(), which should change nothing", reply["passes"][2]["output"], network(x).detach())
 
 
 def untouched(network: nn.Module, who: str, reply: dict[str, Any]) -> None:
@@ -136,7 +137,9 @@ def _errors(
 ) -> list[float]:
     network, batches = oracle or twin(spec), (x, second(x))
     above = [randn(generator, *network(batch).shape) for batch in batches]
-    reply = ask("layer", {**spec, "passes": [{"input": batch, "gradient": g} for batch, g in zip(batches, above)]})
+    between = randn(generator, *x.shape)
+    passes = [{"input": batch, "gradient": g, "between": between} for batch, g in zip(batches, above)]
+    reply = ask("layer", {**spec, "passes": passes})
     if reply["forward_calls"]:
         raise WrongError("backward calls forward: write out the formula instead of taking differences")
 
@@ -153,6 +156,7 @@ def _errors(
 
         def known() -> dict[str, Tensor]:
             found = {"backward uses what an earlier forward kept": total(Tensor.clone, batches[0])}
+            found[SHARED] = total(Tensor.clone, between)
             if only != "input":
                 found["only the last backward counts, but gradients should add up"] = gradient(1)
             if only == "bias" and len(x) == g.shape[-1]:
@@ -226,8 +230,8 @@ def xavier(ask, generator):
 
 @item(1, 3, "F7", "ReLU forward", "ReLU")
 def relu_forward(ask, generator):
-    forward(ask, {"class": "ReLU"}, away_from_zero(generator, 5, 4))
-    forward(ask, {"class": "ReLU"}, 1e3 * away_from_zero(generator, 2, 3, 4))
+    for scale, *shape in (1, 5, 4), (1e3, 2, 3, 4), (1e-3, 3, 3):
+        forward(ask, {"class": "ReLU"}, scale * randn(generator, *shape))
 
 
 @item(1, 3, "F9", "Tanh forward: for large numbers as well", "Tanh")
@@ -278,7 +282,8 @@ def drawn(w: Tensor, expected: float, n_in: int, n_out: int) -> None:
 def loss(ask: Ask, kind: str, reduction: str, pairs: Sequence[tuple[Tensor, Tensor]], back: bool, oracle: Any = None):
     """Compare the values of a loss, or its gradients, for several pairs of prediction and target."""
     spec = {"class": kind, "kwargs": {"reduction": reduction}, "backward": back}
-    reply = ask("loss", {**spec, "passes": [{"prediction": p, "target": t} for p, t in pairs]})
+    passes = [{"prediction": p, "target": t, "between": second(p)} for p, t in pairs]
+    reply = ask("loss", {**spec, "passes": passes})
     made, first = (oracle or getattr(nn, kind))(reduction=reduction), None
     for (prediction, target), done in zip(pairs, reply["passes"]):
         own = prediction.clone().requires_grad_()
@@ -295,7 +300,9 @@ def loss(ask: Ask, kind: str, reduction: str, pairs: Sequence[tuple[Tensor, Tens
             )
         else:
             first = own.grad if first is None else first
-            known, letters = {"backward uses what an earlier forward kept": first}, {}
+            others = second(prediction).clone().requires_grad_()
+            made(others, target).backward()
+            known, letters = {"backward uses what an earlier forward kept": first, SHARED: others.grad}, {}
             if prediction.shape == target.shape:
                 known |= reasons.loss_gradients(prediction, target, value.item(), own.grad)
                 letters = {"P": ("the prediction", prediction), "T": ("the target", target)}
@@ -363,7 +370,8 @@ item(3, 6, "F5", "Linear backward: the gradient of the input", "Linear")(linear_
 
 def activation_backward(name: str):
     def test(ask, generator):
-        inputs = [2 * away_from_zero(generator, *shape) for shape in ((5, 4), (3, 3), (2, 3, 4))]
+        sizes = (2, 5, 4), (0.2, 3, 3), (2, 2, 3, 4), (1e-3, 5, 4)
+        inputs = [scale * randn(generator, *shape) for scale, *shape in sizes]
         return backward(ask, generator, "input", *(({"class": name}, x) for x in inputs))
 
     return test
@@ -531,7 +539,8 @@ def dropout_evaluation(ask, generator):
 @item(5, 4, "F20", "Dropout backward: the mask of the forward pass", "Dropout")
 def dropout_backward(ask, generator):
     x, above = 1 + randn(generator, 50, 40).abs(), 1 + randn(generator, 50, 40).abs()
-    spec = {"class": "Dropout", "args": [0.4], "mask_seed": 3, "passes": 2 * [{"input": x, "gradient": above}]}
+    spec = {"class": "Dropout", "args": [0.4], "mask_seed": 3}
+    spec["passes"] = 2 * [{"input": x, "gradient": above, "between": x}]
     for done in ask("layer", spec)["passes"]:
         zero = done["output"] == 0
         if not torch.equal(zero, done["input_gradient"] == 0):
@@ -600,7 +609,8 @@ def conv(generator: torch.Generator) -> dict[str, Any]:
 
 
 def batch_norm(generator: torch.Generator) -> dict[str, Any]:
-    return {"class": "BatchNorm2d", "args": [3], "set": {"weight": randn(generator, 3), "bias": randn(generator, 3)}}
+    numbers = {"weight": randn(generator, 3), "bias": randn(generator, 3)}
+    return {"class": "BatchNorm2d", "args": [3], "kwargs": {"eps": 0.1}, "set": numbers}
 
 
 def images(generator: torch.Generator) -> Tensor:
@@ -719,7 +729,7 @@ def fresh_loss(name: str, oracle: Any, back: bool, ask: Ask, generator: torch.Ge
 
 def fresh_activation(name: str, oracle: nn.Module, back: bool, ask: Ask, generator: torch.Generator) -> str | None:
     large = torch.tensor([[-800.0, -3.0, 3.0, 800.0]], dtype=torch.float64)
-    inputs = (away_from_zero(generator, 5, 4), large)
+    inputs = (randn(generator, 5, 4), large)
     if back:
         return backward(ask, generator, "input", *(({"class": name}, x) for x in inputs), oracle=oracle)
     for x in inputs:

@@ -513,6 +513,23 @@ MISTAKES: dict[str, Mistake] = {name: Mistake(*rest) for name, rest in {
                     return 2 * self.kept * self.share(self.kept)
         """),
     ),
+    "all Tanhs keep one output": (
+        "Tanh backward", "what another object of the class has kept",
+        rewritten("class Tanh:\n    def forward(self, S):\n        Tanh.out = S.tanh()\n        return Tanh.out.clone()\n\n"
+                  "    def backward(self, G):\n        return G * (1 - Tanh.out ** 2)"),
+    ),
+    "all losses keep one difference": (
+        "MSELoss backward", "what another object of the class has kept",
+        rewritten("class MSELoss:\n    def forward(self, P, T):\n        MSELoss.D = P - T\n        return self.reduce((P - T) ** 2)\n\n"
+                  "    def backward(self):\n        return 2 * self.D * self.share(self.D)"),
+    ),
+    "all Dropouts keep one mask": (
+        "Dropout backward", "other components",
+        rewritten("class Dropout:\n    def forward(self, X):\n        Dropout.m = self.mask(X) if self.training else torch.ones_like(X)\n"
+                  "        return X * self.m\n\n    def backward(self, G):\n        return G * self.m"),
+    ),
+    "no bias in evaluation": ("Linear forward", "after eval()", linear("X @ W.T + b if self.training else X @ W.T")),
+    "ReLU's slope is 0 up to 0.1": ("ReLU backward", "expected", activation("ReLU", "S.relu()", "G * (S > 0.1)")),
     "the loss overwrites the target": (
         "MSELoss", "overwrites the target", mse("self.reduce(T.sub_(P).square())", "2 * D * self.share(D)")
     ),
@@ -628,6 +645,9 @@ OPTIONAL: dict[str, Mistake] = {name: Mistake(*rest) for name, rest in {
         "BatchNorm2d", "those of the batch",
         replaced("centred, variance = X - _wide(self.running_mean)[:, None, None], _wide(self.running_var)",
                  "variance, mean = torch.var_mean(X, (0, 2, 3), correction=0)\n            centred = X - mean[:, None, None]"),
+    ),
+    "batch norm without eps": (
+        "BatchNorm2d forward", "wrong in 360 of 360", replaced("(variance + self.eps).rsqrt()", "variance.rsqrt()")
     ),
     "batch norm keeps no mean": (
         "BatchNorm2d", "running_mean",

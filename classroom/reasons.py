@@ -77,6 +77,8 @@ def same(
 
     def agrees(value: Tensor) -> bool:
         finite = value.shape == got.shape and bool(value.isfinite().all())
+        if finite and not compare(value.detach(), expected, tolerance=tolerance):
+            return False  # a mistake that gives the right numbers explains nothing
         # A single number may be close to another one by chance.
         return finite and not compare(got, value.detach(), tolerance=10 * tolerance if got.numel() > 1 else 1e-6)
 
@@ -105,8 +107,10 @@ def _beside(got: Tensor, expected: Tensor) -> str:
     """Show the component that is farthest off, yours and the expected one."""
     place = (got - expected).abs().nan_to_num(torch.inf).argmax()
     index = [int(n) for n in torch.unravel_index(place, expected.shape)] if expected.dim() else ""
-    yours, right = got.flatten()[place].item(), expected.flatten()[place].item()
-    return f" (yours{index}: {yours:.6g}, expected: {right:.6g})"
+    numbers = got.flatten()[place].item(), expected.flatten()[place].item()
+    # With as many digits as it takes to tell them apart.
+    yours, right = next(pair for n in range(6, 18) if len({*(pair := [f"{x:.{n}g}" for x in numbers])}) == 2 or n == 17)
+    return f" (yours{index}: {yours}, expected: {right})"
 
 
 def _lost_dimension(got: Any, expected: Tensor) -> list[str]:

@@ -97,8 +97,11 @@ def build(code: ModuleType, spec: dict[str, Any]) -> Any:
 
 
 def layer(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
-    """Run one module on several inputs, one after the other: forward, and backward where there is a gradient."""
-    made = build(code, spec)
+    """Run one module on several inputs, one after the other: forward, and backward where there is a gradient.
+
+    What comes "between" the two goes through another module of the class.
+    """
+    made, other = build(code, spec), build(code, spec)
     if "mask_seed" in spec:
         torch.manual_seed(spec["mask_seed"])
     passes, forward_calls, kind = [], [], type(made)
@@ -116,6 +119,8 @@ def layer(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
         x = in_memory(given["input"], len(passes))
         output = made(x)
         done = {"output": output.clone() if isinstance(output, torch.Tensor) else output, "input_after": x.clone()}
+        if "between" in given:
+            other(given["between"])
         if "gradient" in given:
             gradient = in_memory(given["gradient"], len(passes))
             # A hand-written backward needs no forward, except one that goes through a network.
@@ -139,10 +144,12 @@ def in_memory(tensor: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def loss(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
-    made, passes = build(code, spec), []
+    made, other, passes = build(code, spec), build(code, spec), []
     for given in spec["passes"]:
         prediction, target = given["prediction"].clone(), given["target"].clone()
         value = made(prediction, target)
+        if spec["backward"]:
+            other(given["between"], target.clone())
         done = {"value": value, "gradient": made.backward() if spec["backward"] else None}
         passes.append({**done, "prediction_after": prediction, "target_after": target})
     return {"passes": passes}
