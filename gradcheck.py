@@ -68,7 +68,8 @@ class Verdict:
         word = "right" if self.right else "cannot tell" if self.cannot_tell else "WRONG"
         line = f"{self.name:<12} {self.shape!s:<12} relative error {self.error:.0e}  {word}"
         if self.index is not None:
-            line += f" at {self.index}: got {self.got:.6g}, expected {self.expected:.6g}"
+            got, expected = digits(self.got, self.expected)
+            line += f" at {self.index}: got {got}, expected {expected}"
         return line + (f"\n{'':12} {self.reason}" if self.reason else "")
 
 
@@ -192,7 +193,7 @@ def compare(
                 return ["it is zero"]
             if words and abs(factor - 1) < 1e-4:
                 return ["it is the transpose of the right one"]
-            return [f"it is {words}the right one times {factor:.6g}{_factor(factor, sizes or {})}"]
+            return [f"it is {words}the right one times {digits(factor, 1.0)[0]}{_factor(factor, sizes or {})}"]
     found = [f"wrong in {int(wrong.sum())} of {wrong.numel()} components"]
     for dim in range(wrong.dim()) if wrong.dim() > 1 else ():
         lines = wrong.movedim(dim, 0).flatten(1).any(1).nonzero().flatten().tolist()
@@ -200,6 +201,15 @@ def compare(
             found[0] += f", all in [{', '.join(str(lines[0]) if d == dim else ':' for d in range(wrong.dim()))}]"
     lost = int((~got.isfinite()).sum())
     return found + ([f"it is infinite or NaN in {lost}"] if lost else [])
+
+
+def digits(a: float, b: float, least: int = 6) -> tuple[str, str]:
+    """Return two numbers with as many digits as it takes to tell them apart."""
+    for places in range(least, 18):
+        pair = f"{a + 0.0:.{places}g}", f"{b + 0.0:.{places}g}"  # 0.0 makes of -0 a 0
+        if pair[0] != pair[1]:
+            break
+    return pair
 
 
 # The learner's code, called with care

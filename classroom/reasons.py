@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradcheck import compare
+from gradcheck import compare, digits
 
 TOLERANCE = 1e-5
 """Relative: what float32 inside a submission may cost. Formulas in float64 come to 1e-14."""
@@ -107,9 +107,7 @@ def _beside(got: Tensor, expected: Tensor) -> str:
     """Show the component that is farthest off, yours and the expected one."""
     place = (got - expected).abs().nan_to_num(torch.inf).argmax()
     index = [int(n) for n in torch.unravel_index(place, expected.shape)] if expected.dim() else ""
-    numbers = got.flatten()[place].item(), expected.flatten()[place].item()
-    # With as many digits as it takes to tell them apart.
-    yours, right = next(pair for n in range(6, 18) if len({*(pair := [f"{x:.{n}g}" for x in numbers])}) == 2 or n == 17)
+    yours, right = digits(got.flatten()[place].item(), expected.flatten()[place].item())
     return f" (yours{index}: {yours}, expected: {right})"
 
 
@@ -160,7 +158,7 @@ def formula(got: Tensor, letters: Mapping[str, tuple[str, Tensor]], degree: int 
 
 
 def _term(factor: float, name: str) -> str:
-    size = "" if name and abs(abs(factor) - 1) < 1e-6 else f"{abs(factor):.4g}"
+    size = "" if name and abs(abs(factor) - 1) < 1e-6 else f"{abs(factor):.6g}"
     return f"{'−' if factor < 0 else '+'} {' · '.join(filter(None, [size, *name.split()]))}"
 
 

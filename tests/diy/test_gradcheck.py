@@ -139,6 +139,7 @@ def test_a_loss_that_disagrees_with_its_gradient_is_found_out():
         ("input", 1 / 15, "that is 1/M, with M = 15 components"),
         ("weight", 0, "it is zero"),
         ("bias", 1.7, "it is the right one times 1.7"),
+        ("bias", 1 + 3e-6, "it is the right one times 1.000003"),
     ],
 )
 def test_a_constant_factor_is_named(name, factor, words):

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 from course import check, progress
-from course.checkers.answers import AnswerError, digits, expect, expect_numbers
+from course.checkers.answers import AnswerError, expect, expect_numbers
 from course.checkers.core import NOTEBOOKS, exercises
 
 import diy
 from bugs import BUGS
 from diy import Loss, Module
+from gradcheck import digits
 from tests.notebooks import mini_answers
 from tests.notebooks.changes import changed
 
@@ -356,6 +357,8 @@ WRONG["backward_pass.2"] = [
         (BACK, "torch.ops.aten.sigmoid_backward(gradient, output)", "leaves its work to PyTorch's"),
         (SIGMOID, f"{SIGMOID} if self.training else input", "does something else after eval()"),
         (BACK, f"1.1 * {BACK}", "1.1 times the right one"),
+        (BACK, f"1.00003 * {BACK}", "all of it is 1.00003 times the right one"),
+        (BACK, f"{BACK} if gradient.dim() < 3 else gradient", "the gradient from above, unchanged"),
         (BACK, f"({BACK}).sum(0)", "(4, 3)"),
         ("(Module)", "(diy.Sigmoid)", SIGMOID, "super().forward(input)", "leaves its work to the one of diy.py"),
         (f"output = {SIGMOID}", VJP, BACK, "self.way_back(gradient)[0]", "backward is to be written by hand"),

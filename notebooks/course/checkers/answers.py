@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradcheck import digits
+
 
 class NoAnswerError(Exception):
     """The exercise, or the part of it that the message names, was not attempted yet."""
@@ -213,21 +215,12 @@ def _relation(got: Tensor, expected: Tensor, wrong: Tensor) -> str:
         return ""
     factor = float((got * expected).sum() / expected.square().sum())
     if close(got, factor * expected):
-        return f"; all of it is {factor:.4g} times the right one"
+        return f"; all of it is {digits(factor, 1.0, 4)[0]} times the right one"
     if expected.dim() == 2 and close(got, expected.mT):
         return "; it is transposed"
     if any(close(got, expected.round(decimals=places)) for places in range(1, 6)):
         return "; it is rounded, and should be left as it is"
     return f"; {int(wrong.sum())} of {wrong.numel()} are wrong" if not wrong.all() else ""
-
-
-def digits(a: float, b: float, least: int = 6) -> tuple[str, str]:
-    """Return two numbers with as many digits as it takes to tell them apart."""
-    for places in range(least, 17):
-        pair = f"{a + 0.0:.{places}g}", f"{b + 0.0:.{places}g}"  # 0.0 makes of -0 a 0
-        if pair[0] != pair[1]:
-            break
-    return pair
 
 
 def expect_number(

@@ -35,7 +35,7 @@ def exercise_1(sigmoid_slope) -> str:
 @any_precision
 def exercise_2(sigmoid) -> str:
     module = Passes("Sigmoid", sigmoid)
-    inputs = normal(4, 3), 2 * normal(3, 3, seed=5), normal(5), torch.tensor([[-800.0, 0.0, 800.0]])
+    inputs = normal(4, 3), 2 * normal(3, 3, seed=5), normal(5), normal(2, 3, 2), torch.tensor([[-800.0, 0.0, 800.0]])
     for index, s in enumerate(inputs):
         y, G = s.sigmoid(), normal(*s.shape, seed=index + 1)
         slope = y * (1 - y)
@@ -83,7 +83,7 @@ def exercise_3(leaky_relu) -> str:
         )
     kink = torch.tensor([[-2.0, -0.5, 0.0], [1.0, -0.0, 3.0]])
     for slope, module in (0.3, one), (0.01, Passes("LeakyReLU", leaky_relu, negative_slope=0.01)), (1.5, other):
-        for index, s in enumerate((normal(4, 3), normal(3, 3, seed=5), kink, normal(5, seed=7))):
+        for index, s in enumerate((normal(4, 3), normal(3, 3, seed=5), kink, normal(5, seed=7), normal(2, 3, 2))):
             _leaky(module, slope, s, normal(*s.shape, seed=index + 1))
     if not close(output(without), torch.where(s > 0, s, 0.01 * s)):
         raise AnswerError("Where nothing is given, the slope should be PyTorch's: negative_slope=0.01.")

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from experiments.circle import MODELS, Protocol, build_network, error_rate, one_hot, train
+from gradcheck import digits
 
-from .answers import AnswerError, digits, expect, expect_number, expect_numbers, tensor
+from .answers import AnswerError, expect, expect_number, expect_numbers, tensor
 from .running import run
 
 PERCENT = "%", "percent"

@@ -6,7 +6,9 @@ import math
 import torch
 from torch.nn.functional import softplus
 
-from .answers import AnswerError, digits, expect, expect_numbers, tensor
+from gradcheck import digits
+
+from .answers import AnswerError, expect, expect_numbers, tensor
 from .mistakes import AVERAGED
 from .running import Passes, any_precision, check_memory, normal, run
 

@@ -7,8 +7,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from diy import Linear, ReLU
+from gradcheck import digits
 
-from .answers import AnswerError, digits, expect, expect_number, expect_numbers, number
+from .answers import AnswerError, expect, expect_number, expect_numbers, number
 from .running import any_precision, names_in, normal, run
 
 
