@@ -31,7 +31,7 @@ SMALL = {  # square, so that a transpose too many or too few gives numbers rathe
     "G": torch.tensor([[1.0, -1.0], [2.0, 0.5]], dtype=torch.float64),
 }
 
-SMALL_P = torch.tensor([[1.0, 0.5, 0.0], [1.0, -1, 0.5], [0.5, 2, 1], [0, 0, -0.5]], dtype=torch.float64)
+SMALL_P = torch.tensor([[1.0, 0.5, 0.0], [1.0, -1, 0.5], [0.5, 2, 1], [0, 0, 1.5]], dtype=torch.float64)
 
 
 # Linear

@@ -259,14 +259,15 @@ def check_memory(name: str, answer, *inputs: str, sizes: tuple[int, ...] = (2,),
     output = tensor("The output", last.output)
     if not close(gradient(last), right):
         raise AnswerError(f"{name}.backward belongs to an earlier batch: each forward must remember its own.")
-    first, second = made_after(one), made_after(larger)
-    gradient(second)
-    try:
-        kept = close(gradient(first), right)
-    except AnswerError:  # diy has noticed it, too; alone it went well
-        kept = False
-    if not kept:
-        raise AnswerError(SHARED.format(name))
+    for batch in other, larger:
+        first, second = made_after(one), made_after(batch)
+        gradient(second)
+        try:
+            kept = close(gradient(first), right)
+        except AnswerError:  # diy has noticed it, too; alone it went well
+            kept = False
+        if not kept:
+            raise AnswerError(SHARED.format(name))
     if callable(evaluate := getattr(last.module, "eval", None)):
         evaluate()
         if not (close(tensor("The output", last.forward(**one)), output) and close(gradient(last), right)):
