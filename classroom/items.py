@@ -433,7 +433,7 @@ def steps(ask: Ask, generator: torch.Generator, kind: str, schedule: dict, setti
 
     for number, (expected, rate) in enumerate(path(kind, parameters, gradients, schedule, settings)):
         if schedule:
-            words = f"the learning rate after {number + 1} steps"
+            words = f"the learning rate after {number + 1} step{'s' * (number > 0)}"
             same(words, torch.tensor(reply["rates"][number]), torch.tensor(rate), tolerance=1e-6)
         before = reply["steps"][number - 1] if number else parameters
         for index, (p, got) in enumerate(zip(expected, reply["steps"][number])):
@@ -467,6 +467,13 @@ def weight_decay(ask, generator):
             decayed = False
     if not decayed:
         raise WrongError("with momentum, weight decay must enter the velocity")
+    w, g = randn(generator, 3), randn(generator, 3)
+    spec = {"class": "SGD", "kwargs": {"lr": 0.1}, "parameters": [w, w, w], "steps": [[g, None, g]], "schedule": {}}
+    try:
+        for got, expected in zip(ask("optimizer", spec)["steps"][0], (w - 0.1 * g, w, w - 0.1 * g)):
+            same("each parameter after a step", got, expected)
+    except WrongError as wrong:
+        raise type(wrong)(f"where one of the parameters has no gradient: {wrong}") from None
 
 
 item(4, 5, "F25", "SGD with momentum", "momentum_direction SGD")(optimizer("SGD", lr=0.1, momentum=0.8))
@@ -595,7 +602,7 @@ def cross_entropy(back: bool):
 
 item(6, 6, "F23", "CrossEntropyLoss: for large scores as well", "CrossEntropyLoss")(cross_entropy(False))
 item(6, 6, "F24", "CrossEntropyLoss backward", "CrossEntropyLoss")(cross_entropy(True))
-item(6, 6, "F27", "Adam", "Adam")(optimizer("Adam", lr=0.1, betas=(0.8, 0.9)))
+item(6, 6, "F27", "Adam", "Adam")(optimizer("Adam", lr=0.1, betas=(0.8, 0.9), eps=0.1))
 item(6, 3, "F28", "CosineAnnealingLR", "CosineAnnealingLR")(optimizer("SGD", {"T_max": 8, "eta_min": 0.01}, lr=0.3))
 
 

@@ -551,6 +551,11 @@ MISTAKES: dict[str, Mistake] = {name: Mistake(*rest) for name, rest in {
                           "            steps = [d + self.weight_decay * w for d, w in zip(steps, parameters)]\n"
                           "            if isinstance(lr := self.lr, Tensor):")),
     ),
+    "SGD ends at a parameter without a gradient": (
+        "SGD", "where one of the parameters has no gradient",
+        replaced("if (g := w.grad) is not None]",
+                 "if (g := w.grad) is not None]\n            pairs = pairs if len(pairs) == len(self.param_groups[0]['params']) else pairs[:1]"),
+    ),
     "the first gradient is dampened": (
         "SGD with momentum", "should count whole", replaced("v: Tensor = g.clone()", "v: Tensor = (1 - dampening) * g")
     ),
@@ -628,6 +633,9 @@ OPTIONAL: dict[str, Mistake] = {name: Mistake(*rest) for name, rest in {
     ),
     "Adam without the bias correction": (
         "Adam", "the parameter", replaced(".add_(self.eps).mul_(1 - beta1**t)", ".add_(self.eps)")
+    ),
+    "Adam's eps below the root": (
+        "Adam", "the parameter", replaced("v.sqrt().div_(math.sqrt(1 - beta2**t)).add_(self.eps)", "v.div(1 - beta2**t).add_(self.eps).sqrt_()")
     ),
     "Adam divides by zero": ("Adam", "NaN", replaced(".add_(self.eps).mul_(1 - beta1**t)", ".mul_(1 - beta1**t)")),
     "one count of steps for all parameters": (

@@ -173,6 +173,8 @@ def optimizer(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
     steps, rates, after = [], [], []
     for gradients in spec["steps"]:
         for parameter, gradient in zip(parameters, gradients):
+            if gradient is None:
+                continue
             if parameter.grad is None:
                 parameter.grad = torch.empty_like(gradient)
             parameter.grad.copy_(gradient)  # the same memory in every step, as zero_grad(set_to_none=False) leaves it
