@@ -221,6 +221,7 @@ def own_layer(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
     parts = [_own(code, layer) for layer in spec.get("layers", ())]
     made = code.Sequential(*parts) if parts else _own(code, spec)
     _stir(code, made)
+    other = None if parts else _own(code, spec)
     tensors, told = _parameters(code, made)
     dtype = next((value.dtype for _, value in tensors if value.is_floating_point()), torch.float32)
     reply: dict[str, Any] = {"before": tensors, "told": told, "after": []}
@@ -229,6 +230,8 @@ def own_layer(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
         reply["output"] = run.forward(x).clone()
         reply["input_after"] = x.to(given["input"].dtype)
         if "gradient" in given:
+            if other is not None:
+                Batch(code, other).forward(given["between"].to(dtype))
             got = run.backward(given["gradient"].to(dtype).clone())
             reply["input_gradient"] = got.clone() if isinstance(got, torch.Tensor) else got
             reply["after"].append(_parameters(code, made)[0])
@@ -239,6 +242,7 @@ def own_loss(code: ModuleType, spec: dict[str, Any]) -> dict[str, Any]:
     prediction, target = spec["prediction"].clone(), spec["target"].clone()
     run = Batch(code, code.LossMSE())
     value = run.loss(prediction, target)
+    Batch(code, code.LossMSE()).loss(spec["between"], target.clone())
     gradient = run.loss_backward()
     return {"value": value, "gradient": gradient, "prediction_after": prediction}
 
