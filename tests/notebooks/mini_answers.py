@@ -505,6 +505,7 @@ CHANGES = {
     3: [
         (ADD, "gradient if before is None else before.add_(gradient)", "adds in place to a"),
         (ADD, "gradient", "the second replaces the first"),
+        ("accumulate(parameter, gradient)", "accumulate(gradient, parameter)", "yours are exchanged"),
         (ADD, "gradient if before is None else before", "the second does not count"),
         (ADD, "0 * gradient if before is None else before + gradient", "the first gradient is lost"),
         (ADD, "gradient if before is None else (before + gradient) / 2", "that is their mean"),

@@ -723,6 +723,7 @@ WRONG["circle.4"] = wrong(
     ("return points, ", "return ", "should return two tensors"),
     ("points, ((", "points[:, 0], ((", "but has (20000,) and (20000,)"),
     (".long()", "", "labels int64, but are"),
+    (f"({INNER}) & (", f"({INNER} & ", "comparisons need brackets here"),
     (".long()", ".long()[:, None]", "should have the shapes"),
     ("((squares", "1 - ((squares", "The labels are exchanged"),
     (".long()", ".long() * 2", "Labels should be 0 and 1"),
@@ -1534,7 +1535,7 @@ def spoilt_class(exercise, right):
     yield "exit", type("Exiting", (right,), {"forward": raising(SystemExit())}), "forward raises SystemExit in line"
     yield "no end", type("Endless", (right,), {"forward": endless}), "calls itself without end"
     yield "autograd", ByAutograd, "backward is to be written by hand"
-    yield "no self", WithoutSelf, "forward takes (), but is called with"
+    yield "no self", WithoutSelf, "forward lacks self"
     yield "a larger __init__", WantsMore, "cannot be made, as it takes (one, two, three, four)"
     yield "an exception in __init__", FailsInInit, "__init__ raises KeyError in line"
     yield "no forward", renamed(foward="forward", backward="backward"), "has no forward: is foward meant to be that?"

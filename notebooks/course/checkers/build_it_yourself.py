@@ -169,6 +169,8 @@ def exercise_3(accumulate, zero_grad) -> str:
             )
 
     add(w, first)
+    if first.grad is not None:
+        raise AnswerError("accumulate gets the parameter first, and then its gradient: yours are exchanged.")
     if w.grad is None:
         raise AnswerError("After the first gradient w.grad is still None: it should be that gradient.")
     mistakes = {

@@ -437,6 +437,10 @@ def _check_signature(name: str, function, arguments: Mapping) -> None:
     except TypeError:
         wanted = ", ".join(arguments)
         method = "." in name and not inspect.isfunction(function)
+        if method and next(iter(_signature(getattr(function, "__func__", function)).parameters), "") != "self":
+            raise AnswerError(
+                f"{name} lacks self, which comes before its other arguments: {wanted or 'none'}."
+            ) from None
         hint = " (after self)" if method else ""
         many = f"{len(arguments)} argument{'s' * (len(arguments) != 1)}"
         wanted = f"{many}{hint}: {wanted}" if arguments else f"no argument{' but self' * method}"
@@ -472,6 +476,7 @@ _HINTS = {
     "name 'math' is not defined": "`import math` comes first",
     "name 'np' is not defined": "`import numpy as np` comes first",
     "bitwise_xor": "a power is **, not ^",
+    "bitwise_(and|or)|for [&|]": "comparisons need brackets here, (a > b) & (c > d): & and | come before them",
     "bool tensors? is not supported": "make numbers of True and False first, (...).to(input.dtype)",
     "tuple index out of range": "a shape has as many numbers as the tensor has dimensions, and not all have two",
     "maximum recursion": "it calls itself without end",
