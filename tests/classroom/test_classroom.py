@@ -391,6 +391,12 @@ def test_what_is_left_out_earns_nothing_from_the_reference(worker):
     assert [o.what for o in found.outcomes if o.got and ("momentum" in o.what or "ReLU" in o.what)] == []
 
 
+def test_what_is_not_in_the_file_is_named(worker):
+    reasons = {outcome.reason for outcome in grade(worker, "import torch", range(1, 8)).outcomes}
+    names = {re.fullmatch(r"not written yet \(there is no (\w+) in the file\)", reason)[1] for reason in reasons}
+    assert {"Linear", "Sequential", "MSELoss", "SGD", "Adam", "kaiming_normal_"} <= names
+
+
 @pytest.mark.parametrize("source", ["def f(:", "\0", "import nothing_like_this", "raise ValueError('no')", "1 / 0"])
 def test_a_file_that_does_not_load_gets_nothing_and_the_reason(worker, source):
     found = grade(worker, source, [1])
