@@ -36,9 +36,9 @@ import re
 import threading
 import traceback
 import types
-from abc import ABC, abstractmethod
+from abc import ABC, ABCMeta, abstractmethod, update_abstractmethods
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Set
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
 import torch
 from torch import Tensor
@@ -397,8 +397,8 @@ class Loss(Function):
 
     def reduce(self, terms: Tensor) -> Tensor:
         """Return the mean or the sum of all terms; in a stack, one per network."""
-        dims = tuple(range(1, terms.dim())) if self.stacked else None
-        return terms.mean(dims) if self.reduction == "mean" else terms.sum(dims)
+        terms, dim = (terms[..., None].flatten(1), 1) if self.stacked else (terms, None)
+        return terms.mean(dim) if self.reduction == "mean" else terms.sum(dim)
 
     def share(self, terms: Tensor) -> float:
         """Return the factor with which each term enters the loss: 1/M for the mean of M terms, 1 for the sum."""
@@ -487,6 +487,7 @@ class Optimizer(ABC):
         self.param_groups: list[dict[str, Any]] = [{"params": _check_parameters(params)}]
         self.state: dict[Tensor, dict[str, Any]] = {}
         self._checked: dict[str, Any] = {}
+        self._replaced = -1  # how many parameters had been replaced anywhere at the last step
         self.lr, self.weight_decay = lr, weight_decay
 
     @property
@@ -775,14 +776,14 @@ class Adam(Optimizer):
         m and v start at 0; after t steps, m̂ = m / (1 − β₁ᵗ) and v̂ = v / (1 − β₂ᵗ) undo the bias of that start.
         """
         (beta1, beta2), state = self.betas, self.state.setdefault(w, {})
-        m: Tensor = state["exp_avg"] if state else torch.zeros_like(g)
-        v: Tensor = state["exp_avg_sq"] if state else torch.zeros_like(g)
+        m: Tensor = state["exp_avg"] if "exp_avg" in state else torch.zeros_like(g)
+        v: Tensor = state["exp_avg_sq"] if "exp_avg" in state else torch.zeros_like(g)
         m.lerp_(g, 1 - beta1)
         v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
         t = state.get("step", 0) + 1
         state.update(step=t, exp_avg=m, exp_avg_sq=v)
-        d: Tensor = m / v.sqrt().div_(math.sqrt(1 - beta2**t)).add_(self.eps).mul_(1 - beta1**t)
-        return d
+        d: Tensor = m / v.sqrt().div_(math.sqrt(1 - beta2**t)).add_(self.eps)
+        return d.div_(1 - beta1**t)
 
 
 class CosineAnnealingLR:
@@ -1166,8 +1167,8 @@ class BatchNorm2d(Module):
             mean = _wide(X).mean((0, 2, 3))
             centred = X - mean[:, None, None]
             variance = centred.square().mean((0, 2, 3))
-            self.running_mean.lerp_(mean.to(W.dtype), self.momentum)
-            self.running_var.lerp_((variance * (M / (M - 1))).to(W.dtype), self.momentum)
+            for running, new in (self.running_mean, mean), (self.running_var, variance * (M / (M - 1))):
+                running.copy_(_wide(running).lerp(new, self.momentum))
         else:
             centred, variance = X - _wide(self.running_mean)[:, None, None], _wide(self.running_var)
         scale = (variance + self.eps).rsqrt()[:, None, None]  # (C, 1, 1)
@@ -1485,6 +1486,8 @@ class _Remembering:
             if name == "reduction" and ours is not Loss:  # a learner's own loss may have others
                 _check_reduction(value)
             vars(self)["_memory"] = _Memory({})  # a forward that waits for its backward used the old value
+        if name in self.parameter_names and isinstance(vars(self).get(name), Tensor):
+            _check_new_parameter(self, name, value)
         if name in self.parameter_names:
             value, old = _adopted(value), vars(self).get(name)
             for tensor, successor in (old, value), (value, None):
@@ -1530,7 +1533,7 @@ class Parameter(Tensor):
 
     @property
     def data(self) -> Tensor:
-        return Tensor.data.__get__(self)  # type: ignore[attr-defined, no-any-return]
+        return self.detach()  # unlike PyTorch's, its changes in place count as the parameter's
 
     @data.setter
     def data(self, values: Tensor) -> None:
@@ -1583,7 +1586,8 @@ class LossValue(Tensor):
 
 
 def _adopted(tensor: Any) -> Any:
-    if type(tensor) is Tensor and tensor.is_leaf:
+    if type(tensor) is Tensor:
+        tensor = tensor if tensor.is_leaf else tensor.detach()
         tensor.__class__ = Parameter
     return tensor
 
@@ -1644,10 +1648,14 @@ class _Run:
 
     def keep(self, outer: "_Run | None", output: Tensor) -> Tensor:
         """Keep this finished run where its backward will look for it."""
+        if not output.is_leaf and isinstance(self.module, Module):
+            [*self.module.parameters()]  # rids them of graphs
         if outer is None or not output.is_leaf:
             # The output has no graph, even if a parameter shared with PyTorch asked for one. And it is not the tensor
             # that a layer remembered: the user may ask for a graph on it.
             output = output.detach()
+        if outer is None:
+            output = _contiguous(output)
         if outer is None and not self.module._gradients and type(output) is Tensor:
             output.__class__ = LossValue
         self.output = output.shape, output.dtype
@@ -1712,19 +1720,34 @@ def _guard(cls: Any) -> None:
     if cls._trusted:
         cls.forward, cls.backward = _guarded_forward(cls.forward), _guarded_backward(cls.backward)
         return
-    cls.forward = _guarded_forward(cls.forward, _noting(cls.forward))
-    cls.backward = _guarded_backward(cls.backward, _handing_back(cls.backward))
+    cls.forward, cls.backward = cls.forward, cls.backward  # _Guarding puts their guards around them
     if hasattr(cls, "accumulate") and "accumulate" not in vars(cls):
         cls.accumulate = staticmethod(_accumulate)
+
+
+class _Guarding(ABCMeta):
+    """The class of a Function's class: it guards a learner's methods, also those given to a class in a later cell."""
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        if cls.__module__ != __name__ and (callable(value) or isinstance(value, _FUNCTIONS)):
+            if "_diy_reads" in vars(cls):
+                type.__delattr__(cls, "_diy_reads")
+            if name == "forward":
+                value = _guarded_forward(value, _noting(value))
+            if name == "backward":
+                value = _guarded_backward(value, _handing_back(value))
+        super().__setattr__(name, value)
+        if name in getattr(cls, "__abstractmethods__", ()):
+            update_abstractmethods(cast(Any, cls))
 
 
 def _guard_alone(cls: Any) -> None:
     # Inside a network, a layer of this file is its bare formula, for speed: the network's guard watches over it.
     def alone(formula: Any, guarded: Any) -> Any:
         @functools.wraps(formula)
-        def _either(self: Any, tensor: Any = None, *more: Any) -> Any:
-            if _thread.run is None or more:
-                return guarded(self, tensor, *more)
+        def _either(self: Any, tensor: Any = ..., *more: Any, **named: Any) -> Any:
+            if _thread.run is None or tensor is ... or more:
+                return guarded(self, *(() if tensor is ... else (tensor,)), *more, **named)
             return formula(self, tensor)
 
         return _either
@@ -1735,13 +1758,15 @@ def _guard_alone(cls: Any) -> None:
 
 
 def _guarded_forward(formula: _Forward, watched: _Forward | None = None) -> _Forward:
-    outermost = watched or formula
+    outermost, few, many = watched or formula, *_counts(formula)
 
     @functools.wraps(formula)
-    def forward(self: Any, *inputs: Any) -> Tensor:
+    def forward(self: Any, *inputs: Any, **named: Any) -> Tensor:
         outer = _thread.run
         if outer is not None and outer.module is self:
-            return formula(self, *inputs)  # super().forward(...)
+            return formula(self, *inputs, **named)  # super().forward(...)
+        if named or not few <= len(inputs) <= many:
+            inputs, named = _bound(formula, (self, *inputs), named)
         if outer is not None:
             outer.note_versions()
         run, before = None, self._memory.enabled
@@ -1752,9 +1777,9 @@ def _guarded_forward(formula: _Forward, watched: _Forward | None = None) -> _For
                 run.got = _with_version(inputs[0])
                 run.on_itself = before is not None and inputs[0] is before.gave[0]
                 with _PlainTensors():
-                    output = outermost(self, *map(_apart, inputs))
+                    output = outermost(self, *map(_apart, inputs), **named)
             else:
-                output = outermost(self, *inputs)
+                output = outermost(self, *inputs, **named)
         except Exception as error:
             raise _placed(error, run) from None
         finally:
@@ -1771,8 +1796,10 @@ def _guarded_backward(formula: _Backward, watched: _Backward | None = None) -> _
     outermost = watched or formula
 
     @functools.wraps(formula)
-    def backward(self: Any, *gradient: Any) -> Tensor | None:
+    def backward(self: Any, *gradient: Any, **named: Any) -> Tensor | None:
         outer = _thread.run
+        if named:
+            gradient, _ = _bound(formula, (self, *gradient), named)
         if outer is not None and outer.module is self:
             return formula(self, *gradient)  # super().backward(...)
         run = None
@@ -1794,23 +1821,41 @@ def _guarded_backward(formula: _Backward, watched: _Backward | None = None) -> _
             _thread.run = outer
         if outer is not None:
             outer.check_versions()
+            if watched is not None:
+                _check_trained(self)
         if run.entries or not isinstance(result, Tensor) or (result.shape, result.dtype) != run.input:
             _check_result(run, result)
         if result is None:
             return None
         if not result.is_leaf:
             result = result.detach()  # a parameter shared with PyTorch has asked for a graph
+        if outer is None and gradient:
+            result = result.contiguous() + 0  # the product of 0 and −1, −0, becomes 0
         if run.got is not None:
-            result._diy_of = run.got, result._version  # type: ignore[attr-defined]
+            result._diy_of = run.got, result._version, getattr(self, "stacked", None)  # type: ignore[attr-defined]
         return result
 
     return backward
 
 
-def _apart(tensor: Tensor) -> Tensor:
+def _counts(formula: Any) -> tuple[int, float]:
+    """Return the least and the largest number of arguments that a method takes, besides self."""
+    parameters = [*inspect.signature(formula).parameters.values()][1:]
+    needed = [p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(needed), math.inf if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(parameters)
+
+
+def _apart(tensor: Any) -> Any:
+    if not isinstance(tensor, Tensor):
+        return tensor  # the target of a learner's loss, perhaps
     # A tensor from inference mode is copied, because its later changes would not be counted.
     from_inference = tensor.is_inference() and not torch.is_inference_mode_enabled()
     return tensor.clone() if from_inference else tensor.detach()
+
+
+def _contiguous(images: Any) -> Any:
+    # In this file images have the samples last in memory. Outside they lie as in PyTorch, so that x.view(...) works.
+    return images.contiguous() if isinstance(images, Tensor) and images.dim() == 4 else images
 
 
 def _remember(self: Any, output: Tensor, values: tuple[Any, ...]) -> None:
@@ -1867,11 +1912,15 @@ def _waiting(self: Any, gradient: tuple[Any, ...]) -> _Run | None:
     """
     memory = self._memory
     runs = [*filter(None, (memory.enabled, None if torch.is_grad_enabled() else memory.disabled))]
-    of, version = getattr(gradient[0], "_diy_of", (None, 0)) if gradient else (None, 0)
-    if of is not None and gradient[0]._version == version:
+    of, version, stacked = getattr(gradient[0], "_diy_of", (None, 0, None)) if gradient else (None, 0, None)
+    # If it has been changed in place, it may be that of another tensor now, unless it was that of a module's output.
+    if of is not None and (gradient[0]._version == version or hasattr(of[0], "_diy_output")):
         fitting = [run for run in runs if _same(run.gave, of)]
     else:
         fitting = runs if len(runs) < 2 else []
+    if fitting and stacked is not None and stacked is not (self.stack_size is not None):
+        needs = "stacked=True, as the network was made by stack" if self.stack_size else "stacked=False, as by default"
+        raise ValueError(f"this gradient is that of a loss with stacked={stacked}: make the loss with {needs}")
     if runs and not fitting:
         name = type(self).__name__
         raise RuntimeError(
@@ -1925,9 +1974,9 @@ def _noting(forward: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a learner's forward: when it ends, note the state of all that backward may read."""
 
     @functools.wraps(forward)
-    def _forward(self: Any, *inputs: Any) -> Any:
-        output, run = forward(self, *inputs), _thread.run
-        run.state = _state(run)  # type: ignore[union-attr, arg-type]
+    def _forward(self: Any, *inputs: Any, **named: Any) -> Any:
+        output, run = forward(self, *map(_contiguous, inputs), **named), cast(_Run, _thread.run)
+        run.state = _state(run)
         return output
 
     return _forward
@@ -1941,7 +1990,7 @@ def _handing_back(backward: Callable[..., Any]) -> Callable[..., Any]:
         run: Any = _thread.run
         kind: Any = type(self)
         attributes, before, restored = vars(self), dict(vars(self)), {}
-        reads, stores, _ = _reads(kind)
+        reads, stores, *_ = _reads(kind)
         for name, (value, count) in run.attributes.items():
             if name in stores or inspect.isdatadescriptor(getattr(kind, name, None)):
                 continue
@@ -1957,7 +2006,8 @@ def _handing_back(backward: Callable[..., Any]) -> Callable[..., Any]:
                 if state.get(what) != run.state.get(what):
                     _refuse_stale(run, what)
             _check_inner(run)
-            return backward(self, *gradient)
+            # A copy, because a learner's backward may change it in place, while another path needs it as well.
+            return backward(self, *(G.clone(memory_format=torch.contiguous_format) for G in gradient))
         finally:
             for name in restored.keys() & attributes.keys():
                 if attributes[name] is restored[name]:  # backward has not set it
@@ -1981,7 +2031,7 @@ def _state(run: _Run, everything: bool = False) -> dict[str, list[Any]]:
     """Return, by name, the present state of the attributes and variables that a learner's backward may read."""
     module: Any = run.module
     kind: Any = type(module)
-    attributes, _, variables = _reads(kind)
+    attributes, _, variables, _ = _reads(kind)
     attributes = attributes | {*module.parameter_names}
     if everything or "__dict__" in attributes:
         attributes |= vars(module).keys() - {"_memory"}
@@ -2001,6 +2051,8 @@ def _state(run: _Run, everything: bool = False) -> dict[str, list[Any]]:
     owners += [one for one in values.values() if isinstance(one, type) and one.__module__ == kind.__module__]
     places = [(owner, vars(owner)) for owner in owners if owner is not module]
     for owner, fields in [(module, {**vars(module), **assigned}), *places]:
+        if isinstance(owner, Module):
+            fields = {"training": owner.training, **fields}  # before the first train() or eval(), its class has it
         label = getattr(owner, "__name__", type(owner).__name__)
         for name in attributes & fields.keys():
             what = f"{label}.{name}"
@@ -2012,7 +2064,7 @@ def _state(run: _Run, everything: bool = False) -> dict[str, list[Any]]:
 
 
 def _reads(kind: Any) -> Any:
-    """Return what a learner's backward deals with: attributes that it may read, names that it sets, variables.
+    """Return what a learner's backward deals with: attributes it may read, names it sets, variables, if it trains.
 
     Names that backward sets itself and forward doesn't use are left out of the first and the last. Each variable comes
     with its place, see `_names`.
@@ -2024,7 +2076,8 @@ def _reads(kind: Any) -> Any:
     own = stored - also_read["plainly"] - also_stored - also_variables.keys()
     ours = [base for base in kind.__mro__ if base.__module__ == __name__]
     attributes = {n for n in read["plainly"] | read["called"] if not any(callable(getattr(c, n, None)) for c in ours)}
-    kind._diy_reads = attributes - own, stored, {n: place for n, place in variables.items() if n not in own}
+    trains = not {"accumulate", "grad"}.isdisjoint(read["plainly"] | read["called"] | stored)
+    kind._diy_reads = attributes - own, stored, {n: place for n, place in variables.items() if n not in own}, trains
     return kind._diy_reads
 
 
@@ -2055,9 +2108,11 @@ def _names(kind: Any, method: Any, logs: bool = False) -> tuple[dict[str, set[st
                 name: Any = step.argval
                 if not isinstance(name, str) or step.opname.endswith("_FAST"):
                     continue
-                if step.opname.startswith(("STORE", "DELETE")):
+                if step.opname.startswith("DELETE") or _of_none(steps[index - 2 : index + 1]):
+                    continue  # only frees memory
+                if step.opname.startswith("STORE"):
                     stored.add(name)
-                elif not logs and _only_written(steps[index + 1 :]):
+                elif not logs and _only_written(name, steps[index + 1 :]):
                     continue
                 elif name in cells:
                     variables[name] = cells[name]
@@ -2076,8 +2131,10 @@ def _names(kind: Any, method: Any, logs: bool = False) -> tuple[dict[str, set[st
                     # A call, x.norm(), says nothing about self.norm, but self.norm() may be a function kept there.
                     calls = step.opname == "LOAD_METHOD" or (step.opname == "LOAD_ATTR" and "NULL" in step.argrepr)
                     read["called" if calls else "plainly"].add(name)
-                    classes = bases if hasattr(Module, name) else bases + helpers
-                    waiting += [vars(one)[name] for one in classes if name in vars(one)]
+                    if name in ("forward", "backward"):
+                        waiting += [vars(base)[name] for base in bases if name in vars(base)]
+                    elif not hasattr(Module, name):
+                        waiting += [vars(one)[name] for one in bases + helpers if name in vars(one)]
     return read, stored, variables
 
 
@@ -2105,22 +2162,41 @@ def _of_constant(steps: list[dis.Instruction]) -> bool:
     return kinds[:1] == ["LOAD_CONST"] and kinds[1] in ("LOAD_CONST", "PRECALL", "CALL")
 
 
-def _only_written(steps: list[dis.Instruction]) -> bool:
-    """Return whether the steps after a variable only write into it: log.append(...), log[key] = ..., log[key] += 1."""
-    if steps and steps[0].argval in ("append", "appendleft", "extend"):
-        return True
-    # Follow how much lies on the stack above the log. At the store it is the key and, with +=, the new value as well.
+def _of_none(steps: list[dis.Instruction]) -> bool:
+    # Whether the steps are `self.cache = None`.
+    return [step.opname for step in steps] == ["LOAD_CONST", "LOAD_FAST", "STORE_ATTR"] and steps[0].argval is None
+
+
+def _only_written(name: str, steps: list[dis.Instruction]) -> bool:
+    """Return whether the steps after a name only write to it: log.append(x), log["norm"][k] = x, count += 1."""
+    if steps and steps[0].opname.endswith(("IF_NONE", "IF_NOT_NONE")):
+        return True  # whether there is a log at all
+    # Follow how much lies on the stack above the name's value. At the store in a log it is the key and, with +=, the
+    # new value as well.
     height, adds = 0, False
-    for step in steps:
+    for index, step in enumerate(steps):
+        after = steps[index + 1 :]
         if step.opname == "STORE_SUBSCR":
             return height == 1 + adds
         height += dis.stack_effect(step.opcode, step.arg)
         adds |= step.opname in ("COPY", "DUP_TOP_TWO")
-        if height < 1:
-            break
+        if height >= 1:
+            continue
+        if step.opname.startswith("CALL"):
+            thrown_away = steps[0].argval in _LOGGING and after[0].opname == "POP_TOP"
+            return thrown_away or (steps[0].argval == "setdefault" and _only_written(name, after))
+        if step.opname in ("BINARY_SUBSCR", "LOAD_ATTR"):  # a log in a dictionary or an object
+            return _only_written(name, after)
+        if step.opname == "BINARY_OP" or step.opname.startswith("INPLACE"):
+            in_place = step.opname != "BINARY_OP" or step.argrepr.endswith("=")
+            stores = [one for one in after[:2] if one.opname.startswith("STORE")]
+            return in_place and stores[:1] != [] and stores[0].argval == name
+        break
     return False
 
 
+# Methods by which a log is written; what they return is thrown away.
+_LOGGING = {"append", "appendleft", "extend", "insert", "add", "update", "write", "info", "debug", "plot", "add_scalar"}
 _CONTAINERS = (Mapping, MutableSequence, Set, tuple, types.CellType)
 _FUNCTIONS: Any = (types.FunctionType, types.MethodType, functools.partial, functools.partialmethod)
 _FUNCTIONS += (property, functools.cached_property, staticmethod, classmethod)
@@ -2188,8 +2264,10 @@ for _class in Sequential, MSELoss, CrossEntropyLoss:
     _guard(_class)
 
 for _one in [*globals().values()]:
-    if isinstance(_one, type) and issubclass(_one, Module) and not (_one._guarded or inspect.isabstract(_one)):
-        _guard_alone(_one)
+    if isinstance(_one, type) and issubclass(_one, Function):
+        cast(Any, _one).__class__ = _Guarding
+        if issubclass(_one, Module) and not (_one._guarded or inspect.isabstract(_one)):
+            _guard_alone(_one)
 
 # Module and Function get their other methods here, so that part I shows only those that learn.
 for _owner, _methods in (Module, _Housekeeping), (Function, _Remembering):
@@ -2238,7 +2316,11 @@ def _refuse_gradient(run: _Run, G: Any) -> NoReturn:
     (shape, dtype), must = run.output, f"the gradient given to {type(run.module).__name__}.backward must"
     if not isinstance(G, Tensor) or G.dtype != dtype:
         raise TypeError(f"{must} be a tensor of {dtype}, got {_kind(G)}")
-    hint = ": pass what criterion.backward() returns, not the loss" if G.dim() == 0 else ""
+    hint = ""
+    if hasattr(G, "_diy_of"):
+        hint = ": the loss was given another shape than the network's output; reshape the target instead"
+    elif G.dim() == 0:
+        hint = ": pass what criterion.backward() returns, not the loss"
     raise ValueError(f"{must} have the shape of the output, {tuple(shape)}, got {tuple(G.shape)}{hint}")
 
 
@@ -2374,7 +2456,8 @@ def _only_default(owner: Any, **arguments: tuple[Any, ...]) -> None:
         simple = value is None or isinstance(value, (bool, str, tuple, list, numbers.Number))
         if not simple or all(value is not one and value != one for one in supported):
             got = repr(value) if simple else "a tensor" if isinstance(value, Tensor) else f"a {_kind(value)}"
-            hint = f"; write {name}()(tensor) to create it first" if isinstance(value, Tensor) else ""
+            instead = isinstance(value, Tensor) and (argument, value.dim()) != ("weight", 1)
+            hint = f"; write {name}()(tensor) to create it first" if instead else ""
             values = " or ".join(map(repr, supported))
             raise ValueError(f"{name} supports PyTorch's argument {argument} only as {values}, got {got}{hint}")
     if isinstance(owner, Function) and type(owner).__module__ == __name__:
@@ -2386,11 +2469,18 @@ def _check_arguments(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     if cls.__init__ is object.__init__ and (args or kwargs):
         own = "" if cls.__module__ == __name__ else ", or define __init__ to take them"
         raise TypeError(f"{name} takes no arguments: make it by {name}(), then call it on an input{own}")
-    signature = inspect.signature(cls.__init__)
+    _bound(cls.__init__, (None, *args), kwargs, name)  # Python itself names missing ones; a copy is made with none
+
+
+def _bound(function: Any, args: tuple[Any, ...], named: dict[str, Any], name: str = "") -> Any:
+    """Return the arguments after the first as Python would pass them: by position, and the rest by name."""
+    signature = inspect.signature(function)
     try:
-        signature.bind_partial(None, *args, **kwargs)  # Python itself names missing ones; a copy is made with none
+        bound = signature.bind_partial(*args, **named) if name else signature.bind(*args, **named)
     except TypeError as error:
+        name = name or f"{type(args[0]).__name__}.{function.__name__}"
         raise TypeError(f"{name}: {error}; it takes {', '.join([*signature.parameters][1:])}") from None
+    return bound.args[1:], bound.kwargs
 
 
 def _check_reduction(value: Any) -> str:
@@ -2411,7 +2501,7 @@ def _check_number(name: str, value: Any, least: float = -math.inf, most: float =
     if not (math.isfinite(value) and least <= float(value) <= most):
         wanted = f"in [{least}, {most}]" if most < math.inf else f"≥ {least}" if least > -math.inf else ""
         raise ValueError(f"{name} must be a finite number {wanted}".rstrip() + f", got {value}")
-    return value
+    return value if isinstance(value, (int, float)) else float(value)
 
 
 def _pair(name: str, value: Any, least: int = 1) -> tuple[int, int]:
@@ -2451,6 +2541,8 @@ def _named_tensors(module: Any, *kinds: str, prefix: str = "") -> Iterator[tuple
         for name in names:
             tensor = getattr(module, name, NotImplemented)
             if isinstance(tensor, Tensor) and tensor is not getattr(type(module), name, None):
+                if type(tensor) is Parameter and not tensor.is_leaf:
+                    tensor.detach_()  # values copied from PyTorch's parameters have brought their graph
                 yield prefix + name, tensor
             elif tensor is not None:
                 missing = tensor is NotImplemented or isinstance(tensor, Tensor)
@@ -2473,6 +2565,28 @@ def _check_biases(run: _Run) -> None:
             )
 
 
+def _check_trained(module: Any) -> None:
+    # A learner's module that has gone back inside a network, which only trains what `parameter_names` names.
+    kind, named = type(module), [tensor for _, tensor in _named_tensors(module, "parameter_names")]
+    own = [v for v in vars(module).values() if type(v) is Tensor and v.is_leaf and v.grad is not None]
+    if isinstance(module, Module) and kind.parameters is not Module.parameters:
+        own += module.parameters()
+    if isinstance(module, Module) and kind.param is not Module.param:
+        own += [parameter for parameter, *_ in module.param()]
+    if any(all(tensor is not one for one in named) for tensor in own):
+        raise RuntimeError(
+            f"{kind.__name__} has a parameter that is not in parameter_names, so that its network would never train "
+            f"it: add its name, now {module.parameter_names}, and let backward call self.accumulate"
+        )
+    for name in module.parameter_names:
+        tensor = getattr(module, name)
+        if tensor is not None and tensor.grad is None and not _frozen(tensor) and not _reads(kind)[3]:
+            raise RuntimeError(
+                f"{kind.__name__}.backward gives {name}, a parameter, no gradient: call "
+                f"self.accumulate(self.{name}, gradient), or take {name} out of parameter_names"
+            )
+
+
 def _check_inner(run: _Run) -> None:
     inner = [owner for owner, _, inside in run.entries if inside is not None]
     if inner and isinstance(run.module, Module):
@@ -2486,23 +2600,29 @@ def _check_inner(run: _Run) -> None:
                 )
 
 
+def _holds_modules(value: Any) -> bool:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple, set)) else ()
+    return any(isinstance(one, Module) or _holds_modules(one) for one in inside)
+
+
 def _refuse_hidden_modules(module: Module, name: str, value: Any) -> None:
-    inside: Iterable[Any] = ()
-    if isinstance(value, dict):
-        inside = value.values()
-    elif isinstance(value, (list, tuple, set)):
-        inside = value
-    if any(isinstance(one, Module) for one in inside):
+    if _holds_modules(value):
         raise TypeError(
             f"{type(module).__name__}.{name} holds modules in a {type(value).__name__}, where their parameters would "
             "never be trained: keep each as an attribute, or all in a Sequential"
         )
-    if not isinstance(value, type) and hasattr(value, "named_parameters"):
+    if hasattr(type(value), "named_parameters"):
         raise TypeError(
             f"{type(module).__name__}.{name} is a module of PyTorch, which would never be trained: use diy's own"
         )
     if type(value).__name__ == "Parameter" and name not in module.parameter_names:
         raise TypeError(f'{type(module).__name__}.{name} would never be trained: add "{name}" to parameter_names')
+
+
+def _check_new_parameter(module: Any, name: str, value: Any) -> None:
+    if not isinstance(value, Tensor) and (value is not None or name == "weight"):
+        kind = type(module).__name__
+        raise TypeError(f"{name} is a parameter of {kind} and must be a tensor, got {_kind(value)}")
 
 
 def _alike(one: Module, other: Module) -> bool:
@@ -2517,6 +2637,8 @@ def _alike(one: Module, other: Module) -> bool:
 
     def attributes(module: Module) -> dict[str, Any]:
         left_out = {"layers", "_memory", *module.parameter_names, *module.buffer_names}
+        if not type(module)._trusted:
+            left_out |= _names(type(module), type(module).forward)[1]  # what the last forward has left there
         return {n: plain(v) for n, v in vars(module).items() if n not in left_out and not isinstance(v, Module)}
 
     def plain(value: Any) -> Any:
@@ -2569,7 +2691,8 @@ def _check_parameters(params: Any) -> list[Tensor]:
         raise TypeError(f"params must be an iterable of tensors, got {type(params).__name__}: pass module.parameters()")
     parameters = list(params)
     if not parameters:
-        raise ValueError("the optimizer got no parameters: pass module.parameters()")
+        hint = "pass module.parameters() (as there is no automatic differentiation, requires_grad always reads False)"
+        raise ValueError(f"the optimizer got no parameters: {hint}")
     if strange := [_kind(value) for value in parameters if not isinstance(value, Tensor)]:
         raise TypeError(f"parameters must be tensors (no groups), got {strange[0]}")
     if strange := [value.dtype for value in parameters if not value.is_floating_point()]:
@@ -2595,14 +2718,15 @@ def _check_steps(optimizer: Optimizer, steps: list[Tensor], pairs: list[tuple[Te
                 f"{tuple(w.shape)}, got {got}: is its `return` missing, or is there a sum too many?"
             )
     every = optimizer.param_groups[0]["params"]
-    if len(pairs) < len(every):  # not all got a gradient
+    if optimizer._replaced != Parameter.replaced:
         for w in every:
             new = getattr(w, "successor", None)
-            if w.grad is None and new is not None and all(new is not other for other in every):
+            if new is not None and all(new is not other for other in every):
                 raise RuntimeError(
                     "a parameter of this optimizer has been replaced in its module by another tensor, which would "
                     "never be trained: copy the new values into it, layer.weight.copy_(values), or make a new optimizer"
                 )
+        optimizer._replaced = Parameter.replaced
 
 
 def _check_setting(optimizer: Optimizer, name: str, value: Any) -> Any:
@@ -2692,7 +2816,7 @@ def _load_optimizer_state(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
                 values[key] = int(_check_number(what, value.item() if isinstance(value, Tensor) else value, least=0))
             elif isinstance(value, Tensor) and value.shape == parameter.shape and value.is_floating_point():
                 values[key] = value.detach().to(parameter)
-            elif key in needed or key == "momentum_buffer":
+            elif key in needed or (key == "momentum_buffer" and value is not None):
                 got = f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else _kind(value)
                 raise ValueError(
                     f"{what} must have floats of the parameter's shape, {tuple(parameter.shape)}, got {got}"

@@ -259,8 +259,8 @@ CATALOGUE = [
         story="m and v start at 0 and need many steps to reach the size of what they average.",
         symptom="The first steps have the wrong size: with the usual betas, about three times too large.",
         seen_by=("side by side",), check="diy.test_convolution.test_adam_by_hand",
-        edits=(("Adam.direction", "m / v.sqrt().div_(math.sqrt(1 - beta2**t)).add_(self.eps).mul_(1 - beta1**t)",
-                "m / v.sqrt().add_(self.eps)"),),
+        edits=(("Adam.direction", "v.sqrt().div_(math.sqrt(1 - beta2**t))", "v.sqrt()"),
+               ("Adam.direction", "d.div_(1 - beta1**t)", "d")),
     ),
     Bug(
         name="cosine-without-pi", title="The cosine schedule forgets π",

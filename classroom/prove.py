@@ -632,12 +632,12 @@ OPTIONAL: dict[str, Mistake] = {name: Mistake(*rest) for name, rest in {
         "CrossEntropyLoss", "infinite or NaN", replaced("lowered = S - S.amax(-1, keepdim=True)", "lowered = S")
     ),
     "Adam without the bias correction": (
-        "Adam", "the parameter", replaced(".add_(self.eps).mul_(1 - beta1**t)", ".add_(self.eps)")
+        "Adam", "the parameter", replaced("return d.div_(1 - beta1**t)", "return d")
     ),
     "Adam's eps below the root": (
         "Adam", "the parameter", replaced("v.sqrt().div_(math.sqrt(1 - beta2**t)).add_(self.eps)", "v.div(1 - beta2**t).add_(self.eps).sqrt_()")
     ),
-    "Adam divides by zero": ("Adam", "NaN", replaced(".add_(self.eps).mul_(1 - beta1**t)", ".mul_(1 - beta1**t)")),
+    "Adam divides by zero": ("Adam", "NaN", replaced(".add_(self.eps)", "")),
     "one count of steps for all parameters": (
         "Adam", "the parameter", replaced('t = state.get("step", 0) + 1', 't = self.count = getattr(self, "count", 0) + 1')
     ),

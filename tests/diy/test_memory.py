@@ -865,8 +865,8 @@ def test_an_attribute_that_backward_deletes_is_gone():
     assert not hasattr(layer, "x")
     network = diy.Sequential(layer, layer)
     network(X)
-    with pytest.raises(RuntimeError, match=r"Emptied\.x, which Emptied\.backward may read, was changed"):
-        network.backward(OTHER)
+    torch.testing.assert_close(network.backward(OTHER), 4 * X**3 * OTHER)
+    assert not hasattr(layer, "x")
 
 
 class Later(Attribute):
@@ -1139,7 +1139,9 @@ class InNestedLists(Residual):
 def test_a_module_that_would_never_be_trained_is_noticed_on_the_way_back(kind):
     net = diy.Sequential(kind())
     net(X)  # which may be all that it is made for
-    with pytest.raises(RuntimeError, match=rf"{kind.__name__}\.forward calls a Linear that is not among the modules"):
+    with pytest.raises(
+        (RuntimeError, TypeError), match=r"calls a Linear that is not among the modules|holds modules in a list"
+    ):
         net.backward(OTHER)
 
 

@@ -1,0 +1,384 @@
+"""What learners write out of habit, from PyTorch or from the assignment: it is right, or the mistake is named."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+import diy
+
+D = torch.float64
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def numbers(*shape):
+    return torch.randn(*shape, dtype=D)
+
+
+class ReLUInPlace(diy.Module):
+    def forward(self, x):
+        self.mask = x > 0
+        return x * self.mask
+
+    def backward(self, g):
+        g[~self.mask] = 0
+        return g
+
+
+class Residual(diy.Module):
+    def __init__(self, body):
+        self.body = body
+
+    def forward(self, x):
+        return x + self.body(x)
+
+    def backward(self, g):
+        return g + self.body.backward(g)
+
+
+def test_a_backward_may_change_its_gradient_in_place():
+    body = diy.Sequential(diy.Linear(3, 3, dtype=D), ReLUInPlace())
+    net = diy.Sequential(diy.Linear(3, 3, dtype=D), Residual(body), diy.Linear(3, 1, dtype=D))
+    a, b, c, d, e, f = parameters = [p.clone().requires_grad_() for p in net.parameters()]
+    x, g = numbers(4, 3), numbers(4, 1)
+    h = functional.linear(x, a, b)
+    functional.linear(h + functional.linear(h, c, d).relu(), e, f).backward(g)
+    net(x)
+    net.backward(given := g.clone())
+    torch.testing.assert_close([p.grad for p in net.parameters()], [p.grad for p in parameters])
+    assert given.equal(g)
+
+
+class Dense(diy.Module):
+    """A layer whose gradient is kept as in the assignment, where no network finds it."""
+
+    def __init__(self):
+        self.w, self.dw = numbers(4, 3), torch.zeros(4, 3, dtype=D)
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.w.mT
+
+    def backward(self, g):
+        self.dw += g.mT @ self.x
+        return g @ self.w
+
+
+class WithParam(Dense):
+    def param(self):
+        return [(self.w, self.dw)]
+
+
+class WithParameters(Dense):
+    def parameters(self):
+        return [self.w]
+
+    def backward(self, g):
+        self.accumulate(self.w, g.mT @ self.x)
+        return g @ self.w
+
+
+class WithGrad(Dense):
+    def backward(self, g):
+        self.w.grad = g.mT @ self.x
+        return g @ self.w
+
+
+class Named(Dense):
+    parameter_names = ("w",)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [(kind, "not in parameter_names") for kind in (WithParam, WithParameters, WithGrad)]
+    + [(Named, r"Named\.backward gives w, a parameter, no gradient: call self\.accumulate\(self\.w, gradient\)")],
+)
+def test_a_layer_that_its_network_would_not_train_is_noticed(kind, words):
+    net = diy.Sequential(kind(), diy.Tanh())
+    net(numbers(5, 3))
+    with pytest.raises(RuntimeError, match=words):
+        net.backward(numbers(5, 4))
+
+
+def test_values_copied_from_pytorch_bring_no_graph():
+    layer, theirs = diy.Linear(3, 2), nn.Linear(3, 2)
+    layer.weight.copy_(theirs.weight)
+    layer.bias = 2 * theirs.bias
+    layer(torch.ones(1, 3))
+    layer.backward(torch.ones(1, 2))
+    assert layer.weight.is_leaf and layer.weight.grad.is_leaf and layer.bias.is_leaf
+    diy.SGD(layer.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_a_stack_needs_the_loss_of_a_stack_and_no_other_network_does(stacked):
+    networks = [diy.Linear(3, 1, dtype=D) for _ in range(4)]
+    net = networks[0] if stacked else diy.stack(networks)
+    criterion = diy.MSELoss(stacked=stacked)
+    criterion(net(numbers(4, 5, 3)), numbers(4, 5, 1))
+    with pytest.raises(ValueError, match=f"a loss with stacked={stacked}: make the loss with stacked={not stacked}"):
+        net.backward(criterion.backward())
+
+
+def test_the_loss_of_a_stack_of_terms_without_further_dimensions():
+    class Mine(diy.Loss):
+        def forward(self, prediction, target):
+            return self.reduce((prediction - target).abs().mean((1, 2)))
+
+        def backward(self):
+            raise NotImplementedError
+
+    assert Mine(stacked=True)(numbers(3, 4, 2), numbers(3, 4, 2)).shape == (3,)
+
+
+def test_data_changed_in_place_between_forward_and_backward_is_noticed():
+    net = diy.Sequential(diy.Linear(3, 2, dtype=D), diy.Linear(2, 2, dtype=D))
+    net(numbers(4, 3))
+    net[1].weight.data.add_(1)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        net.backward(numbers(4, 2))
+
+
+def test_a_gradient_scaled_in_place_is_that_of_its_own_forward():
+    net, criterion = diy.Linear(3, 2, dtype=D), diy.MSELoss()
+    criterion(net(numbers(4, 3)), numbers(4, 2))
+    gradient = criterion.backward()
+    gradient /= 4
+    net(numbers(4, 3))
+    with pytest.raises(RuntimeError, match="not that of the last output"):
+        net.backward(gradient)
+
+
+def test_a_replaced_weight_is_noticed_if_the_network_forgets_the_gradients():
+    net = diy.Sequential(diy.Linear(3, 2, dtype=D))
+    optimizer = diy.SGD(net.parameters(), lr=0.1)
+
+    def train():
+        net.zero_grad()
+        net(numbers(4, 3))
+        net.backward(numbers(4, 2))
+        optimizer.step()
+
+    train()
+    net[0].weight = numbers(2, 3)
+    with pytest.raises(RuntimeError, match="replaced"):
+        train()
+
+
+def test_modules_deep_in_a_list_are_noticed():
+    class Mine(Dense):
+        def __init__(self):
+            super().__init__()
+            self.blocks = [(diy.Dropout(), diy.Tanh())]
+
+    with pytest.raises(TypeError, match=r"Mine\.blocks holds modules in a list"):
+        Mine().eval()
+
+
+def test_minus_zero_is_printed_as_zero():
+    layer = diy.ReLU()
+    layer(torch.tensor([-1.0, 2.0]))
+    assert str(layer.backward(torch.tensor([-3.0, 4.0]))) == "tensor([0., 4.])"
+
+
+def test_running_variance_in_half_precision_does_not_overflow():
+    mine, theirs = diy.BatchNorm2d(1, dtype=torch.float16), nn.BatchNorm2d(1, dtype=torch.float16)
+    for _ in range(2):
+        x = (300 * torch.randn(8, 1, 8, 8)).half()
+        mine(x), theirs(x)
+    torch.testing.assert_close(mine.running_var, theirs.running_var, rtol=1e-2, atol=0)  # float16 has 11 bits
+
+
+@pytest.mark.parametrize("eps", [1e-7, 2e-7])
+def test_adam_in_half_precision_leaves_a_weight_without_gradient(eps):
+    w, v = torch.ones(2).half(), nn.Parameter(torch.ones(2).half())
+    mine, theirs = diy.Adam([w], lr=0.1, eps=eps), torch.optim.Adam([v], lr=0.1, eps=eps)
+    w.grad, v.grad = torch.tensor([0.0, 1.0]).half(), torch.tensor([0.0, 1.0]).half()
+    mine.step(), theirs.step()
+    torch.testing.assert_close(w, v.data)
+
+
+# Right, and taken
+
+
+HISTORY = {"loss": [], "norm": []}
+
+
+class Logging(diy.Module):
+    def __init__(self, log):
+        self.log, self.calls, self.seen = log, 0, set()
+
+    def forward(self, x):
+        self.x = x
+        self.calls += 1
+        return x.sin()
+
+    def backward(self, g):
+        if self.log is not None:
+            self.log["norm"].append(g.norm().item())
+        self.log.setdefault("size", []).append(g.numel())
+        self.seen.add(g.shape)
+        self.calls += 1
+        return g * self.x.cos()
+
+
+class LoggingGlobally(Logging):
+    def backward(self, g):
+        HISTORY["norm"].append(g.norm().item())
+        return g * self.x.cos()
+
+
+@pytest.mark.parametrize("kind", [Logging, LoggingGlobally])
+def test_a_log_of_several_lists_and_a_counter_may_be_written(kind):
+    layer, criterion = kind(HISTORY), diy.MSELoss()
+    net = diy.Sequential(layer, diy.Linear(3, 3, dtype=D), layer)
+    HISTORY["loss"].append(criterion(net(numbers(4, 3)), numbers(4, 3)).item())
+    with torch.no_grad():
+        net(numbers(4, 3))
+    net.backward(criterion.backward())
+
+
+def test_calling_train_in_training_mode_changes_nothing():
+    class Drop(diy.Module):
+        def forward(self, x):
+            self.m = torch.rand_like(x) > 0.5
+            return x * self.m if self.training else x
+
+        def backward(self, g):
+            return g * self.m if self.training else g
+
+    net = diy.Sequential(diy.Linear(3, 3, dtype=D), Drop())
+    net(numbers(4, 3))
+    net.train()
+    net.backward(numbers(4, 3))
+
+
+@pytest.mark.parametrize("target", [True, 1.0, None, [1.0, 2.0], (torch.ones(3, 1), torch.ones(3, 1))])
+def test_a_learners_loss_takes_any_target(target):
+    class Mine(diy.Loss):
+        def forward(self, prediction, target):
+            self.p = prediction
+            return prediction.square().mean()
+
+        def backward(self):
+            return 2 * self.p / self.p.numel()
+
+    criterion = Mine()
+    criterion(torch.ones(3, 1), target)
+    assert criterion.backward().equal(torch.full((3, 1), 2 / 3))
+
+
+def test_arguments_may_be_given_by_name():
+    class Masked(diy.Module):
+        def forward(self, x, mask=1.0):
+            self.mask = mask
+            return x * mask
+
+        def backward(self, g):
+            return g * self.mask
+
+    masked, x, mask = Masked(), numbers(2, 3), numbers(2, 3)
+    assert masked.forward(x, mask=mask).equal(x * mask)
+    assert masked.backward(g=x).equal(x * mask)
+    layer, criterion = diy.Linear(3, 2, dtype=D), diy.MSELoss()
+    criterion.forward(layer.forward(X=x), T=numbers(2, 2))
+    layer.backward(G=criterion.backward())
+
+
+@pytest.mark.parametrize("method", ["forward", "backward"])
+def test_a_method_given_to_a_class_later_is_watched_like_any_other(method):
+    class Mine(diy.Module):
+        if method == "backward":
+
+            def forward(self, x):
+                self.x = x
+                return x.sin()
+
+        else:
+
+            def backward(self, g):
+                return g * self.x.cos()
+
+    def forward(self, x):
+        self.x = x
+        return x.sin()
+
+    def backward(self, g):
+        return g * self.x.cos()
+
+    setattr(Mine, method, locals()[method])
+    layer, x, g = Mine(), numbers(4, 3), numbers(4, 3)
+    layer(x)
+    with torch.no_grad():
+        layer(g)
+    torch.testing.assert_close(layer.backward(g), g * x.cos())
+
+
+def test_networks_that_have_run_can_be_stacked():
+    class Mine(diy.Module):
+        stackable = True
+
+        def forward(self, x):
+            self.x = x
+            return x.sin()
+
+        def backward(self, g):
+            return g * self.x.cos()
+
+    networks = [diy.Sequential(diy.Linear(3, 2, dtype=D), Mine()) for _ in range(2)]
+    for net in networks:
+        net(numbers(4, 3))
+    assert diy.stack(networks)(numbers(2, 4, 3)).shape == (2, 4, 2)
+
+
+def test_a_state_of_an_older_pytorch_is_loaded():
+    optimizer = diy.SGD(diy.Linear(3, 2).parameters(), lr=0.1)
+    state = optimizer.state_dict()
+    state["state"] = {0: {"momentum_buffer": None}, 1: {"momentum_buffer": None}}
+    optimizer.load_state_dict(state)
+    optimizer.step()
+
+
+def test_images_can_be_viewed_as_in_pytorch():
+    class Flat(diy.Module):
+        def forward(self, x):
+            self.shape = x.shape
+            return x.view(len(x), -1)
+
+        def backward(self, g):
+            return g.view(self.shape)
+
+    layer, net = (
+        diy.Conv2d(1, 2, 3, padding=1, dtype=D),
+        diy.Sequential(diy.Conv2d(1, 2, 3, padding=1, dtype=D), Flat()),
+    )
+    images = numbers(2, 1, 4, 4)
+    output = layer(images)
+    assert layer.backward(torch.ones_like(output).view_as(output)).view(2, -1).shape == (2, 16)
+    assert output.view(2, -1).shape == net(images).shape == (2, 32)
+    net.backward(numbers(2, 32))
+
+
+# Messages
+
+
+@pytest.mark.parametrize(
+    ("words", "action"),
+    [
+        (r"Sequential\.forward: missing a required argument: 'X'; it takes X", lambda net, c, x: net.forward()),
+        (r"Sequential\.forward: too many positional arguments; it takes X", lambda net, c, x: net.forward(x, x)),
+        (r"MSELoss\.forward: missing a required argument: 'T'; it takes P, T", lambda net, c, x: c.forward(x)),
+        (r"unexpected keyword argument 'retain_graph'", lambda net, c, x: net.backward(x, retain_graph=True)),
+        ("reshape the target instead", lambda net, c, x: (c(net(x).squeeze(), x[0, 0]), net.backward(c.backward()))),
+        ("only as None, got a tensor$", lambda net, c, x: diy.CrossEntropyLoss(weight=torch.ones(2))),
+        ("weight is a parameter of Linear and must be a tensor", lambda net, c, x: setattr(net[0], "weight", None)),
+        ("requires_grad always reads False", lambda net, c, x: diy.SGD([p for p in x if p.requires_grad], 0.1)),
+    ],
+)
+def test_a_message_names_the_mistake(words, action):
+    with pytest.raises((TypeError, ValueError), match=words):
+        action(diy.Sequential(diy.Linear(3, 1)), diy.MSELoss(), torch.ones(1, 3))
