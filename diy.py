@@ -1167,8 +1167,8 @@ class BatchNorm2d(Module):
             mean = _wide(X).mean((0, 2, 3))
             centred = X - mean[:, None, None]
             variance = centred.square().mean((0, 2, 3))
-            for running, new in (self.running_mean, mean), (self.running_var, variance * (M / (M - 1))):
-                running.copy_(_wide(running).lerp(new, self.momentum))
+            self.running_mean.copy_(_wide(self.running_mean).lerp(mean, self.momentum))
+            self.running_var.copy_(_wide(self.running_var).lerp(variance * (M / (M - 1)), self.momentum))
         else:
             centred, variance = X - _wide(self.running_mean)[:, None, None], _wide(self.running_var)
         scale = (variance + self.eps).rsqrt()[:, None, None]  # (C, 1, 1)

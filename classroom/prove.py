@@ -659,8 +659,7 @@ OPTIONAL: dict[str, Mistake] = {name: Mistake(*rest) for name, rest in {
     ),
     "batch norm keeps no mean": (
         "BatchNorm2d", "running_mean",
-        replaced("self.running_mean.lerp_(mean.to(W.dtype), self.momentum)",
-                 "self.running_mean.copy_(self.momentum * mean.to(W.dtype))"),
+        replaced("_wide(self.running_mean).lerp(mean, self.momentum)", "self.momentum * mean"),
     ),
     "batch norm goes back as in training": (
         "BatchNorm2d", "evaluation mode", replaced("1 / max(1, M) if self.training else 0)", "1 / max(1, M))")
