@@ -1481,6 +1481,8 @@ class _Remembering:
         if name in self._fixed:
             kind = type(self).__name__
             raise AttributeError(f"{name} of a {kind} can't be changed later: make a new one, {kind}(..., {name}=...)")
+        if isinstance(value, (list, tuple, dict)) and callable(getattr(type(self), name, None)):
+            raise AttributeError(f"{name} is a method of every {type(self).__name__}: give the attribute another name")
         if name in ("reduction", "stacked") and isinstance(self, Loss):
             ours = next(base for base in type(self).__mro__ if base.__module__ == __name__)
             if name == "reduction" and ours is not Loss:  # a learner's own loss may have others
@@ -1701,6 +1703,7 @@ class _Memory(threading.local):
 
     enabled: _Run | None = None
     disabled: _Run | None = None
+    trained = False  # whether a first backward inside a network has shown that its parameters are trained
 
     def __init__(self, assigned: dict[str, int]):
         # One for all threads: how often anything but the module's own forward and backward has set each attribute.
@@ -1821,8 +1824,9 @@ def _guarded_backward(formula: _Backward, watched: _Backward | None = None) -> _
             _thread.run = outer
         if outer is not None:
             outer.check_versions()
-            if watched is not None:
+            if watched is not None and not self._memory.trained:
                 _check_trained(self)
+                self._memory.trained = True
         if run.entries or not isinstance(result, Tensor) or (result.shape, result.dtype) != run.input:
             _check_result(run, result)
         if result is None:
@@ -2044,15 +2048,18 @@ def _state(run: _Run, everything: bool = False) -> dict[str, list[Any]]:
     # Backward may read an attribute of a module inside this one, or of a class in the same file.
     found = [one[-1] for held in state.values() for one in held if isinstance(one, tuple)]
     used = [*vars(module).values(), *vars(module).get("layers", ()), *found]
-    owners: list[Any] = [part for one in used if isinstance(one, Module) for part in one.modules()]
-    owners += [one for one in used if isinstance(one, Loss)]
-    owners += [child for child, _, inside in run.entries if inside is not None and child not in owners]
-    owners += [base for base in kind.__mro__ if base.__module__ != __name__]
-    owners += [one for one in values.values() if isinstance(one, type) and one.__module__ == kind.__module__]
-    places = [(owner, vars(owner)) for owner in owners if owner is not module]
-    for owner, fields in [(module, {**vars(module), **assigned}), *places]:
-        if isinstance(owner, Module):
-            fields = {"training": owner.training, **fields}  # before the first train() or eval(), its class has it
+    used = [one for one in used if type(type(one)) is _Guarding]  # modules and losses; isinstance takes long
+    parts: list[Any] = [part for one in used for part in (one.modules() if isinstance(one, Module) else [one])]
+    parts += [child for child, _, inside in run.entries if inside is not None and child not in parts]
+    classes: list[Any] = [base for base in kind.__mro__ if base.__module__ != __name__]
+    classes += [one for one in values.values() if isinstance(one, type) and one.__module__ == kind.__module__]
+    # Before the first train() or eval(), `training` is an attribute of the class.
+    places = [
+        (part, {"training": getattr(part, "training", True), **vars(part)}) for part in parts if part is not module
+    ]
+    mode = {"training": getattr(module, "training", True)}
+    places += [(module, {**mode, **vars(module), **assigned}), *((one, vars(one)) for one in classes)]
+    for owner, fields in places:
         label = getattr(owner, "__name__", type(owner).__name__)
         for name in attributes & fields.keys():
             what = f"{label}.{name}"

@@ -376,9 +376,10 @@ def test_images_can_be_viewed_as_in_pytorch():
         ("reshape the target instead", lambda net, c, x: (c(net(x).squeeze(), x[0, 0]), net.backward(c.backward()))),
         ("only as None, got a tensor$", lambda net, c, x: diy.CrossEntropyLoss(weight=torch.ones(2))),
         ("weight is a parameter of Linear and must be a tensor", lambda net, c, x: setattr(net[0], "weight", None)),
+        ("parameters is a method of every Linear", lambda net, c, x: setattr(net[0], "parameters", [x])),
         ("requires_grad always reads False", lambda net, c, x: diy.SGD([p for p in x if p.requires_grad], 0.1)),
     ],
 )
 def test_a_message_names_the_mistake(words, action):
-    with pytest.raises((TypeError, ValueError), match=words):
+    with pytest.raises((AttributeError, TypeError, ValueError), match=words):
         action(diy.Sequential(diy.Linear(3, 1)), diy.MSELoss(), torch.ones(1, 3))
