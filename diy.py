@@ -2607,9 +2607,11 @@ def _check_inner(run: _Run) -> None:
                 )
 
 
-def _holds_modules(value: Any) -> bool:
+def _holds_modules(value: Any, depth: int = 3) -> bool:
     inside = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple, set)) else ()
-    return any(isinstance(one, Module) or _holds_modules(one) for one in inside)
+    if any(type(type(one)) is _Guarding and isinstance(one, Module) for one in inside):
+        return True
+    return depth > 1 and any(_holds_modules(one, depth - 1) for one in inside)
 
 
 def _refuse_hidden_modules(module: Module, name: str, value: Any) -> None:
