@@ -1562,16 +1562,9 @@ class Parameter(Tensor):
         return repr(self.detach())
 
 
-class LossValue(Tensor):
-    """What a loss returns: a tensor whose `backward`, a habit from PyTorch, says what to write instead."""
-
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # results are plain tensors
-
-    def backward(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise RuntimeError(
-            "a loss of diy has no backward, as there is no automatic differentiation: instead of loss.backward(), "
-            "write model.backward(criterion.backward())"
-        )
+class _Plain(Tensor):
+    # A tensor with a method or two of its own: in all else, and whatever is done with it, a plain one.
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     def __format__(self, spec: str) -> str:
         return format(self.detach(), spec)
@@ -1585,6 +1578,35 @@ class LossValue(Tensor):
     def __reduce_ex__(self, protocol: Any) -> Any:
         plain: Any = self.detach()  # which torch.load(..., weights_only=True) accepts
         return plain.__reduce_ex__(protocol)
+
+
+class LossValue(_Plain):
+    """What a loss returns: a tensor whose `backward`, a habit from PyTorch, says what to write instead."""
+
+    def backward(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise RuntimeError(
+            "a loss of diy has no backward, as there is no automatic differentiation: instead of loss.backward(), "
+            "write model.backward(criterion.backward())"
+        )
+
+
+class Gradient(_Plain):
+    """What the backward of a loss returns. Multiplied by a number, it still knows which output it belongs to."""
+
+    def __mul__(self, factor: Any) -> Tensor:
+        return self._scaled(self.detach() * factor)
+
+    def __rmul__(self, factor: Any) -> Tensor:
+        return self._scaled(factor * self.detach())
+
+    def __truediv__(self, factor: Any) -> Tensor:
+        return self._scaled(self.detach() / factor)
+
+    def _scaled(self, result: Tensor) -> Tensor:
+        of, _, stacked = self._diy_of  # type: ignore[attr-defined]
+        result.__class__ = Gradient
+        result._diy_of = of, None, stacked  # type: ignore[attr-defined]  # no version: not what backward returned
+        return result
 
 
 def _adopted(tensor: Any) -> Any:
@@ -1837,6 +1859,8 @@ def _guarded_backward(formula: _Backward, watched: _Backward | None = None) -> _
             result = result.contiguous() + 0  # the product of 0 and −1, −0, becomes 0
         if run.got is not None:
             result._diy_of = run.got, result._version, getattr(self, "stacked", None)  # type: ignore[attr-defined]
+            if not gradient and type(result) is Tensor:
+                result.__class__ = Gradient
         return result
 
     return backward
@@ -1917,7 +1941,7 @@ def _waiting(self: Any, gradient: tuple[Any, ...]) -> _Run | None:
     memory = self._memory
     runs = [*filter(None, (memory.enabled, None if torch.is_grad_enabled() else memory.disabled))]
     of, version, stacked = getattr(gradient[0], "_diy_of", (None, 0, None)) if gradient else (None, 0, None)
-    # If it has been changed in place, it may be that of another tensor now, unless it was that of a module's output.
+    # If it has been scaled or changed, it may be that of another tensor now, unless it was that of a module's output.
     if of is not None and (gradient[0]._version == version or hasattr(of[0], "_diy_output")):
         fitting = [run for run in runs if _same(run.gave, of)]
     else:

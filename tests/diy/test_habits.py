@@ -143,11 +143,21 @@ def test_data_changed_in_place_between_forward_and_backward_is_noticed():
         net.backward(numbers(4, 2))
 
 
-def test_a_gradient_scaled_in_place_is_that_of_its_own_forward():
-    net, criterion = diy.Linear(3, 2, dtype=D), diy.MSELoss()
-    criterion(net(numbers(4, 3)), numbers(4, 2))
-    gradient = criterion.backward()
+def scaled_in_place(gradient):
     gradient /= 4
+    return gradient
+
+
+@pytest.mark.parametrize("scale", [scaled_in_place, lambda g: g / 4, lambda g: g * 0.25, lambda g: 0.5 * (g / 2)])
+def test_a_scaled_gradient_is_that_of_its_own_forward(scale):
+    net, criterion, x, y = diy.Linear(3, 2, dtype=D), diy.MSELoss(), numbers(4, 3), numbers(4, 2)
+    criterion(net(x), y)
+    right = criterion.backward().clone() / 4
+    criterion(net(x), y)
+    assert net.backward(scale(criterion.backward())).equal(right @ net.weight)
+    criterion(net(x), y)
+    gradient = scale(criterion.backward())
+    assert str(gradient) == str(right)
     net(numbers(4, 3))
     with pytest.raises(RuntimeError, match="not that of the last output"):
         net.backward(gradient)
