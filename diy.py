@@ -487,7 +487,7 @@ class Optimizer(ABC):
         self.param_groups: list[dict[str, Any]] = [{"params": _check_parameters(params)}]
         self.state: dict[Tensor, dict[str, Any]] = {}
         self._checked: dict[str, Any] = {}
-        self._replaced = -1  # how many parameters had been replaced anywhere at the last step
+        self._assigned = -1  # how many parameters modules had been given at the last step
         self.lr, self.weight_decay = lr, weight_decay
 
     @property
@@ -1374,7 +1374,10 @@ class _Housekeeping:
         return self.train(False)
 
     def requires_grad_(self: Any, learned: bool = True) -> Any:
-        """With False, freeze all parameters: backward adds nothing to their `.grad`. Return self."""
+        """With False, freeze all parameters: backward adds nothing to their `.grad`. Return self.
+
+        What counts is whether a parameter is frozen when backward runs; in PyTorch, when forward ran.
+        """
         for parameter in self.parameters():
             parameter.frozen = not learned
         return self
@@ -1495,9 +1498,9 @@ class _Remembering:
             for tensor, successor in (old, value), (value, None):
                 if isinstance(tensor, Parameter):
                     tensor.successor = successor
-            if name in vars(self) and isinstance(value, Parameter) and value is not old:
-                Parameter.replaced += 1
-                value.since = Parameter.replaced
+            if isinstance(value, Parameter) and value is not old:
+                Parameter.assigned += 1
+                value.since = Parameter.assigned
         with _one_at_a_time:  # or another thread's backward, as it puts attributes back, would undo this
             run = _thread.run
             if run is None or run.module is not self:
@@ -1530,8 +1533,8 @@ class Parameter(Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # results are plain tensors
     frozen = False
     successor: Any = None  # what has taken its place in a module
-    replaced = 0  # how many parameters have been replaced so far, in all modules
-    since = 0  # that number just after this one had replaced another
+    assigned = 0  # how many parameters all modules have been given so far
+    since = 0  # that number just after a module was given this one
 
     @property
     def data(self) -> Tensor:
@@ -1625,7 +1628,7 @@ class _Run:
     Attributes:
         module: the module whose forward ran.
         trusted: whether the module is from this file, and so changes nothing in place that was remembered.
-        since: how many parameters had been replaced when forward began, see `Parameter`.
+        since: how many parameters modules had been given when forward began, see `Parameter`.
         recorded: whether gradients were enabled; None under inference mode, where nothing is kept.
         entries: what was remembered, in order: (module, values, None), or (module, (), run) for the run of another
             module inside this one. Backward takes them out again.
@@ -1648,7 +1651,7 @@ class _Run:
     handed_back = False
 
     def __init__(self, module: Any, outer: "_Run | None"):
-        self.module, self.trusted, self.since = module, module._trusted, Parameter.replaced
+        self.module, self.trusted, self.since = module, module._trusted, Parameter.assigned
         self.recorded = True if torch.is_grad_enabled() else None if torch.is_inference_mode_enabled() else False
         self.entries: list[tuple[Any, tuple[Any, ...], _Run | None]] = []
         self.versions: list[Any] = []
@@ -1926,7 +1929,7 @@ def _find(self: Any, outer: _Run | None, gradient: tuple[Any, ...]) -> _Run:
     if not gradient and math.prod((shape := run.output[0])[self.stacked :]) != 1:
         wanted = "one number per network" if self.stacked else "one number"
         raise ValueError(f"{name}.forward returned {tuple(shape)}: a loss is {wanted}, such as self.reduce(terms)")
-    if run.since != Parameter.replaced:
+    if run.since != Parameter.assigned:
         _check_biases(run)
     if outer is None:
         setattr(self._memory, "enabled" if run.recorded else "disabled", None)
@@ -1995,7 +1998,8 @@ def _versions(entries: list[Any]) -> list[Any]:
 #
 # A learner may keep what backward needs in an attribute instead. While backward runs, the attributes that its own
 # forward assigned are put back, since a later forward may have replaced them. Whatever else backward may read, as its
-# code shows, is compared with what it was after forward: if it has changed, backward is refused.
+# code shows, is compared with what it was after forward: if it has changed, backward is refused. Not seen is what lies
+# outside of objects and variables, such as a file, a cache of functools or a contextvar.
 
 
 def _noting(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -2751,7 +2755,7 @@ def _check_steps(optimizer: Optimizer, steps: list[Tensor], pairs: list[tuple[Te
                 f"{tuple(w.shape)}, got {got}: is its `return` missing, or is there a sum too many?"
             )
     every = optimizer.param_groups[0]["params"]
-    if optimizer._replaced != Parameter.replaced:
+    if optimizer._assigned != Parameter.assigned:
         for w in every:
             new = getattr(w, "successor", None)
             if new is not None and all(new is not other for other in every):
@@ -2759,7 +2763,7 @@ def _check_steps(optimizer: Optimizer, steps: list[Tensor], pairs: list[tuple[Te
                     "a parameter of this optimizer has been replaced in its module by another tensor, which would "
                     "never be trained: copy the new values into it, layer.weight.copy_(values), or make a new optimizer"
                 )
-        optimizer._replaced = Parameter.replaced
+        optimizer._assigned = Parameter.assigned
 
 
 def _check_setting(optimizer: Optimizer, name: str, value: Any) -> Any:
