@@ -1596,19 +1596,20 @@ class LossValue(_Plain):
 class Gradient(_Plain):
     """What the backward of a loss returns. Multiplied by a number, it still knows which output it belongs to."""
 
-    def __mul__(self, factor: Any) -> Tensor:
-        return self._scaled(self.detach() * factor)
+    def __mul__(self, factor: Any) -> Any:
+        return self._scaled(self.detach().__mul__(factor))
 
-    def __rmul__(self, factor: Any) -> Tensor:
-        return self._scaled(factor * self.detach())
+    def __rmul__(self, factor: Any) -> Any:
+        return self._scaled(self.detach().__rmul__(factor))
 
-    def __truediv__(self, factor: Any) -> Tensor:
-        return self._scaled(self.detach() / factor)
+    def __truediv__(self, factor: Any) -> Any:
+        return self._scaled(self.detach().__truediv__(factor))
 
-    def _scaled(self, result: Tensor) -> Tensor:
-        of, _, stacked = self._diy_of  # type: ignore[attr-defined]
-        result.__class__ = Gradient
-        result._diy_of = of, None, stacked  # type: ignore[attr-defined]  # no version: not what backward returned
+    def _scaled(self, result: Any) -> Any:
+        if isinstance(result, Tensor):  # and not NotImplemented
+            of, _, stacked = self._diy_of  # type: ignore[attr-defined]
+            result.__class__ = Gradient
+            result._diy_of = of, None, stacked  # type: ignore[attr-defined]  # no version: not what backward returned
         return result
 
 
