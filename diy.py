@@ -954,7 +954,8 @@ class Conv2d(_Sliding):
         """(F29) S[n,o,y,x] = b[o] + Σ W[o,c,i,j] P[n,c,ys+i,xs+j], summed over c, i, j. Handout 4-4.
 
         P is the input after padding, s the stride. As a matrix product, S = W̃ X̃ + b: each column of X̃ holds the window
-        of one output pixel, and each row of W̃ one kernel, both as vectors of length C · kernel height · kernel width.
+        of one output pixel, and each row of W̃ one kernel, both as vectors. X̃ would be many times as large as the input,
+        so the product is added up row by row of the kernel, S = b + Σᵢ W̃ᵢ X̃ᵢ, with vectors of length C · kernel width.
 
         Args:
             X: (N, in_channels, height, width), with the dtype of the weights. The result is (N, out_channels, H, W)
@@ -966,10 +967,13 @@ class Conv2d(_Sliding):
         """
         W, b = self.weight, self.bias
         windows = self.windows(self.frame(X))  # (C, kernel height, kernel width, H, W, N)
-        columns, rows = windows.reshape(W[0].numel(), -1), W.flatten(1)  # X̃: (C·kh·kw, H·W·N), W̃: (O, C·kh·kw)
-        S = rows @ columns if b is None else torch.addmm(b[:, None], rows, columns)  # (O, H·W·N), in one pass
+        S = X.new_zeros(self.out_channels, windows[0, 0, 0].numel())  # (O, H·W·N)
+        for Wi, Xi in zip(W.unbind(2), windows.unbind(1)):
+            S.addmm_(Wi.flatten(1), Xi.flatten(0, 1).flatten(1))  # W̃ᵢ: (O, C·kw), X̃ᵢ: (C·kw, H·W·N)
+        if b is not None:
+            S += b[:, None]
         S = S.view(self.out_channels, *windows.shape[3:]).permute(3, 0, 1, 2)  # (O, H, W, N) -> (N, O, H, W)
-        self.remember(S, X, columns, W)
+        self.remember(S, X, W)
         return S
 
     def backward(self, G: Tensor) -> Tensor | None:
@@ -979,21 +983,25 @@ class Conv2d(_Sliding):
         (F31) ∂ℓ/∂b = G̃ 1      by index: ∂ℓ/∂b[o] = Σ G[n,o,y,x] over n, y, x
         (F32) ∂ℓ/∂X̃ = W̃ᵀ G̃    by index: ∂ℓ/∂P[n,c,u,v] = Σ G[n,o,y,x] W[o,c,i,j] over o and all ys + i = u, xs + j = v
 
-        Each pixel collects what all windows that saw it send back; the padded border is cut off. With stride 1, this
-        is the correlation of G, padded, with the kernel flipped in both directions and its channels swapped.
+        Both products are taken row by row of the kernel, as in forward. Each pixel collects what all windows that saw
+        it send back; the padded border is cut off. With stride 1, this is the correlation of G, padded, with the kernel
+        flipped in both directions and its channels swapped.
         """
-        G, X, columns, W = self.recall(G)
+        G, X, W = self.recall(G)
         G = G.permute(1, 2, 3, 0).reshape(self.out_channels, -1)  # (N, O, H, W) -> (O, H·W·N)
-        self.accumulate(W, (G @ columns.mT).view(W.shape))
+        windows = self.windows(self.frame(X))
+        rows = [Xi.flatten(0, 1).flatten(1) @ G.mT for Xi in windows.unbind(1)]  # (C·kw, O): faster than G̃ X̃ᵢᵀ
+        self.accumulate(W, torch.stack([row.mT.reshape(W[:, :, 0].shape) for row in rows], 2))  # (O, C, kh, kw)
         if self.bias is not None:
             self.accumulate(self.bias, G.sum(1))
         if not self.needs_input_grad:
             return None
         collected = G.new_zeros(self.framed(X.shape))
         targets = self.windows(collected)
-        parts = (W.flatten(1).mT @ G).view(targets.shape)  # W̃ᵀ G̃: (C, kernel height, kernel width, H, W, N)
-        for i, j in self._offsets:
-            targets[:, i, j] += parts[:, i, j]
+        for i, Wi in enumerate(W.unbind(2)):
+            parts = (Wi.flatten(1).mT @ G).view(targets[:, i].shape)  # W̃ᵢᵀ G̃: (C, kernel width, H, W, N)
+            for j, part in enumerate(parts.unbind(1)):
+                targets[:, i, j].add_(part)  # += would copy the sum onto itself
         return self.inside(collected, X.shape)
 
     def _check(self, X: Tensor) -> None:
@@ -1092,7 +1100,7 @@ class MaxPool2d(_Sliding):
         for i, j in self._offsets:
             here = windows[:, i, j].clone().eq_(S).mul_(left)  # 1 and 0, which multiply faster than booleans
             left -= here
-            targets[:, i, j] += _where(here, G)
+            targets[:, i, j].add_(_where(here, G))
         return self.inside(collected, X.shape)
 
     def _check(self, X: Tensor) -> None:
@@ -2553,10 +2561,10 @@ def _rows(G: Tensor, X: Tensor) -> tuple[Tensor, Tensor]:
 
 def _where(X: Tensor, G: Tensor) -> Tensor:
     # G where X > 0, and 0 where X = 0, even if G is infinite there. On a CPU, a product is up to ten times as fast as a
-    # choice, and equal to it unless X or G holds ∞ or NaN: then its sum is one of them as well. On another device,
-    # looking at the sum would have to wait for it.
-    if X.is_cpu and math.isfinite(X.sum()) and math.isfinite(G.sum()):
-        return X.sign().mul_(G)
+    # choice, and equal to it unless it holds a NaN: then its sum is one as well. On another device, looking at the sum
+    # would have to wait for it.
+    if X.is_cpu and math.isfinite((product := X.sign().mul_(G)).sum()):
+        return product
     return torch.where(X.bool(), G, 0)
 
 

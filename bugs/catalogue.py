@@ -278,7 +278,7 @@ CATALOGUE = [
         symptom="The last convolution learns; those before it get scrambled gradients.",
         seen_by=("finite differences", "autograd"),
         check="diy.test_convolution.test_the_input_gradient_is_a_correlation_with_the_flipped_kernel",
-        edits=(("Conv2d.backward", "W.flatten(1).mT", "W.flip(2, 3).flatten(1).mT"),),
+        edits=(("Conv2d.backward", "W.unbind(2)", "W.flip(2, 3).unbind(2)"),),
     ),
     Bug(
         name="padding-not-cropped", title="The gradient is cut out of the wrong place",

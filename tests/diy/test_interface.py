@@ -245,6 +245,29 @@ def test_a_parameter_that_is_shared_with_pytorch_is_trained_if_pytorch_trains_it
     assert [parameter.grad is not None for parameter in theirs.parameters()] == [learned, learned]
 
 
+@pytest.mark.parametrize(
+    ("build", "shape"),
+    [
+        (lambda m: m.Linear(3, 4), (5, 3)),
+        (lambda m: m.Conv2d(2, 3, (2, 3), padding=1), (4, 2, 5, 5)),
+        (lambda m: m.BatchNorm2d(2), (4, 2, 5, 5)),
+    ],
+)
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_layer_that_shares_its_parameters_with_pytorch_goes_back_like_pytorchs(build, shape, alone):
+    theirs, ours = build(torch.nn).double(), build(diy)
+    ours.weight, ours.bias = theirs.weight, theirs.bias
+    X = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    network = ours if alone else diy.Sequential(diy.Tanh(), ours, diy.Tanh())
+    output = theirs(X) if alone else theirs(X.tanh()).tanh()
+    G = torch.randn_like(output)
+    expected = torch.autograd.grad(output, [X, theirs.weight, theirs.bias], G)
+    ours.double()
+    network(X.detach())
+    for got, wanted in zip([network.backward(G), theirs.weight.grad, theirs.bias.grad], expected):
+        torch.testing.assert_close(got, wanted)
+
+
 def test_a_replaced_parameter_may_be_frozen_and_stays_the_same_tensor():
     layer, weight = diy.Linear(3, 2), torch.zeros(2, 3)
     layer.weight = weight
