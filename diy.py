@@ -1782,10 +1782,10 @@ def _guard_alone(cls: Any) -> None:
     # Inside a network, a layer of this file is its bare formula, for speed: the network's guard watches over it.
     def alone(formula: Any, guarded: Any) -> Any:
         @functools.wraps(formula)
-        def _either(self: Any, tensor: Any = ..., *more: Any, **named: Any) -> Any:
-            if _thread.run is None or tensor is ... or more:
-                return guarded(self, *(() if tensor is ... else (tensor,)), *more, **named)
-            return formula(self, tensor)
+        def _either(self: Any, *tensor: Any, **named: Any) -> Any:
+            if _thread.run is None or len(tensor) != 1:
+                return guarded(self, *tensor, **named)
+            return formula(self, *tensor)
 
         return _either
 
