@@ -295,7 +295,7 @@ def write(grades: Sequence[Grade], out: Path, others: Sequence[str] = ()) -> lis
     lines.append("\n## Worth a look\n")
     lines += [f"- {grade.name}: {_plain('; '.join(grade.flags))}" for grade in flagged] or ["- nothing"]
     if others:
-        lines.append(f"\nIn the folder, but no submissions: {', '.join(others)}.")
+        lines.append(f"\nIn the folder, but not submissions: {', '.join(others)}.")
     if common:
         lines.append("\n![How many submissions made each of the commonest mistakes](mistakes.png)")
         files[out / "mistakes.png"] = picture(common, len(grades))
@@ -390,7 +390,7 @@ def main(arguments: list[str] | None = None) -> int:
             return one_for_gradescope(options.submissions, options.out, items, options.sandbox, options.free)
         found = submissions(options.submissions, options.free, options.out)
         if found.others:
-            print(f"left out, because they are no submissions: {', '.join(found.others)}", file=sys.stderr)
+            print(f"left out, because they are not submissions: {', '.join(found.others)}", file=sys.stderr)
         jobs = 1 if options.sandbox == "user" else options.jobs  # as one user, they could reach each other
         grades = grade_all(found, items, options.out, options.sandbox, jobs)
         written = write(grades, options.out, found.others)

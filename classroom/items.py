@@ -129,7 +129,11 @@ def backward(
     """
     words = "∂ℓ/∂(input)" if only == "input" else f"the gradient of {only}"
     errors = [error for spec, x in cases for error in _errors(ask, generator, only, words, spec, x, oracle)]
-    return f"{words} is right to {max(errors):.0e} only: float32, or differences?" if max(errors) > PRECISE else None
+    return (
+        f"{words} is right to {max(errors):.0e} only: float32, or finite differences?"
+        if max(errors) > PRECISE
+        else None
+    )
 
 
 def _errors(

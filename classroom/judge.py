@@ -36,7 +36,7 @@ IMAGE = os.environ.get("CLASSROOM_IMAGE", "classroom")
 ITEM_SECONDS, SUBMISSION_SECONDS, GIGABYTES = 5.0, 60.0, 2.0
 
 
-ENDED = "your code ended the process that ran it, or took more memory than it may"
+ENDED = "your code ended the process that ran it, or took more memory than it is allowed"
 
 
 class SandboxError(Exception):
@@ -498,7 +498,7 @@ class _Session:
 
     def ask(self, name: str, files: dict[str, str], operation: str, spec: dict[str, Any]) -> dict[str, Any]:
         if time.monotonic() > self.end:
-            raise StoppedError(f"the {SUBMISSION_SECONDS:.0f} s for one submission are over")
+            raise StoppedError(f"the {SUBMISSION_SECONDS:.0f} s that one submission may take are used up")
         self.load(name, files)
         request = {"name": name, "operation": operation, "spec": encode(spec)}
         reply = self.send(request, ITEM_SECONDS if "train" not in operation else 6 * ITEM_SECONDS)
@@ -519,7 +519,7 @@ class _Session:
             except StoppedError as stopped:
                 if name != "whole":
                     raise
-                self.broken = f"the file does not load: {stopped} Does it train when it is imported?"
+                self.broken = f"the file does not load (does it train when it is imported?): {stopped}"
                 raise WrongError(self.broken) from None
             self.unreadable = _short(reply.get("unreadable", "")) if name == "whole" else ""
             self.loaded[name] = None if "loaded" in reply else self._reason(reply)
@@ -537,7 +537,7 @@ class _Session:
     def _reason(self, reply: dict[str, Any]) -> str:
         if "refused" in reply:
             self.refused.append(_short(reply["refused"]))
-            return f"it uses {self.refused[-1]}: do without, and write gradients and layers by hand"
+            return f"it uses {self.refused[-1]}: do without it, and write gradients and layers by hand"
         if "todo" in reply:
             return f"not written yet ({_short(reply['todo'])})" if reply["todo"] else "not written yet"
         error = _short(reply.get("error", "no answer")) + self._place(reply)

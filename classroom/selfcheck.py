@@ -37,12 +37,12 @@ def read(path: Path) -> str:
         OSError, ValueError: it is no file that Python could read.
     """
     if path.is_file() and path.stat().st_size > 2**20:
-        raise ValueError("it has more than 1 MB")
+        raise ValueError("it is larger than 1 MB")
     try:
         with tokenize.open(path) as file:
             return file.read()
     except (SyntaxError, UnicodeDecodeError):
-        raise ValueError("it is no text in UTF-8: save it in this encoding") from None
+        raise ValueError("it is not text in UTF-8: save it in that encoding") from None
 
 
 def own_files(adapters: Path) -> dict[str, str]:
