@@ -259,7 +259,8 @@ class Grade:
 def composite(reference: str, submission: str, owners: Sequence[str]) -> str:
     """Return the reference with the submission's own `owners`, and with what these need of the submission's own.
 
-    Classes come whole: forward and backward of one class belong together, for each keeps what the other needs.
+    Classes come whole: forward and backward of one class belong together, for each keeps what the other needs. Of the
+    reference's own definitions of the owners nothing is left, however the submission defines them: Tanh = None as well.
     """
     theirs, ours = _parsed(submission).body, _parsed(reference).body
     lines = submission.splitlines(keepends=True)
@@ -268,7 +269,7 @@ def composite(reference: str, submission: str, owners: Sequence[str]) -> str:
         first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
         return "".join(lines[first - 1 : node.end_lineno]) + "\n\n"
 
-    own = [n for n in theirs if (isinstance(n, DEFINITION) and n.name in owners) or _changes(n, owners)]
+    own = [n for n in theirs if _names(n) & {*owners} or _changes(n, owners)]
     given = {name for node in ours for name in _names(node)}
     beside = [node for node in theirs if node not in own and _names(node) - given]
     needed = list(own)
@@ -282,8 +283,9 @@ def composite(reference: str, submission: str, owners: Sequence[str]) -> str:
             future += text(node)
         elif node in needed:
             pending += text(node)
-        if isinstance(node, DEFINITION) and node in own:
-            chosen[node.name], pending = pending, ""
+        for name in sorted(_names(node) & {*owners}):
+            if isinstance(node, DEFINITION) or name not in chosen:
+                chosen[name], pending = chosen.get(name, "") + pending, ""
     result = reference.splitlines(keepends=True)
     places = {node.name: node for node in ours if isinstance(node, DEFINITION) and node.name in chosen}
     for name, node in reversed(places.items()):
@@ -473,9 +475,11 @@ class _Session:
             for table in tables:  # it grows
                 tables += table.get_children()
                 found |= {symbol.get_name() for symbol in table.get_symbols() if symbol.is_global()}
-            nodes = [node for node in _parsed(text).body if getattr(node, "name", None) in owners]
+            nodes = [node for node in _parsed(text).body if _names(node) & {*owners}]
             constants = [n.value for node in nodes for n in ast.walk(node) if isinstance(n, ast.Constant)]
             found |= {value for value in constants if isinstance(value, str)}
+            aliases = [node for node in nodes if not isinstance(node, DEFINITION)]  # such as ReLU = MyReLU
+            found |= {n.id for node in aliases for n in ast.walk(node) if isinstance(n, ast.Name)}
         return found & {name for n in _parsed(self.reference or "").body for name in _names(n)} - self.defined
 
     def restart(self) -> None:

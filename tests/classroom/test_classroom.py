@@ -367,6 +367,27 @@ def test_helpers_of_the_reference_cannot_be_borrowed(worker):
     assert [o.got for o in judge(worker, "borrows", source, items, SOURCE).outcomes] == [3, 0]
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "Linear = ReLU = Tanh = Sequential = None",
+        "Linear: type; ReLU: type; Tanh: type; Sequential: type",
+        "if False:\n    Linear = ReLU = Tanh = Sequential = 1",
+        "Linear.x = ReLU.x = Tanh.x = Sequential.x = 1",
+    ],
+    ids=["None", "annotated", "in a dead branch", "attributes"],
+)
+def test_a_name_without_a_class_earns_nothing(worker, source):
+    assert grade(worker, source, [1]).points == 0
+
+
+def test_a_class_of_another_name_earns_its_points_beside_mistakes(worker):
+    renamed = SOURCE.replace("class ReLU(Module):", "class Mine(Module):")
+    renamed = renamed.replace("class Tanh(Module):", "ReLU = Mine\n\n\nclass Tanh(Module):")
+    found = grade(worker, renamed + "\n\nraise ValueError\n", [1, 3])
+    assert found.points == found.possible
+
+
 def test_a_submission_can_leave_nothing_for_the_next(sandbox):
     if sandbox.sandbox == "none":
         pytest.skip("without a sandbox it can")
