@@ -58,9 +58,12 @@ def student_source(source: str, stages: Collection[int], solved: Collection[int]
     edits += [(_start(classes[name]), classes[name].end_lineno, []) for name in left_out]
     for first, last, new in sorted(edits, reverse=True):
         lines[first - 1 : last] = new
-    text = _without_unused("".join(lines))
-    for name in left_out:
-        text = re.sub(rf'(?:, "{name}"|"{name}", )', "", text)  # in __all__
+    text = re.sub(rf"\bisinstance\([\w.]+, (?:{'|'.join(left_out)})\)", "False", "".join(lines))
+    text = _without_unused(text)
+    there = _defined(ast.parse(text).body)
+    public = re.compile(r"^(__all__ \+?= )\[(.*)\]$", flags=re.MULTILINE)
+    text = public.sub(lambda m: f"{m[1]}[{', '.join(n for n in m[2].split(', ') if n[1:-1] in there)}]", text)
+    text = text.replace("__all__ += []\n", "")
     loops = re.compile(r"^(for \w+ in )(\w+(?:, \w+)*):$", flags=re.MULTILINE)
     text = loops.sub(lambda m: f"{m[1]}[{', '.join(n for n in m[2].split(', ') if n not in left_out)}]:", text)
     for name in gaps:  # formulas that are also stated elsewhere, such as at the top
@@ -96,22 +99,32 @@ def _gap(function: ast.FunctionDef, formulas: list[str], stage: int, solution: l
     return function.body[0].lineno, function.body[-1].end_lineno, new
 
 
+def _defined(nodes: Collection[ast.stmt]) -> set[str]:
+    """Return the names of the functions, classes and variables that are defined."""
+    names = {node.name for node in nodes if isinstance(node, DEFINITION)}
+    return names | {target.id for node in nodes for target in getattr(node, "targets", ()) if hasattr(target, "id")}
+
+
 def _without_unused(source: str) -> str:
-    """Leave out private functions and classes that nothing mentions any more."""
+    """Leave out private functions and classes, and variables, that nothing mentions any more."""
     while True:
         tree = ast.parse(source)
         named = [
             n.id if isinstance(n, ast.Name) else n.attr
             for n in ast.walk(tree)
-            if isinstance(n, (ast.Name, ast.Attribute))
+            if isinstance(n, ast.Attribute) or (isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load))
         ]
-        unused = [n for n in tree.body if isinstance(n, DEFINITION) and n.name[0] == "_" and n.name not in named]
-        unused = [n for n in unused if f'"{n.name}"' not in source]
+        names = {node: name for node in tree.body for name in _defined([node]) if name[:2] != "__"}
+        unused = [n for n, name in names.items() if name not in named and f'"{name}"' not in source]
+        unused = [n for n in unused if isinstance(n, ast.Assign) or names[n][0] == "_"]
         if not unused:
             return source
         lines = source.splitlines(keepends=True)
         for node in reversed(unused):
-            del lines[_start(node) - 1 : node.end_lineno]
+            first = _start(node)
+            while lines[first - 2].startswith("# ") and not lines[first - 2].startswith("# -"):
+                first -= 1  # its comment
+            del lines[first - 1 : node.end_lineno]
         source = "".join(lines)
 
 

@@ -87,6 +87,10 @@ def test_an_edition_can_be_imported_and_its_gaps_say_their_stage(stages, solved)
             assert name in gaps, name
         elif numbers <= {*solved}:
             assert name not in gaps and name in owners(edition), name
+    assert [name for name in module.__all__ if not hasattr(module, name)] == []
+    used = [n.id for n in ast.walk(ast.parse(edition)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)]
+    classes = {node.name for node in ast.parse(SOURCE).body if isinstance(node, ast.ClassDef)}
+    assert classes & {*used} <= vars(module).keys(), "a class that is left out is mentioned"
 
 
 def test_an_edition_holds_no_formula_and_no_line_of_what_is_to_be_written():
