@@ -141,7 +141,7 @@ class Module(_Base):
         """Return `forward(input)`."""
         if more:
             _refuse_inputs(self, 1 + len(more))
-        if not self._guarded:
+        if not self._guarded and _thread.run is not None:
             self._check(input)
             input = _apart(input)
         return self.forward(input)
@@ -442,7 +442,9 @@ class MSELoss(Loss):
             shapes = f"{tuple(P.shape)} and {tuple(T.shape)}"
             raise ValueError(f"prediction and target must have the same shape, got {shapes}: nothing is broadcast")
         if P.dtype != T.dtype:
-            raise TypeError(f"prediction and target must have the same dtype, got {P.dtype} and {T.dtype}")
+            raise TypeError(
+                f"prediction and target must have the same dtype, got {P.dtype} and {T.dtype}: convert one with .to()"
+            )
         if self.stacked and P.dim() < 2:
             raise ValueError(f"with stacked=True a prediction must be (R, N, ...) for R networks, got {tuple(P.shape)}")
 
@@ -464,7 +466,7 @@ class _Setting:
 
 
 class Optimizer(ABC):
-    """Updates parameters from their gradients: each optimizer steps along a direction d of its own.
+    """Updates parameters from their gradients: each optimizer steps against a direction d of its own.
 
     Args:
         params: tensors, from `module.parameters()`, of diy or of PyTorch.
@@ -702,7 +704,8 @@ class CrossEntropyLoss(Loss):
     def _check(self, S: Tensor, t: Tensor) -> None:
         _check_floating("prediction", S)
         if not isinstance(t, Tensor) or t.dtype != torch.int64:
-            raise TypeError(f"the target must be a tensor of class indices, int64, got {_kind(t)}")
+            hint = ": .long() converts whole numbers, .argmax(1) one-hot rows" if isinstance(t, Tensor) else ""
+            raise TypeError(f"the target must be a tensor of class indices, int64, got {_kind(t)}{hint}")
         if S.dim() != 2 + self.stacked or t.shape != S.shape[:-1] or not S.shape[-1]:
             shapes = f"{tuple(S.shape)} and {tuple(t.shape)}"
             sizes, of_target = ("R, N", "(R, N)") if self.stacked else ("N", "(N,)")
@@ -859,7 +862,11 @@ class _Sliding(Module):
 
     def __init__(self, kernel_size: Pair, stride: Pair, padding: Pair | str):
         self.kernel_size, self.stride = _pair("kernel_size", kernel_size), _pair("stride", stride)
-        self.padding = padding if padding == "same" else _pair("padding", 0 if padding == "valid" else padding, least=0)
+        self.padding = (
+            padding
+            if padding == "same"
+            else _pair('padding, if not "same" or "valid",', 0 if padding == "valid" else padding, least=0)
+        )
         # A border of p on both sides is what "same" gives a kernel of size 2 p + 1.
         sizes = self.kernel_size if isinstance(self.padding, str) else [2 * border + 1 for border in self.padding]
         self._border = [((size - 1) // 2, size // 2) for size in sizes]  # (top, bottom), (left, right)
@@ -1203,7 +1210,9 @@ class BatchNorm2d(Module):
     def _check(self, X: Tensor) -> None:
         _check_images(X, self.num_features, self.weight)
         if self.training and X.numel() == self.num_features:
-            raise ValueError(f"training needs at least 2 values per channel, got an input of shape {tuple(X.shape)}")
+            raise ValueError(
+                f"training needs 2 values per channel, got {tuple(X.shape)}: take more samples, or call eval()"
+            )
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
@@ -1275,6 +1284,7 @@ def stack(networks: Iterable[Module]) -> Module:
             have to be right for parameters (R, ...) and inputs (R, N, ...).
 
     Raises:
+        TypeError: `networks` is not a list of networks.
         ValueError: there is no network, two are not alike, or one holds a module that cannot be stacked.
     """
     if isinstance(networks, Module) or not isinstance(networks, Iterable):
@@ -2325,7 +2335,7 @@ for _owner, _methods in (Module, _Housekeeping), (Function, _Remembering):
 def _refuse_backward(self: Any, outer: _Run | None = None) -> NoReturn:
     name = type(self).__name__
     if isinstance(self, Loss):
-        raise RuntimeError(f"{name}.backward was called before forward: call criterion(prediction, target) first")
+        raise RuntimeError(f"no forward is waiting for {name}.backward: call criterion(prediction, target) first")
     if outer is not None:
         above = type(outer.module).__name__
         raise RuntimeError(
@@ -2333,7 +2343,7 @@ def _refuse_backward(self: Any, outer: _Run | None = None) -> NoReturn:
             "torch.no_grad() do not count)"
         )
     raise RuntimeError(
-        f"{name}.backward was called before forward: call the module on an input first (each forward allows one "
+        f"no forward is waiting for {name}.backward: call the module on an input first (each forward allows one "
         "backward, by the same module, not by its layers, in the same thread; a forward under torch.no_grad() "
         "allows none outside it, and under torch.inference_mode() nothing is kept)"
     )
@@ -2740,7 +2750,7 @@ def _check_parameters(params: Any) -> list[Tensor]:
         hint = "pass module.parameters() (as there is no automatic differentiation, requires_grad always reads False)"
         raise ValueError(f"the optimizer got no parameters: {hint}")
     if strange := [_kind(value) for value in parameters if not isinstance(value, Tensor)]:
-        raise TypeError(f"parameters must be tensors (no groups), got {strange[0]}")
+        raise TypeError(f"parameters must be tensors, with no groups, got {strange[0]}")
     if strange := [value.dtype for value in parameters if not value.is_floating_point()]:
         raise TypeError(f"parameters must be floating-point tensors, got {strange[0]}")
     if not all(value.is_leaf for value in parameters):
@@ -2849,7 +2859,7 @@ def _load_optimizer_state(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
             group[setting] = _check_setting(optimizer, setting, group[setting])
         elif (value := group.pop(setting)) not in (None, False):
             raise ValueError(f"{name} does not support {setting}={value}, which the state has")
-    needed = {"step", "exp_avg", "exp_avg_sq"} if isinstance(optimizer, Adam) else set()
+    needed = {"step", "exp_avg", "exp_avg_sq"} if "betas" in own else set()
     for index, values in states.items():
         if index not in indices or not isinstance(values, dict) or needed - values.keys():
             raise KeyError(

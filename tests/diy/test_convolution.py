@@ -361,7 +361,7 @@ def test_batch_norm_keeps_its_state(diy):
 
 def test_batch_norm_needs_two_values_per_channel(diy):
     layer = diy.BatchNorm2d(2)
-    with pytest.raises(ValueError, match=r"at least 2 values per channel, got an input of shape \(1, 2, 1, 1\)"):
+    with pytest.raises(ValueError, match=r"2 values per channel, got \(1, 2, 1, 1\)"):
         layer(torch.zeros(1, 2, 1, 1))
     assert layer.num_batches_tracked == 0 and not layer.running_mean.any(), "a refused input changes nothing"
     assert layer.eval()(torch.zeros(1, 2, 1, 1)).tolist() == [[[[0]], [[0]]]]
@@ -516,7 +516,7 @@ def test_scores_and_classes_that_do_not_fit(diy, prediction, target, error, word
     with pytest.raises(error, match=words):
         criterion(prediction, target)
     assert criterion.backward().tolist() == [[-0.5, 0.5]], "a refused call changes nothing"
-    with pytest.raises(RuntimeError, match=r"CrossEntropyLoss\.backward was called before forward"):
+    with pytest.raises(RuntimeError, match=r"no forward is waiting for CrossEntropyLoss\.backward"):
         criterion.backward()
 
 
@@ -693,12 +693,12 @@ def test_arguments_and_defaults_are_pytorchs(diy, name, counterpart):
 @pytest.mark.parametrize("name", LAYERS)
 def test_backward_before_forward_and_twice(diy, name):
     layer = LAYERS[name](diy)
-    with pytest.raises(RuntimeError, match=rf"{name}\.backward was called before forward"):
+    with pytest.raises(RuntimeError, match=rf"no forward is waiting for {name}\.backward"):
         layer.backward(torch.zeros(1))
     output = layer(numbers(2, 2, 4, 4, dtype=torch.float32))
     layer.backward(torch.ones_like(output))
     before = [parameter.grad.clone() for parameter in layer.parameters()]
-    with pytest.raises(RuntimeError, match="before forward"):
+    with pytest.raises(RuntimeError, match="no forward is waiting"):
         layer.backward(torch.ones_like(output))
     assert all(torch.equal(a, b.grad) for a, b in zip(before, layer.parameters()))
 
@@ -821,7 +821,7 @@ def test_sizes_that_make_no_sense(diy, size):
 
 def test_paddings_that_make_no_sense(diy):
     for padding in (-1, 0.5, "full", None):
-        with pytest.raises(ValueError, match="padding must be an integer ≥ 0 or a pair of them"):
+        with pytest.raises(ValueError, match='"same" or "valid", must be an integer ≥ 0 or a pair of them'):
             diy.Conv2d(1, 1, 3, padding=padding)
     for padding in (-1, "same", "valid"):
         with pytest.raises(ValueError, match="padding must be an integer ≥ 0 or a pair of them"):

@@ -351,8 +351,9 @@ def test_a_bare_head_passes_on_whose_gradient_it_returns():
     assert below.backward(head.backward(criterion.backward())).shape == X.shape
 
 
-def test_a_network_on_its_own_output_is_refused_unless_it_is_detached():
-    network = diy.Sequential(diy.Linear(3, 3).double())
+@pytest.mark.parametrize("build", [diy.Sequential, lambda layer: layer], ids=["a network", "a layer"])
+def test_a_module_on_its_own_output_is_refused_unless_it_is_detached(build):
+    network = build(diy.Linear(3, 3).double())
     output = network(network(X))
     with pytest.raises(RuntimeError, match="called on its own output"):
         network.backward(torch.ones_like(output))
@@ -646,7 +647,7 @@ def test_a_forward_without_gradients_is_of_no_use_outside():
     ours, _ = pair()
     with torch.no_grad():
         ours(X)
-    with pytest.raises(RuntimeError, match=r"before forward.*under torch\.no_grad\(\) allows none outside"):
+    with pytest.raises(RuntimeError, match=r"no forward is waiting.*under torch\.no_grad\(\) allows none outside"):
         ours.backward(G)
 
 
@@ -667,7 +668,7 @@ def test_a_copy_has_neither_memory_nor_gradients():
     ours(X)
     for twin in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
         assert all(parameter.grad is None for parameter in twin.parameters())
-        with pytest.raises(RuntimeError, match=r"^Sequential\.backward was called before forward"):
+        with pytest.raises(RuntimeError, match=r"^no forward is waiting for Sequential\.backward"):
             twin.backward(G)
         twin(X)
         twin.backward(G)
@@ -680,7 +681,7 @@ def test_a_move_forgets():
     ours, _ = pair()
     ours(X)
     ours.float()
-    with pytest.raises(RuntimeError, match="before forward"):
+    with pytest.raises(RuntimeError, match="no forward is waiting"):
         ours.backward(G)
 
 
