@@ -93,6 +93,15 @@ def test_an_edition_can_be_imported_and_its_gaps_say_their_stage(stages, solved)
     assert classes & {*used} <= vars(module).keys(), "a class that is left out is mentioned"
 
 
+@pytest.mark.parametrize("stages, solved", CHOICES, ids=str)
+def test_an_edition_names_nothing_that_it_leaves_out(stages, solved):
+    """Not even in code that runs only when a state is loaded or something is refused."""
+    edition = student_source(SOURCE, stages, solved)
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821,F822", "-"]
+    run = subprocess.run(command, input=edition.encode(), capture_output=True)
+    assert run.returncode == 0, run.stdout.decode()
+
+
 def test_an_edition_holds_no_formula_and_no_line_of_what_is_to_be_written():
     edition = student_source(SOURCE, range(1, 8))
     code = ast.unparse(ast.parse(edition))
