@@ -724,6 +724,7 @@ CHANGES = {
         ("for X, T in batches:", "while batches:\n        X, T = batches.pop(0)", "changes the batches"),
         ("in batches", "in reversed(batches)", "The batches go through it in reverse"),
         ("in batches", "in [*batches[1:], batches[0]]", "in the order 2, 3, 4, 5, 6, 1"),
+        ("in batches", "in 10 * batches", "Each batch goes through it 10 times: go through `batches` once"),
         ("in batches", "in batches[:1] + batches[:5]", "Batch 6 never goes through the network"),
         ("in batches", "in [(batches[0][0], batches[1][1]), *batches[1:]]", "batch 1 together with the T of batch 2"),
         ("T)", "0 * T)", "batch 1 together with something other than its T"),

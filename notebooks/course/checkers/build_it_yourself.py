@@ -803,6 +803,8 @@ def _oddity(calls: list[tuple], batches: list[tuple[Tensor, Tensor]]) -> str:
         return f"Batch {left_out[0]} never goes through the network."
     if order == every and spelt.count("b") == 1:
         return "Only the last batch is learned from: should some lines stand inside the loop?"
+    if len(order) > total and order == every * (len(order) // total):
+        return f"Each batch goes through it {len(order) // total} times: go through `batches` once."
     if order != every:
         way = "in reverse" if order == every[::-1] else f"in the order {', '.join(map(str, order))}"
         return f"The batches go through it {way}: take them one after the other, from the first to the last."
