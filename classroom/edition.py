@@ -242,6 +242,8 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"{options.out}: README.md, adapters.py, grade.py and what it needs ({len(files)} files)")
             return
         stages, solved = parse_stages(options.stages), parse_stages(options.solved) if options.solved else []
+        if not {*stages} - {*solved}:
+            raise ValueError("nothing is left to write: --solved holds all of --stages")
         if options.nbgrader:
             files = write_nbgrader(options.out, stages, solved)
             print(f"{options.out}: framework.ipynb, diy.py and what they need ({len(files)} files)")

@@ -14,6 +14,7 @@ import pytest
 
 from bugs import BUGS
 from classroom import frameworks, fresh, prove
+from classroom.edition import main as make_edition
 from classroom.edition import student_source, write, write_free, write_nbgrader
 from classroom.free import FREE
 from classroom.grade import main, submissions
@@ -196,6 +197,13 @@ def test_a_handout_is_not_written_over_a_students_work(tmp_path):
     with pytest.raises(FileExistsError, match="choose a new folder"):
         write(tmp_path, range(1, 6))
     assert (tmp_path / "diy.py").read_text(encoding="utf-8") == "my work"
+
+
+@pytest.mark.parametrize("kind", [[], ["--nbgrader"]], ids=["plain", "nbgrader"])
+def test_an_edition_with_nothing_left_to_write_is_refused(tmp_path, kind):
+    with pytest.raises(SystemExit, match="nothing is left to write"):
+        make_edition(["--stages", "1-2", "--solved", "1-3", "--out", str(tmp_path / "handout"), *kind])
+    assert not (tmp_path / "handout").exists()
 
 
 def test_the_handout_checks_itself_in_a_fresh_process(tmp_path):
