@@ -95,8 +95,10 @@ def _look_inside(place: Path, wanted: str, name: str, found: Found) -> None:
     inside = [path for path in inside if not {"selfcheck", "__MACOSX"} & {*path.relative_to(place).parts}]
     paths = sorted((path for path in inside if path.name == wanted), key=lambda path: len(path.parts))
     if not paths:
-        there = ", ".join(path.relative_to(place).as_posix() for path in inside[:5]) or "no file at all"
-        found.problems[name] = f"there is no {wanted} in the folder, but {there}"
+        there = ", ".join(path.relative_to(place).as_posix() for path in inside[:5])
+        found.problems[name] = (
+            f"there is no {wanted} in the folder, {f'but {there}' if there else 'nor any other file'}"
+        )
     elif len(paths) > 1 and len(paths[0].parts) == len(paths[1].parts):
         found.problems[name] = f"there are {len(paths)} files {wanted} in the folder: keep the one that counts"
     else:

@@ -164,7 +164,7 @@ class Worker:
         end, parts = time.monotonic() + seconds, [self.replies]
         while b"\n" not in parts[-1]:
             if time.monotonic() > end:
-                raise StoppedError(f"no answer within {seconds:.0f} s: an endless loop?")
+                raise StoppedError(f"no answer within {seconds:.0f} s: an endless loop, or too slow?")
             parts.append(self.listen(end))
             if self.over:
                 raise StoppedError(ENDED)

@@ -489,14 +489,16 @@ def test_what_is_found_in_a_folder(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x = 1", encoding="utf-8")
     (tmp_path / "fay.py").symlink_to(tmp_path / "ada.py")
+    (tmp_path / "gus").mkdir()
     (tmp_path / "new\nline.py").write_text("x = 1", encoding="utf-8")
     found = submissions(tmp_path)
     assert {name: path.name for name, path in found.files.items()} == {
         "ada": "ada.py", "bob": "diy.py", "new\N{REPLACEMENT CHARACTER}line": "new\nline.py"
     }  # fmt: skip
     assert found.files["bob"].parent.name == "bob" and "diy.py was graded" in found.remarks["bob"]
-    assert found.problems.keys() == {"cyd", "dan", "fay"} and found.others == ["eve.zip"]
+    assert found.problems.keys() == {"cyd", "dan", "fay", "gus"} and found.others == ["eve.zip"]
     assert "but work.ipynb" in found.problems["dan"] and "link" in found.problems["fay"]
+    assert "nor any other file" in found.problems["gus"]
     (tmp_path / "ada").mkdir()
     with pytest.raises(ValueError, match="two submissions are called ada"):
         submissions(tmp_path)
