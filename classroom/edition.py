@@ -162,7 +162,8 @@ The notebooks derive the formulas, and check what you have written. To use them:
     jupyter lab
 
 Hand in `diy.py`, with everything that you have written in this one file. Your teacher's grader asks the same questions
-with other numbers. Each class is judged as if the others were right: a mistake in one costs nothing in another.{whole}
+with other numbers, and judges each class as if the others were right: a mistake in one costs nothing in another.{whole}
+`grade.py` has no solution to take the others from, and may count fewer points than you will get.
 {chr(10).join(rows)}
 """
 
