@@ -107,7 +107,9 @@ def _base64(value: bytes) -> dict:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = Parser(PROG, "Record runs of the playground and write a page that plays them: some minutes.")
-    parser.add_argument("--out", type=Path, default=Path(), metavar="FOLDER", help="where playground.html goes")
+    parser.add_argument(
+        "--out", type=Path, default=Path(), metavar="FOLDER", help="where playground.html goes (this folder)"
+    )
     folder = parser.parse_args(arguments).out
     parser.check_output(folder, "--out")
     runs = []

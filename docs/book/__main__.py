@@ -29,7 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", nargs="?", type=Path, default=assemble.ROOT / "results" / "book")
+    usual = assemble.ROOT / "results" / "book"
+    parser.add_argument("folder", nargs="?", type=Path, default=usual, help="where the book goes (results/book)")
     folder = parser.parse_args(arguments).folder
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()) and not (folder / MARK).exists():
