@@ -56,7 +56,7 @@ def exercise_2(linear_columns) -> str:
             mistakes |= {product: W * X + b[:, None], product + " And b was added to every row.": W * X + b}
         got = run("linear_columns", linear_columns, X=X, W=W, b=b)
         expect(f"S for {samples} samples of {size_in} inputs and {out} neurons", got, expected, mistakes)
-    return "Nothing is transposed: the summed index already stands in the middle."
+    return "Nothing has to be transposed: the summed index already stands in the middle."
 
 
 EXPONENTIALS = {
