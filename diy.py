@@ -1394,7 +1394,7 @@ class _Housekeeping:
     def requires_grad_(self: Any, learned: bool = True) -> Any:
         """With False, freeze all parameters: backward adds nothing to their `.grad`. Return self.
 
-        What counts is whether a parameter is frozen when backward runs; in PyTorch, when forward ran.
+        What counts is whether a parameter is frozen when backward runs. PyTorch spares those frozen in forward as well.
         """
         for parameter in self.parameters():
             parameter.frozen = not learned
@@ -1502,7 +1502,9 @@ class _Remembering:
         if name in self._fixed:
             kind = type(self).__name__
             raise AttributeError(f"{name} of a {kind} can't be changed later: make a new one, {kind}(..., {name}=...)")
-        if isinstance(value, (list, tuple, dict)) and callable(getattr(type(self), name, None)):
+        if name == "forward":
+            raise AttributeError("forward of one object can't be replaced: write a class with a forward and a backward")
+        if isinstance(value, (list, tuple, dict, bool)) and callable(getattr(type(self), name, None)):
             raise AttributeError(f"{name} is a method of every {type(self).__name__}: give the attribute another name")
         if name in ("reduction", "stacked") and isinstance(self, Loss):
             ours = next(base for base in type(self).__mro__ if base.__module__ == __name__)
@@ -1658,6 +1660,8 @@ class _Run:
         attributes: what forward assigned to attributes of the module, each value with the count in `_Memory.assigned`.
         state: for a learner's module, the state at the end of forward of all that its backward may read, by name.
         handed_back: whether the module's attributes have been put back to these, for its backward.
+        inherited: input and output of super().forward, if a learner's forward called it, each with its version.
+        misfit: the method of a learner's class that a backward inherited from this file can't know about.
     """
 
     input: tuple[torch.Size, torch.dtype]
@@ -1668,6 +1672,8 @@ class _Run:
     on_itself = False
     state: dict[str, list[Any]] | None = None
     handed_back = False
+    inherited: Any = None
+    misfit = ""
 
     def __init__(self, module: Any, outer: "_Run | None"):
         self.module, self.trusted, self.since = module, module._trusted, Parameter.assigned
@@ -1713,7 +1719,8 @@ class _Run:
             if self.recorded is outer.recorded:
                 outer.entries.append((self.module, (), self))
             return output
-        output._diy_output = True  # type: ignore[attr-defined]
+        # Something that outputs of the same module share.
+        output._diy_output = self.module._memory.assigned if self.recorded else None  # type: ignore[attr-defined]
         self.gave = _with_version(output)
         setattr(self.module._memory, "enabled" if self.recorded else "disabled", self)
         return output
@@ -1763,6 +1770,8 @@ _PlainTensors = torch._C.DisableTorchFunctionSubclass  # inside it, a Parameter 
 
 
 def _guard(cls: Any) -> None:
+    if "__call__" in vars(cls) and cls.__module__ != __name__:
+        raise TypeError(f"{cls.__name__} defines __call__, but networks call forward: define that instead")
     cls._guarded, cls._trusted = True, cls.__module__ == __name__
     if cls._trusted:
         cls.forward, cls.backward = _guarded_forward(cls.forward), _guarded_backward(cls.backward)
@@ -1793,7 +1802,8 @@ def _guard_alone(cls: Any) -> None:
     def alone(formula: Any, guarded: Any) -> Any:
         @functools.wraps(formula)
         def _either(self: Any, *tensor: Any, **named: Any) -> Any:
-            if _thread.run is None or len(tensor) != 1:
+            run = _thread.run
+            if run is None or run.module is self or len(tensor) != 1:
                 return guarded(self, *tensor, **named)
             return formula(self, *tensor)
 
@@ -1810,15 +1820,19 @@ def _guarded_forward(formula: _Forward, watched: _Forward | None = None) -> _For
     @functools.wraps(formula)
     def forward(self: Any, *inputs: Any, **named: Any) -> Tensor:
         outer = _thread.run
-        if outer is not None and outer.module is self:
-            return formula(self, *inputs, **named)  # super().forward(...)
         if named or not few <= len(inputs) <= many:
             inputs, named = _bound(formula, (self, *inputs), named)
+        if outer is not None and outer.module is self:  # super().forward(...)
+            output = formula(self, *inputs, **named)
+            outer.inherited = _with_version(inputs[0]), _with_version(output)
+            return output
         if outer is not None:
             outer.note_versions()
         run, before = None, self._memory.enabled
         try:
             self._check(*inputs)
+            if len(inputs) > 1:
+                _check_target(*inputs)
             run = _thread.run = _Run(self, outer)
             if outer is None:
                 run.got = _with_version(inputs[0])
@@ -1898,9 +1912,23 @@ def _counts(formula: Any) -> tuple[int, float]:
 def _apart(tensor: Any) -> Any:
     if not isinstance(tensor, Tensor):
         return tensor  # the target of a learner's loss, perhaps
+    if torch._C._functorch.is_gradtrackingtensor(tensor):
+        raise RuntimeError(
+            "torch.func can't differentiate diy's modules and losses, whose gradients are written by hand: call "
+            "model.backward(gradient) instead"
+        )
     # A tensor from inference mode is copied, because its later changes would not be counted.
     from_inference = tensor.is_inference() and not torch.is_inference_mode_enabled()
     return tensor.clone() if from_inference else tensor.detach()
+
+
+def _check_target(prediction: Any, target: Any, *more: Any) -> None:
+    module = getattr(target, "_diy_output", None)
+    if module is not None and module is getattr(prediction, "_diy_output", None):
+        raise RuntimeError(
+            "prediction and target come from the same module, but no gradient goes back through the target: call the "
+            "module under torch.no_grad() for the target, or pass target.detach()"
+        )
 
 
 def _contiguous(images: Any) -> Any:
@@ -2026,7 +2054,11 @@ def _noting(forward: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(forward)
     def _forward(self: Any, *inputs: Any, **named: Any) -> Any:
-        output, run = forward(self, *map(_contiguous, inputs), **named), cast(_Run, _thread.run)
+        run, inputs = cast(_Run, _thread.run), tuple(map(_contiguous, inputs))
+        given = _with_version(inputs[0])
+        output = forward(self, *inputs, **named)
+        if type(self).backward.__module__ == __name__ and isinstance(output, Tensor):
+            run.misfit = _misfit(run, given, output)
         run.state = _state(run)
         return output
 
@@ -2040,6 +2072,13 @@ def _handing_back(backward: Callable[..., Any]) -> Callable[..., Any]:
     def _backward(self: Any, *gradient: Any) -> Any:
         run: Any = _thread.run
         kind: Any = type(self)
+        if run.misfit:
+            G, more = ("G", "") if gradient else ("", " and a share" if run.misfit == "reduce" else "")
+            raise RuntimeError(
+                f"{kind.__name__} has a {run.misfit} of its own, which the backward that it inherits knows nothing of: "
+                f"write a backward{more} as well. If the inherited one is right, say so: "
+                f"def backward({', '.join(filter(None, ('self', G)))}): return super().backward({G})"
+            )
         attributes, before, restored = vars(self), dict(vars(self)), {}
         reads, stores, *_ = _reads(kind)
         for name, (value, count) in run.attributes.items():
@@ -2068,6 +2107,19 @@ def _handing_back(backward: Callable[..., Any]) -> Callable[..., Any]:
                         del attributes[name]
 
     return _backward
+
+
+def _misfit(run: _Run, given: Any, output: Tensor) -> str:
+    kind: Any = type(run.module)
+    if issubclass(kind, Loss) and kind.reduce is not Loss.reduce and kind.share is Loss.share:
+        return "reduce"
+    if kind.forward.__module__ == __name__:
+        return ""
+    if run.inherited is not None:
+        passed_on = all(map(_same, run.inherited, (given, _with_version(output))))
+    else:  # if it is not the module itself that remembers, it is the layers of a Sequential
+        passed_on = any(owner is run.module for owner, *_ in run.entries)
+    return "" if passed_on else "forward"
 
 
 def _refuse_stale(run: _Run, what: str) -> NoReturn:
@@ -2369,10 +2421,14 @@ def _refuse_changed(run: _Run) -> None:
 def _refuse_gradient(run: _Run, G: Any) -> NoReturn:
     (shape, dtype), must = run.output, f"the gradient given to {type(run.module).__name__}.backward must"
     if not isinstance(G, Tensor) or G.dtype != dtype:
-        raise TypeError(f"{must} be a tensor of {dtype}, got {_kind(G)}")
+        hint = ": call it, criterion.backward()" if callable(G) else ""
+        raise TypeError(f"{must} be a tensor of {dtype}, got {_kind(G)}{hint}")
     hint = ""
     if hasattr(G, "_diy_of"):
-        hint = ": the loss was given another shape than the network's output; reshape the target instead"
+        hint = (
+            ": the loss was given another shape than the network's output (reshape the target instead), or the network "
+            "was called again since (do that under torch.no_grad())"
+        )
     elif G.dim() == 0:
         hint = ": pass what criterion.backward() returns, not the loss"
     raise ValueError(f"{must} have the shape of the output, {tuple(shape)}, got {tuple(G.shape)}{hint}")
@@ -2573,7 +2629,7 @@ def _where(X: Tensor, G: Tensor) -> Tensor:
     # G where X > 0, and 0 where X = 0, even if G is infinite there. On a CPU, a product is up to ten times as fast as a
     # choice, and equal to it unless it holds a NaN: then its sum is one as well. On another device, looking at the sum
     # would have to wait for it.
-    if X.is_cpu and math.isfinite((product := X.sign().mul_(G)).sum()):
+    if X.is_cpu and math.isfinite((product := X.sign().mul_(G)).sum().item()):
         return product
     return torch.where(X.bool(), G, 0)
 

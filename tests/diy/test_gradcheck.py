@@ -257,6 +257,9 @@ def test_a_forward_that_is_no_function_is_reported():
             self.calls += 1
             return super().forward(input) * self.calls
 
+        def backward(self, gradient):
+            return super().backward(gradient) * self.calls
+
     check = check_gradients(Counting(), numbers(3), verbose=False)
     assert "two forward passes on the same input gave different outputs" in check["output"].reason
 

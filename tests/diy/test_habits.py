@@ -388,8 +388,190 @@ def test_images_can_be_viewed_as_in_pytorch():
         ("weight is a parameter of Linear and must be a tensor", lambda net, c, x: setattr(net[0], "weight", None)),
         ("parameters is a method of every Linear", lambda net, c, x: setattr(net[0], "parameters", [x])),
         ("requires_grad always reads False", lambda net, c, x: diy.SGD([p for p in x if p.requires_grad], 0.1)),
+        ("call it, criterion.backward", lambda net, c, x: (c(net(x), x[:, :1]), net.backward(c.backward))),
+        ("called again since", lambda net, c, x: (c(net(x), x[:, :1]), net(x[:0]), net.backward(c.backward()))),
+        ("train is a method of every Sequential", lambda net, c, x: setattr(net, "train", False)),
+        (".long", lambda net, c, x: diy.CrossEntropyLoss()(torch.ones(1, 3), x)),
     ],
 )
 def test_a_message_names_the_mistake(words, action):
     with pytest.raises((AttributeError, TypeError, ValueError), match=words):
         action(diy.Sequential(diy.Linear(3, 1)), diy.MSELoss(), torch.ones(1, 3))
+
+
+# Classes derived from a layer, with a forward of their own
+
+
+class Doubled(diy.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class OfTwice(diy.Linear):
+    def forward(self, x):
+        return super().forward(2 * x)
+
+
+class DoubledInPlace(diy.Tanh):
+    def forward(self, x):
+        output = super().forward(x)
+        output += x
+        return output
+
+
+class Skip(diy.Sequential):
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+class SkipByHand(diy.Sequential):
+    def forward(self, x):
+        output = x
+        for layer in self:
+            output = layer(output)
+        return x + output
+
+
+class Logged(diy.Linear):
+    def forward(self, x):
+        output = super().forward(x)
+        self.size = output.norm().item()
+        return output
+
+
+class Mixin:
+    def forward(self, x):
+        self.calls = getattr(self, "calls", 0) + 1
+        return super().forward(x)
+
+
+class Mixed(Mixin, diy.Linear):
+    pass
+
+
+class Rewritten(diy.Linear):
+    def forward(self, X):
+        S = X @ self.weight.T + self.bias
+        self.remember(S, X, self.weight)
+        return S
+
+
+class Looped(diy.Sequential):
+    def forward(self, x):
+        self.activations = []
+        for layer in self:
+            x = layer(x)
+            self.activations.append(x)
+        return x
+
+    def backward(self, G):
+        return super().backward(G)
+
+
+def alone_and_below(module):
+    return [module, diy.Sequential(diy.Linear(3, 3, dtype=D), module, diy.Tanh())]
+
+
+@pytest.mark.parametrize("kind", [Doubled, OfTwice, DoubledInPlace, Skip, SkipByHand])
+def test_a_forward_of_ones_own_needs_a_backward_of_its_own(kind):
+    module = kind(3, 3, dtype=D) if issubclass(kind, diy.Linear) else kind()
+    if isinstance(module, diy.Sequential):
+        module.append(diy.Linear(3, 3, dtype=D)).append(diy.Tanh())
+    for network in alone_and_below(module):
+        output = network(numbers(4, 3))
+        with pytest.raises(RuntimeError, match=f"{kind.__name__}.*(write a backward as well|was changed in place)"):
+            network.backward(torch.ones_like(output))
+        assert all(parameter.grad is None for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("kind", [Logged, Mixed, Rewritten, Looped])
+def test_a_forward_that_passes_on_what_it_gets_needs_none(kind):
+    layer = diy.Linear(3, 3, dtype=D)
+    module = kind(layer, diy.Tanh()) if kind is Looped else kind(3, 3, dtype=D)
+    plain = diy.Sequential(layer, diy.Tanh()) if kind is Looped else layer
+    for ours, theirs in zip(alone_and_below(module), alone_and_below(plain)):
+        theirs.load_state_dict(ours.state_dict())
+        X = numbers(4, 3)
+        G = torch.ones_like(ours(X))
+        gradient = ours.backward(G)
+        own = [parameter.grad for parameter in ours.parameters()]
+        ours.zero_grad()
+        theirs(X)
+        torch.testing.assert_close(gradient, theirs.backward(G))
+        torch.testing.assert_close(own, [parameter.grad for parameter in theirs.parameters()])
+        theirs.zero_grad()
+
+
+def test_the_same_for_losses():
+    class Root(diy.MSELoss):
+        def forward(self, p, t):
+            return super().forward(p, t).sqrt()
+
+    class Tenth(diy.MSELoss):
+        def reduce(self, terms):
+            return terms.sum() / 10
+
+    class Rounded(diy.MSELoss):
+        def forward(self, p, t):
+            return super().forward(p, t.round())
+
+    class Hundredth(diy.MSELoss):
+        def reduce(self, terms):
+            return terms.sum() / 100
+
+        def share(self, terms):
+            return 1 / 100
+
+    P, T = numbers(4, 3), numbers(4, 3)
+    for kind, words in ((Root, "Root has a forward of its own.*backward"), (Tenth, "a backward and a share as well")):
+        criterion = kind()
+        criterion(P, T)
+        with pytest.raises(RuntimeError, match=words):
+            criterion.backward()
+    for kind, expected in ((Rounded, (P - T.round()) / 6), (Hundredth, (P - T) / 50)):
+        criterion = kind()
+        criterion(P, T)
+        torch.testing.assert_close(criterion.backward(), expected)
+
+
+def test_the_forward_of_one_object_cannot_be_replaced_nor_call_defined():
+    layer = diy.Linear(3, 3)
+    before = layer.forward
+    with pytest.raises(AttributeError, match="write a class with a forward and a backward"):
+        layer.forward = lambda x: 2 * before(x)
+    with pytest.raises(TypeError, match="networks call forward"):
+
+        class Twice(diy.Linear):
+            def __call__(self, x):
+                return 2 * super().__call__(x)
+
+
+# Where the chain rule would have to go elsewhere
+
+
+@pytest.mark.parametrize("transform", ["grad", "vjp", "jacrev", "jacfwd", "jvp"])
+def test_the_transforms_of_pytorch_are_refused(transform):
+    network, criterion = diy.Sequential(diy.Linear(3, 1, dtype=D), diy.Tanh()), diy.MSELoss()
+    X, T = numbers(4, 3), numbers(4, 1)
+    for function, x in ((lambda x: network(x).sum(), X), (lambda p: criterion(p, T), T + 1)):
+        with pytest.raises(RuntimeError, match=r"torch\.func can't differentiate diy's modules"):
+            if transform == "jvp":
+                torch.func.jvp(function, (x,), (x,))
+            else:
+                getattr(torch.func, transform)(function, *([x] if transform == "vjp" else []))(x)
+
+
+def test_prediction_and_target_of_the_same_network():
+    network, other, criterion = diy.Linear(3, 2), diy.Linear(3, 2), diy.MSELoss()
+    X, Z = torch.randn(4, 3), torch.randn(4, 3)
+    target, prediction = network(Z), network(X)
+    with pytest.raises(RuntimeError, match="no gradient goes back through the target"):
+        criterion(prediction, target)
+    criterion(prediction, target.detach())
+    network.backward(criterion.backward())
+    with torch.no_grad():
+        target = network(Z)
+    criterion(network(X), target)
+    network.backward(criterion.backward())
+    criterion(network(X), other(X))  # a teacher, which is not trained
+    assert network.backward(criterion.backward()) is not None
