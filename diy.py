@@ -36,6 +36,7 @@ import re
 import threading
 import traceback
 import types
+import warnings
 from abc import ABC, ABCMeta, abstractmethod, update_abstractmethods
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Set
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
@@ -515,6 +516,8 @@ class Optimizer(ABC):
         _check_settings(self)
         with torch.no_grad(), _PlainTensors():  # the parameters may be PyTorch's
             pairs = [(w, g) for w in self.param_groups[0]["params"] if (g := w.grad) is not None]
+            if not pairs:
+                _warn_of_no_gradient()
             parameters, gradients = [w for w, _ in pairs], [g for _, g in pairs]
             if self.weight_decay:
                 gradients = [g.add(w, alpha=self.weight_decay) for g, w in zip(gradients, parameters)]
@@ -2839,6 +2842,12 @@ def _check_steps(optimizer: Optimizer, steps: list[Tensor], pairs: list[tuple[Te
                     "never be trained: copy the new values into it, layer.weight.copy_(values), or make a new optimizer"
                 )
         optimizer._assigned = Parameter.assigned
+
+
+def _warn_of_no_gradient() -> None:
+    # Only a warning, as PyTorch's steps do nothing then, and some call them for the sake of a schedule.
+    words = "no parameter has a gradient, so that this step changes nothing: call model.backward(criterion.backward())"
+    warnings.warn(f"{words} between zero_grad and step", stacklevel=3)
 
 
 def _check_setting(optimizer: Optimizer, name: str, value: Any) -> Any:

@@ -1,5 +1,7 @@
 """What learners write out of habit, from PyTorch or from the assignment: it is right, or the mistake is named."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -575,3 +577,20 @@ def test_prediction_and_target_of_the_same_network():
     network.backward(criterion.backward())
     criterion(network(X), other(X))  # a teacher, which is not trained
     assert network.backward(criterion.backward()) is not None
+
+
+@pytest.mark.parametrize("kind", [diy.SGD, diy.Adam])
+def test_a_step_that_no_backward_came_before_says_so(kind):
+    network, criterion = diy.Linear(3, 1), diy.MSELoss()
+    optimizer = kind(network.parameters(), lr=0.1)
+    before = network.weight.clone()
+    criterion(network(torch.ones(2, 3)), torch.zeros(2, 1))
+    criterion.backward()  # in PyTorch, loss.backward() would have been enough
+    with pytest.warns(UserWarning, match=r"call model\.backward\(criterion\.backward\(\)\)"):
+        optimizer.step()
+    assert torch.equal(network.weight, before)
+    criterion(network(torch.ones(2, 3)), torch.zeros(2, 1))
+    network.backward(criterion.backward())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.step()
