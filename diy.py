@@ -2014,7 +2014,10 @@ def _waiting(self: Any, gradient: tuple[Any, ...]) -> _Run | None:
 
 
 def _with_version(value: Any) -> tuple[Any, int | None]:
-    return value, value._version if isinstance(value, Tensor) and not value.is_inference() else None
+    try:
+        return value, value._version
+    except (AttributeError, RuntimeError):  # not a tensor, or one from inference mode
+        return value, None
 
 
 def _same(one: Any, other: Any) -> bool:
