@@ -38,6 +38,7 @@ import traceback
 import types
 import warnings
 from abc import ABC, ABCMeta, abstractmethod, update_abstractmethods
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Set
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
@@ -488,7 +489,7 @@ class Optimizer(ABC):
 
     def __init__(self, params: Iterable[Tensor], lr: float | Tensor, weight_decay: float = 0):
         self.param_groups: list[dict[str, Any]] = [{"params": _check_parameters(params)}]
-        self.state: dict[Tensor, dict[str, Any]] = {}
+        self.state: dict[Tensor, dict[str, Any]] = defaultdict(dict)
         self._checked: dict[str, Any] = {}
         self._assigned = -1  # how many parameters modules had been given at the last step
         self.lr, self.weight_decay = lr, weight_decay
@@ -579,7 +580,7 @@ class SGD(Optimizer):
     def direction(self, g: Tensor, w: Tensor) -> Tensor:
         """(F18) d = g; with momentum, see `momentum_direction`."""
         if self.momentum:
-            return momentum_direction(g, self.state.setdefault(w, {}), self.momentum, self.dampening, self.nesterov)
+            return momentum_direction(g, self.state[w], self.momentum, self.dampening, self.nesterov)
         return g
 
 
@@ -781,7 +782,7 @@ class Adam(Optimizer):
 
         m and v start at 0; after t steps, m̂ = m / (1 − β₁ᵗ) and v̂ = v / (1 − β₂ᵗ) undo the bias of that start.
         """
-        (beta1, beta2), state = self.betas, self.state.setdefault(w, {})
+        (beta1, beta2), state = self.betas, self.state[w]
         m: Tensor = state["exp_avg"] if "exp_avg" in state else torch.zeros_like(g)
         v: Tensor = state["exp_avg_sq"] if "exp_avg" in state else torch.zeros_like(g)
         m.lerp_(g, 1 - beta1)
@@ -1386,8 +1387,9 @@ class _Housekeeping:
 
     def train(self: Any, mode: bool = True) -> Any:
         """Put this module and all inside it into training mode (or, with False, into evaluation mode); return self."""
-        for module in self.modules():
-            module.training = bool(mode)
+        self.training = bool(mode)
+        for _, child in self.named_children():
+            child.train(mode)  # which a learner's class may have changed
         return self
 
     def eval(self: Any) -> Any:
@@ -1628,6 +1630,25 @@ class Gradient(_Plain):
     def __truediv__(self, factor: Any) -> Any:
         return self._scaled(self.detach().__truediv__(factor))
 
+    def __add__(self, other: Any) -> Any:
+        return self._joined(Tensor.__add__, other)
+
+    def __sub__(self, other: Any) -> Any:
+        return self._joined(Tensor.__sub__, other)
+
+    __radd__ = __iadd__ = __add__
+
+    def _joined(self, operation: Callable[..., Any], other: Any) -> Any:
+        if isinstance(other, Gradient):
+            if not _same(self._diy_of[0], other._diy_of[0]):  # type: ignore[attr-defined]
+                raise RuntimeError(
+                    "these are the gradients of two outputs, and what joins them is that of neither: call "
+                    "model.backward for each, before the next forward; the parameters' gradients add up"
+                )
+            return self._scaled(operation(self.detach(), other.detach()))
+        result = operation(self.detach(), other)
+        return result if isinstance(other, Tensor) else self._scaled(result)
+
     def _scaled(self, result: Any) -> Any:
         if isinstance(result, Tensor):  # and not NotImplemented
             of, _, stacked = self._diy_of  # type: ignore[attr-defined]
@@ -1818,7 +1839,7 @@ def _guard_alone(cls: Any) -> None:
 
 
 def _guarded_forward(formula: _Forward, watched: _Forward | None = None) -> _Forward:
-    outermost, few, many = watched or formula, *_counts(formula)
+    outermost, plain, few, many = watched or formula, inspect.unwrap(formula), *_counts(formula)
 
     @functools.wraps(formula)
     def forward(self: Any, *inputs: Any, **named: Any) -> Tensor:
@@ -1826,14 +1847,20 @@ def _guarded_forward(formula: _Forward, watched: _Forward | None = None) -> _For
         if named or not few <= len(inputs) <= many:
             inputs, named = _bound(formula, (self, *inputs), named)
         if outer is not None and outer.module is self:  # super().forward(...)
+            if watched is None:
+                self._check(*inputs)
             output = formula(self, *inputs, **named)
-            outer.inherited = _with_version(inputs[0]), _with_version(output)
+            if plain is _reads(type(self))[4]:
+                outer.inherited = _with_version(inputs[0]), _with_version(output)
             return output
         if outer is not None:
             outer.note_versions()
         run, before = None, self._memory.enabled
         try:
-            self._check(*inputs)
+            if watched is None or plain.__module__ == __name__ or not self._gradients:
+                self._check(*inputs)
+            else:  # what it takes need not be what the class takes that it is derived from
+                _check_floating("input", inputs[0])
             if len(inputs) > 1:
                 _check_target(*inputs)
             run = _thread.run = _Run(self, outer)
@@ -2063,7 +2090,7 @@ def _noting(forward: Callable[..., Any]) -> Callable[..., Any]:
         run, inputs = cast(_Run, _thread.run), tuple(map(_contiguous, inputs))
         given = _with_version(inputs[0])
         output = forward(self, *inputs, **named)
-        if type(self).backward.__module__ == __name__ and isinstance(output, Tensor):
+        if isinstance(output, Tensor):
             run.misfit = _misfit(run, given, output)
         run.state = _state(run)
         return output
@@ -2117,14 +2144,21 @@ def _handing_back(backward: Callable[..., Any]) -> Callable[..., Any]:
 
 def _misfit(run: _Run, given: Any, output: Tensor) -> str:
     kind: Any = type(run.module)
-    if issubclass(kind, Loss) and kind.reduce is not Loss.reduce and kind.share is Loss.share:
-        return "reduce"
-    if kind.forward.__module__ == __name__:
+    ours = kind.backward.__module__ == __name__
+    if ours and issubclass(kind, Loss):
+        for one, other in ("reduce", "share"), ("share", "reduce"):
+            if getattr(kind, one) is not getattr(Loss, one) and getattr(kind, other) is getattr(Loss, other):
+                return one
+    partner = _reads(kind)[4]
+    if inspect.unwrap(kind.forward) is partner:
         return ""
-    if run.inherited is not None:
-        passed_on = all(map(_same, run.inherited, (given, _with_version(output))))
-    else:  # if it is not the module itself that remembers, it is the layers of a Sequential
-        passed_on = any(owner is run.module for owner, *_ in run.entries)
+    if run.inherited is None:
+        return "forward" if ours else ""  # a learner's backward may be made for any forward
+    above = next(base for base in kind.__mro__ if base.__module__ == __name__)
+    if ours and {*run.module.parameter_names} - {*above.parameter_names}:
+        return "forward"  # which the inherited backward would not train
+    pairs = [*zip(run.inherited, (given, _with_version(output)))]
+    passed_on = all(one[0].shape == other[0].shape and _same(one, other) for one, other in pairs)
     return "" if passed_on else "forward"
 
 
@@ -2140,7 +2174,7 @@ def _state(run: _Run, everything: bool = False) -> dict[str, list[Any]]:
     """Return, by name, the present state of the attributes and variables that a learner's backward may read."""
     module: Any = run.module
     kind: Any = type(module)
-    attributes, _, variables, _ = _reads(kind)
+    attributes, _, variables, *_ = _reads(kind)
     attributes = attributes | {*module.parameter_names}
     if everything or "__dict__" in attributes:
         attributes |= vars(module).keys() - {"_memory"}
@@ -2176,10 +2210,10 @@ def _state(run: _Run, everything: bool = False) -> dict[str, list[Any]]:
 
 
 def _reads(kind: Any) -> Any:
-    """Return what a learner's backward deals with: attributes it may read, names it sets, variables, if it trains.
+    """Return about a learner's backward: attributes it may read, names it sets, variables, if it trains, its forward.
 
-    Names that backward sets itself and forward doesn't use are left out of the first and the last. Each variable comes
-    with its place, see `_names`.
+    Names that backward sets itself and forward doesn't use are left out of the first and the third. Each variable comes
+    with its place, see `_names`. Its forward is that of the class which brings the backward, without the guards.
     """
     if "_diy_reads" in vars(kind):
         return kind._diy_reads
@@ -2189,7 +2223,10 @@ def _reads(kind: Any) -> Any:
     ours = [base for base in kind.__mro__ if base.__module__ == __name__]
     attributes = {n for n in read["plainly"] | read["called"] if not any(callable(getattr(c, n, None)) for c in ours)}
     trains = not {"accumulate", "grad"}.isdisjoint(read["plainly"] | read["called"] | stored)
-    kind._diy_reads = attributes - own, stored, {n: place for n, place in variables.items() if n not in own}, trains
+    plain = inspect.unwrap(kind.backward)
+    brings = [base for base in kind.__mro__ if inspect.unwrap(getattr(base, "backward", type)) is plain][-1]
+    places = {name: place for name, place in variables.items() if name not in own}
+    kind._diy_reads = attributes - own, stored, places, trains, inspect.unwrap(brings.forward)
     return kind._diy_reads
 
 
@@ -2633,9 +2670,9 @@ def _rows(G: Tensor, X: Tensor) -> tuple[Tensor, Tensor]:
 
 def _where(X: Tensor, G: Tensor) -> Tensor:
     # G where X > 0, and 0 where X = 0, even if G is infinite there. On a CPU, a product is up to ten times as fast as a
-    # choice, and equal to it unless it holds a NaN: then its sum is one as well. On another device, looking at the sum
-    # would have to wait for it.
-    if X.is_cpu and math.isfinite((product := X.sign().mul_(G)).sum().item()):
+    # choice, and equal to it unless X or the product holds a NaN: then its sum is one as well. On another device,
+    # looking at the sums would have to wait for them.
+    if X.is_cpu and math.isfinite(X.sum().item()) and math.isfinite((product := X.sign().mul_(G)).sum().item()):
         return product
     return torch.where(X.bool(), G, 0)
 
@@ -2946,4 +2983,5 @@ def _load_optimizer_state(optimizer: Optimizer, state_dict: Mapping[str, Any]) -
                     f"{what} must have floats of the parameter's shape, {tuple(parameter.shape)}, got {got}"
                 )
     own.update(group)
-    optimizer.state = {parameters[indices.index(index)]: values for index, values in states.items() if values}
+    loaded = {parameters[indices.index(index)]: values for index, values in states.items() if values}
+    optimizer.state = defaultdict(dict, loaded)

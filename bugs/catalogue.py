@@ -145,7 +145,7 @@ CATALOGUE = [
         story="The flag is set on the network, but not on the layers inside it.",
         symptom="As with dropout in evaluation: answers differ from call to call.",
         seen_by=(), check="diy.test_diy.test_train_and_eval_reach_all_modules",
-        edits=(("_Housekeeping.train", "self.modules()", "[self]"),),
+        edits=(("_Housekeeping.train", "self.named_children()", "()"),),
     ),
     # Modules together
     Bug(

@@ -457,6 +457,44 @@ class Rewritten(diy.Linear):
         self.remember(S, X, self.weight)
         return S
 
+    def backward(self, G):
+        return super().backward(G)
+
+
+class OfDoubled(Doubled):
+    pass
+
+
+class Leaky(diy.ReLU):
+    def forward(self, S):
+        X = torch.where(S > 0, S, 0.1 * S)
+        self.remember(X, X)
+        return X
+
+
+class Averaging(diy.Tanh):
+    def forward(self, S):
+        return super().forward(S).mean(1, keepdim=True)
+
+
+class LowRank(diy.Linear):
+    parameter_names = ("weight", "bias", "low")
+
+    def __init__(self, *sizes, dtype):
+        super().__init__(*sizes, dtype=dtype)
+        self.low = torch.zeros(3, 3, dtype=dtype)
+
+    def forward(self, x):
+        return super().forward(x) + x @ self.low
+
+
+class Squashed(Residual):
+    def __init__(self):
+        super().__init__(diy.Linear(3, 3, dtype=D))
+
+    def forward(self, x):
+        return super().forward(x).tanh()
+
 
 class Looped(diy.Sequential):
     def forward(self, x):
@@ -474,7 +512,10 @@ def alone_and_below(module):
     return [module, diy.Sequential(diy.Linear(3, 3, dtype=D), module, diy.Tanh())]
 
 
-@pytest.mark.parametrize("kind", [Doubled, OfTwice, DoubledInPlace, Skip, SkipByHand])
+MISFITS = [Doubled, OfTwice, DoubledInPlace, Skip, SkipByHand, OfDoubled, Leaky, Averaging, LowRank, Squashed]
+
+
+@pytest.mark.parametrize("kind", MISFITS)
 def test_a_forward_of_ones_own_needs_a_backward_of_its_own(kind):
     module = kind(3, 3, dtype=D) if issubclass(kind, diy.Linear) else kind()
     if isinstance(module, diy.Sequential):
@@ -594,3 +635,78 @@ def test_a_step_that_no_backward_came_before_says_so(kind):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         optimizer.step()
+
+
+class Flat(diy.Linear):
+    def forward(self, x):
+        self.shape = x.shape
+        return super().forward(x.flatten(1))
+
+    def backward(self, G):
+        return super().backward(G).view(self.shape)
+
+
+def test_a_layer_may_take_another_shape_and_give_it_to_the_one_it_is_derived_from():
+    layer, twin = Flat(12, 2, dtype=D), diy.Sequential(diy.Flatten(), diy.Linear(12, 2, dtype=D))
+    layer.weight.copy_(twin[1].weight)
+    X, G = numbers(4, 3, 2, 2), numbers(4, 2)
+    torch.testing.assert_close(layer(X), twin(X))
+    torch.testing.assert_close(layer.backward(G), twin.backward(G))
+    with pytest.raises(ValueError, match=r"expected an input of shape \(\.\.\., 12\)"):
+        layer(numbers(4, 3))
+
+
+def test_a_child_decides_on_its_own_mode():
+    class AlwaysEvaluated(diy.BatchNorm2d):
+        def train(self, mode=True):
+            return super().train(False)
+
+    network = diy.Sequential(diy.Dropout(), AlwaysEvaluated(2)).train()
+    assert (network[0].training, network[1].training) == (True, False)
+
+
+def test_an_optimizer_of_ones_own_may_ask_for_a_state_that_is_not_there_yet():
+    class Momentum(diy.Optimizer):
+        def direction(self, g, w):
+            state = self.state[w]
+            state["v"] = 0.9 * state.get("v", 0) + g
+            return state["v"]
+
+    w = torch.zeros(2)
+    optimizer = Momentum([w], lr=1)
+    for expected in (-1.0, -2.9):
+        w.grad = torch.ones(2)
+        optimizer.step()
+        torch.testing.assert_close(w, torch.full((2,), expected))
+    optimizer.load_state_dict(diy.SGD([w], lr=1).state_dict())
+    assert optimizer.state[w] == {}
+
+
+def test_gradients_of_two_outputs_are_not_joined_and_those_of_one_are():
+    network, one, other = diy.Linear(3, 1, dtype=D), diy.MSELoss(), diy.MSELoss()
+    X, Z, T = numbers(4, 3), numbers(4, 3), numbers(4, 1)
+
+    def in_place(a, b):
+        a += b
+        return a
+
+    for join in (lambda a, b: a + b, lambda a, b: sum([a, b]), lambda a, b: a - b, in_place):
+        one(network(X), T), other(network(Z), T)
+        with pytest.raises(RuntimeError, match=r"call model\.backward for each"):
+            join(one.backward(), other.backward())
+        output = network(X)
+        one(output, T), other(output, 2 * T)
+        gradients = one.backward(), other.backward()
+        plain = [gradient.detach().clone() for gradient in gradients]
+        network.zero_grad()
+        network.backward(join(*gradients))
+        torch.testing.assert_close(network.weight.grad, join(*plain).mT @ X)
+
+
+@pytest.mark.parametrize("gradient", [[5.0, 1.0, 1.0], [5.0, 1.0, float("inf")]])
+def test_a_nan_in_the_input_of_relu_passes_the_gradient_as_in_pytorch(gradient):
+    S, G = torch.tensor([float("nan"), -1.0, 2.0], requires_grad=True), torch.tensor(gradient)
+    (expected,) = torch.autograd.grad(functional.relu(S), S, G)
+    layer = diy.ReLU()
+    layer(S.detach())
+    torch.testing.assert_close(layer.backward(G), expected)
