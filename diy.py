@@ -1609,13 +1609,47 @@ class _Plain(Tensor):
 
 
 class LossValue(_Plain):
-    """What a loss returns: a tensor whose `backward`, a habit from PyTorch, says what to write instead."""
+    """What a loss returns: a tensor whose `backward`, a habit from PyTorch, says what to write instead.
+
+    So does a sum or a multiple of it. In a sum, two calls of one criterion take note of each other, since only the last
+    has a backward: `_calls` holds those that may still have one.
+    """
+
+    _calls: "tuple[_Call, ...]" = ()
 
     def backward(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise RuntimeError(
             "a loss of diy has no backward, as there is no automatic differentiation: instead of loss.backward(), "
-            "write model.backward(criterion.backward())"
+            "write model.backward(criterion.backward()), and for loss / 4, model.backward(criterion.backward() / 4)"
         )
+
+    def __add__(self, other: Any) -> Any:
+        return self._joined(Tensor.__add__, other)
+
+    def __mul__(self, other: Any) -> Any:
+        return self._joined(Tensor.__mul__, other)
+
+    def __truediv__(self, other: Any) -> Any:
+        return self._joined(Tensor.__truediv__, other)
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def _joined(self, operation: Callable[..., Any], other: Any) -> Any:
+        result, more = operation(self.detach(), other), getattr(other, "_calls", ())
+        if isinstance(result, Tensor):
+            for one, another in itertools.product(self._calls, more):
+                if one is not another and one.criterion is another.criterion:
+                    one.added.append(another)
+                    another.added.append(one)
+            result.__class__ = LossValue
+            result._calls = tuple(call for call in self._calls + more if not call.done)[-2:]  # type: ignore[attr-defined]
+        return result
+
+
+class _Call:
+    # One call of a criterion: those it was added to, and whether its backward has run.
+    def __init__(self, criterion: Any):
+        self.criterion, self.added, self.done = criterion, list[Any](), False
 
 
 class Gradient(_Plain):
@@ -1686,6 +1720,7 @@ class _Run:
         handed_back: whether the module's attributes have been put back to these, for its backward.
         inherited: input and output of super().forward, if a learner's forward called it, each with its version.
         misfit: the method of a learner's class that a backward inherited from this file can't know about.
+        call: of a loss, see `LossValue`.
     """
 
     input: tuple[torch.Size, torch.dtype]
@@ -1698,6 +1733,7 @@ class _Run:
     handed_back = False
     inherited: Any = None
     misfit = ""
+    call: _Call | None = None
 
     def __init__(self, module: Any, outer: "_Run | None"):
         self.module, self.trusted, self.since = module, module._trusted, Parameter.assigned
@@ -1734,6 +1770,9 @@ class _Run:
             output = _contiguous(output)
         if outer is None and not self.module._gradients and type(output) is Tensor:
             output.__class__ = LossValue
+            if self.recorded:
+                self.call = _Call(self.module._memory.assigned)
+                output._calls = (self.call,)  # type: ignore[attr-defined]
         self.output = output.shape, output.dtype
         if self.recorded is None:
             return output
@@ -2000,6 +2039,13 @@ def _find(self: Any, outer: _Run | None, gradient: tuple[Any, ...]) -> _Run:
             f"{name} was called on its own output, but only its last call is remembered, so that the gradient would "
             "lack the others' share: write Sequential(net, net), or net(output.detach()) to leave them out"
         )
+    if run.call is not None:
+        run.call.done = True
+        if not all(call.done for call in run.call.added):
+            raise RuntimeError(
+                f"the loss was added to that of an earlier call of this {name}, whose gradient would be missing: write "
+                "model.backward(criterion.backward()) after each call; the parameters' gradients add up"
+            )
     for G in gradient:
         if not isinstance(G, Tensor) or (G.shape, G.dtype) != run.output:
             _refuse_gradient(run, G)

@@ -710,3 +710,29 @@ def test_a_nan_in_the_input_of_relu_passes_the_gradient_as_in_pytorch(gradient):
     layer = diy.ReLU()
     layer(S.detach())
     torch.testing.assert_close(layer.backward(G), expected)
+
+
+@pytest.mark.parametrize(
+    "join", [lambda a, b: a + b, lambda a, b: sum([a, b]) / 2, lambda a, b: 0.5 * a + b * 0.5, lambda a, b: b + a]
+)
+def test_a_sum_of_two_calls_of_a_loss_has_no_backward(join):
+    network, criterion, other = diy.Linear(3, 1, dtype=D), diy.MSELoss(), diy.MSELoss()
+    X, Z, T = numbers(4, 3), numbers(4, 3), numbers(4, 1)
+    loss = join(criterion(network(X), T), criterion(network(Z), T))
+    with pytest.raises(RuntimeError, match="added to that of an earlier call of this MSELoss"):
+        network.backward(criterion.backward())
+    with pytest.raises(RuntimeError, match=r"loss / 4, model\.backward\(criterion\.backward\(\) / 4\)"):
+        (loss / 4).backward()
+    # Each with its backward, two criteria, and a log are right.
+    total = 0.0
+    for x in (X, Z):
+        loss = criterion(network(x), T)
+        total = total + loss
+        network.backward(criterion.backward())
+    output = network(X)
+    join(criterion(output, T), other(output, 2 * T))
+    network.backward(criterion.backward() + other.backward())
+    evaluated = sum(criterion(network(x), T) for x in (X, Z))
+    assert evaluated.shape == total.shape == ()
+    criterion(network(X), T)
+    network.backward(criterion.backward())
