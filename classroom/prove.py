@@ -610,7 +610,7 @@ MISTAKES: dict[str, Mistake] = {name: Mistake(*rest) for name, rest in {
     ),
     "one velocity for each shape": (
         "SGD", "the parameter after 1 step",
-        replaced("self.state.setdefault(w, {}), self.momentum", "self.state.setdefault(w.shape, {}), self.momentum"),
+        replaced("self.state[w], self.momentum", "self.state.setdefault(w.shape, {}), self.momentum"),
     ),
     "dropout overwrites its input": ("Dropout", "forward overwrites its input", dropout(output="X.mul_(m)")),
     "dropout in pairs of samples": (
