@@ -49,7 +49,8 @@ def _documented(kind: type) -> list[str]:
     # A constructor also takes, and refuses in words, what PyTorch's has beyond these.
     docs = (inspect.cleandoc(c.__doc__ or "").partition("Args:")[2] for c in kind.__mro__ if c is not object)
     told = {name for doc in docs for line in re.findall(r"^    ([\w, ]+):", doc, re.M) for name in line.split(", ")}
-    return [name for name in inspect.signature(kind).parameters if name in told]
+    # Of the class itself, Python 3.11.2 and older give the signature of `__new__`.
+    return [name for name in inspect.signature(kind.__init__).parameters if name in told]
 
 
 def _arguments(kind: type, method: str) -> str:
