@@ -866,11 +866,9 @@ class _Sliding(Module):
 
     def __init__(self, kernel_size: Pair, stride: Pair, padding: Pair | str):
         self.kernel_size, self.stride = _pair("kernel_size", kernel_size), _pair("stride", stride)
-        self.padding = (
-            padding
-            if padding == "same"
-            else _pair('padding, if not "same" or "valid",', 0 if padding == "valid" else padding, least=0)
-        )
+        padding = 0 if padding == "valid" else padding
+        words = 'padding, if not "same" or "valid",'
+        self.padding = padding if padding == "same" else _pair(words, padding, least=0)
         # A border of p on both sides is what "same" gives a kernel of size 2 p + 1.
         sizes = self.kernel_size if isinstance(self.padding, str) else [2 * border + 1 for border in self.padding]
         self._border = [((size - 1) // 2, size // 2) for size in sizes]  # (top, bottom), (left, right)
@@ -1591,7 +1589,8 @@ class Parameter(Tensor):
 
 
 class _Plain(Tensor):
-    # A tensor with a method or two of its own: in all else, and whatever is done with it, a plain one.
+    # A tensor with a method or two of its own, which `_joined` hands on to sums and multiples: in all else a plain one.
+    _joined: Callable[..., Any]
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     def __format__(self, spec: str) -> str:
@@ -1606,6 +1605,17 @@ class _Plain(Tensor):
     def __reduce_ex__(self, protocol: Any) -> Any:
         plain: Any = self.detach()  # which torch.load(..., weights_only=True) accepts
         return plain.__reduce_ex__(protocol)
+
+    def __add__(self, other: Any) -> Any:
+        return self._joined(Tensor.__add__, other)
+
+    def __mul__(self, other: Any) -> Any:
+        return self._joined(Tensor.__mul__, other)
+
+    def __truediv__(self, other: Any) -> Any:
+        return self._joined(Tensor.__truediv__, other)
+
+    __radd__, __rmul__ = __add__, __mul__
 
 
 class LossValue(_Plain):
@@ -1622,17 +1632,6 @@ class LossValue(_Plain):
             "a loss of diy has no backward, as there is no automatic differentiation: instead of loss.backward(), "
             "write model.backward(criterion.backward()), and for loss / 4, model.backward(criterion.backward() / 4)"
         )
-
-    def __add__(self, other: Any) -> Any:
-        return self._joined(Tensor.__add__, other)
-
-    def __mul__(self, other: Any) -> Any:
-        return self._joined(Tensor.__mul__, other)
-
-    def __truediv__(self, other: Any) -> Any:
-        return self._joined(Tensor.__truediv__, other)
-
-    __radd__, __rmul__ = __add__, __mul__
 
     def _joined(self, operation: Callable[..., Any], other: Any) -> Any:
         result, more = operation(self.detach(), other), getattr(other, "_calls", ())
@@ -1653,39 +1652,24 @@ class _Call:
 
 
 class Gradient(_Plain):
-    """What the backward of a loss returns. Multiplied by a number, it still knows which output it belongs to."""
-
-    def __mul__(self, factor: Any) -> Any:
-        return self._scaled(self.detach().__mul__(factor))
-
-    def __rmul__(self, factor: Any) -> Any:
-        return self._scaled(self.detach().__rmul__(factor))
-
-    def __truediv__(self, factor: Any) -> Any:
-        return self._scaled(self.detach().__truediv__(factor))
-
-    def __add__(self, other: Any) -> Any:
-        return self._joined(Tensor.__add__, other)
+    """What the backward of a loss returns. Its multiples and sums still know which output they belong to."""
 
     def __sub__(self, other: Any) -> Any:
         return self._joined(Tensor.__sub__, other)
 
-    __radd__ = __iadd__ = __add__
+    __iadd__ = _Plain.__add__
 
     def _joined(self, operation: Callable[..., Any], other: Any) -> Any:
-        if isinstance(other, Gradient):
-            if not _same(self._diy_of[0], other._diy_of[0]):  # type: ignore[attr-defined]
+        result, (of, _, stacked) = operation(self.detach(), other), self._diy_of  # type: ignore[attr-defined]
+        if isinstance(other, Tensor) and operation in (Tensor.__add__, Tensor.__sub__):
+            if not isinstance(other, Gradient):
+                return result
+            if not _same(of, other._diy_of[0]):  # type: ignore[attr-defined]
                 raise RuntimeError(
                     "these are the gradients of two outputs, and what joins them is that of neither: call "
                     "model.backward for each, before the next forward; the parameters' gradients add up"
                 )
-            return self._scaled(operation(self.detach(), other.detach()))
-        result = operation(self.detach(), other)
-        return result if isinstance(other, Tensor) else self._scaled(result)
-
-    def _scaled(self, result: Any) -> Any:
         if isinstance(result, Tensor):  # and not NotImplemented
-            of, _, stacked = self._diy_of  # type: ignore[attr-defined]
             result.__class__ = Gradient
             result._diy_of = of, None, stacked  # type: ignore[attr-defined]  # no version: not what backward returned
         return result
@@ -2040,12 +2024,12 @@ def _find(self: Any, outer: _Run | None, gradient: tuple[Any, ...]) -> _Run:
             "lack the others' share: write Sequential(net, net), or net(output.detach()) to leave them out"
         )
     if run.call is not None:
-        run.call.done = True
         if not all(call.done for call in run.call.added):
             raise RuntimeError(
                 f"the loss was added to that of an earlier call of this {name}, whose gradient would be missing: write "
                 "model.backward(criterion.backward()) after each call; the parameters' gradients add up"
             )
+        run.call.done = True
     for G in gradient:
         if not isinstance(G, Tensor) or (G.shape, G.dtype) != run.output:
             _refuse_gradient(run, G)
