@@ -2443,7 +2443,7 @@ for _class in Sequential, MSELoss, CrossEntropyLoss:
     _guard(_class)
 
 for _one in [*globals().values()]:
-    if isinstance(_one, type) and issubclass(_one, Function):
+    if type(_one) is ABCMeta and issubclass(_one, Function):
         cast(Any, _one).__class__ = _Guarding
         if issubclass(_one, Module) and not (_one._guarded or inspect.isabstract(_one)):
             _guard_alone(_one)
