@@ -20,6 +20,7 @@ batch processing, 4-4 convolutions, 4-5 pooling, 5-1 cross-entropy, 5-2 stochast
 6-3 dropout, 6-4 batch normalization.
 """
 
+import ast
 import builtins
 import contextlib
 import copy
@@ -2282,38 +2283,37 @@ def _names(kind: Any, method: Any, logs: bool = False) -> tuple[dict[str, set[st
         if function.__defaults__ or function.__kwdefaults__:
             defaults = function.__defaults__, function.__kwdefaults__
             variables[f"a default argument of {function.__name__}"] = defaults
-        for steps in _instructions(function):
-            for index, step in enumerate(steps):
-                name: Any = step.argval
-                if not isinstance(name, str) or step.opname.endswith("_FAST"):
-                    continue
-                if step.opname.startswith("DELETE") or _of_none(steps[index - 2 : index + 1]):
-                    continue  # only frees memory
-                if step.opname.startswith("STORE"):
-                    stored.add(name)
-                elif not logs and _only_written(name, steps[index + 1 :]):
-                    continue
-                elif name in cells:
-                    variables[name] = cells[name]
-                    with contextlib.suppress(ValueError):  # it has no value yet
-                        waiting.append(cells[name].cell_contents)
-                elif step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-                    if name == "vars" or (name == "getattr" and not _of_constant(steps[index + 1 :])):
-                        read["plainly"].add("__dict__")
-                    elif name == "globals":
-                        texts = {other.argval for other in steps if isinstance(other.argval, str)}
-                        variables |= dict.fromkeys(texts, space)
-                    elif not hasattr(builtins, name):
-                        variables[name] = space
-                        waiting.append(space.get(name))
-                else:
-                    # A call, x.norm(), says nothing about self.norm, but self.norm() may be a function kept there.
-                    calls = step.opname == "LOAD_METHOD" or (step.opname == "LOAD_ATTR" and "NULL" in step.argrepr)
-                    read["called" if calls else "plainly"].add(name)
-                    if name in ("forward", "backward"):
-                        waiting += [vars(base)[name] for base in bases if name in vars(base)]
-                    elif not hasattr(Module, name):
-                        waiting += [vars(one)[name] for one in bases + helpers if name in vars(one)]
+        only_written, only_emptied, computed = _spared(function)
+        steps = _instructions(function)
+        for step in steps:
+            name: Any = step.argval
+            if not isinstance(name, str) or "_FAST" in step.opname or step.opname.startswith("DELETE"):
+                continue
+            if step.opname.startswith("STORE"):
+                stored |= {name} - only_emptied
+            elif name in only_written and not logs:
+                continue
+            elif name in cells:
+                variables[name] = cells[name]
+                with contextlib.suppress(ValueError):  # it has no value yet
+                    waiting.append(cells[name].cell_contents)
+            elif step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+                if name == "vars" or (name == "getattr" and computed):
+                    read["plainly"].add("__dict__")
+                elif name == "globals":
+                    texts = {other.argval for other in steps if isinstance(other.argval, str)}
+                    variables |= dict.fromkeys(texts, space)
+                elif not hasattr(builtins, name):
+                    variables[name] = space
+                    waiting.append(space.get(name))
+            else:
+                # A call, x.norm(), says nothing about self.norm, but self.norm() may be a function kept there.
+                calls = step.opname == "LOAD_METHOD" or (step.opname == "LOAD_ATTR" and "NULL" in step.argrepr)
+                read["called" if calls else "plainly"].add(name)
+                if name in ("forward", "backward"):
+                    waiting += [vars(base)[name] for base in bases if name in vars(base)]
+                elif not hasattr(Module, name):
+                    waiting += [vars(one)[name] for one in bases + helpers if name in vars(one)]
     return read, stored, variables
 
 
@@ -2327,51 +2327,59 @@ def _own_function(one: Any) -> Any:
     return None
 
 
-def _instructions(function: types.FunctionType) -> Iterator[list[dis.Instruction]]:
-    """Yield the instructions of a function, and those of every function and comprehension inside it."""
+def _instructions(function: types.FunctionType) -> list[dis.Instruction]:
+    """Return the instructions of a function, and those of every function and comprehension inside it."""
     codes = [function.__code__]
     for code in codes:
         codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
-        yield [*dis.get_instructions(code)]
+    return [step for code in codes for step in dis.get_instructions(code)]
 
 
-def _of_constant(steps: list[dis.Instruction]) -> bool:
-    # Whether the steps after `getattr` load an object, a fixed name, and at most a fixed default.
-    kinds = [step.opname for step in steps[1:3]]
-    return kinds[:1] == ["LOAD_CONST"] and kinds[1] in ("LOAD_CONST", "PRECALL", "CALL")
+def _spared(function: types.FunctionType) -> tuple[set[str], set[str], bool]:
+    """Return the names that a function only writes to, those it only sets to None, and if it computes one for getattr.
+
+    Its source text tells. Where there is none, no name is spared, and one may be computed.
+    """
+    try:
+        text = inspect.getsource(function)
+        nodes = [*ast.walk(ast.parse(f"if True:\n{text}" if text[:1].isspace() else text))]
+    except (OSError, SyntaxError):
+        return set(), set(), True
+    written = {id(part) for node in nodes for part in _written(node)}
+    emptied: set[int] = set()
+    names: list[tuple[Any, bool, int]] = []
+    computed = False
+    for node in nodes:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and node.value.value is None:
+            emptied |= {*map(id, node.targets)}
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
+            computed |= not isinstance(node.args[1], ast.Constant)
+        if isinstance(node, (ast.Name, ast.Attribute, ast.Constant)):
+            name = node.id if isinstance(node, ast.Name) else getattr(node, "attr", getattr(node, "value", None))
+            names.append((name, isinstance(getattr(node, "ctx", None), ast.Store), id(node)))
+    every = {name for name, *_ in names}
+    read = {name for name, is_set, node in names if not is_set and node not in written}
+    kept = {name for name, is_set, node in names if is_set and node not in emptied}
+    return every - read, every - kept, computed
 
 
-def _of_none(steps: list[dis.Instruction]) -> bool:
-    # Whether the steps are `self.cache = None`.
-    return [step.opname for step in steps] == ["LOAD_CONST", "LOAD_FAST", "STORE_ATTR"] and steps[0].argval is None
-
-
-def _only_written(name: str, steps: list[dis.Instruction]) -> bool:
-    """Return whether the steps after a name only write to it: log.append(x), log["norm"][k] = x, count += 1."""
-    if steps and steps[0].opname.endswith(("IF_NONE", "IF_NOT_NONE")):
-        return True  # whether there is a log at all
-    # Follow how much lies on the stack above the name's value. At the store in a log it is the key and, with +=, the
-    # new value as well.
-    height, adds = 0, False
-    for index, step in enumerate(steps):
-        after = steps[index + 1 :]
-        if step.opname == "STORE_SUBSCR":
-            return height == 1 + adds
-        height += dis.stack_effect(step.opcode, step.arg)
-        adds |= step.opname in ("COPY", "DUP_TOP_TWO")
-        if height >= 1:
-            continue
-        if step.opname.startswith("CALL"):
-            thrown_away = steps[0].argval in _LOGGING and after[0].opname == "POP_TOP"
-            return thrown_away or (steps[0].argval == "setdefault" and _only_written(name, after))
-        if step.opname in ("BINARY_SUBSCR", "LOAD_ATTR"):  # a log in a dictionary or an object
-            return _only_written(name, after)
-        if step.opname == "BINARY_OP" or step.opname.startswith("INPLACE"):
-            in_place = step.opname != "BINARY_OP" or step.argrepr.endswith("=")
-            stores = [one for one in after[:2] if one.opname.startswith("STORE")]
-            return in_place and stores[:1] != [] and stores[0].argval == name
-        break
-    return False
+def _written(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield what a part of a program only writes to, as to a log: `log` in log.append(x) or log["norm"][k] = x."""
+    part: Any = None
+    if isinstance(node, (ast.Attribute, ast.Subscript)) and not isinstance(node.ctx, ast.Load):
+        part = node.value
+    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        part = node.value.func if getattr(node.value.func, "attr", "") in _LOGGING else None
+    elif isinstance(node, ast.If) and not node.orelse and all(isinstance(one, ast.Expr) for one in node.body):
+        # Whether there is a log at all: it matters for nothing but what is written to it.
+        logs = [{ast.dump(inside) for inside in _written(one)} for one in node.body]
+        yield from (one for one in ast.walk(node.test) if all(ast.dump(one) in log for log in logs))
+    while isinstance(part, (ast.Name, ast.Attribute, ast.Subscript, ast.Call)):
+        yield part
+        if isinstance(part, ast.Call):  # log.setdefault("norm", []) is a log as well
+            part = part.func if getattr(part.func, "attr", "") == "setdefault" else None
+        else:
+            part = getattr(part, "value", None)
 
 
 # Methods by which a log is written; what they return is thrown away.

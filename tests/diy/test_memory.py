@@ -1762,3 +1762,57 @@ def test_what_backward_reads_is_no_log(monkeypatch):
     monkeypatch.setitem(SCALES, "now", 3.0)
     with pytest.raises(RuntimeError, match=r"SCALES, which Scaling.backward may read, was changed"):
         network.backward(torch.ones(2, 3))
+
+
+MASK = None
+
+
+class Masking(diy.Module):
+    def forward(self, X):
+        return X.clone() if MASK is None else X * MASK
+
+    def backward(self, G):
+        kept = []
+        if MASK is not None:
+            kept.append(G * MASK)
+        return kept[0] if kept else G
+
+
+class PrivatelyScaling(diy.Module):
+    def __init__(self):
+        self.__scales = [1.0]
+
+    def rescale(self):
+        self.__scales[0] = 2.0
+
+    def forward(self, X):
+        return X * self.__scales[0]
+
+    def backward(self, G):
+        return G * self.__scales[0]
+
+
+@pytest.mark.parametrize("kind", [Masking, PrivatelyScaling])
+def test_what_decides_about_the_gradient_is_no_log(kind, monkeypatch):
+    layer = kind()
+    layer(torch.ones(2, 3))
+    if kind is Masking:
+        monkeypatch.setattr(sys.modules[__name__], "MASK", torch.zeros(2, 3))
+    else:
+        layer.rescale()
+    with pytest.raises(RuntimeError, match=rf"which {kind.__name__}.backward may read, was changed"):
+        layer.backward(torch.ones(2, 3))
+
+
+def test_what_has_no_source_text_is_watched_as_well():
+    names = {"Module": diy.Module}
+    text = "class Scaling(Module):\n def __init__(self): self.scales = [1.0]\n"
+    text += " def forward(self, X): return X * self.scales[0]\n def backward(self, G): return G * self.scales[0]\n"
+    exec(text, names)
+    layer = names["Scaling"]()
+    layer(torch.ones(2, 3))
+    assert layer.backward(torch.ones(2, 3)).equal(torch.ones(2, 3))
+    layer(torch.ones(2, 3))
+    layer.scales[0] = 2.0
+    with pytest.raises(RuntimeError, match=r"Scaling.scales, which Scaling.backward may read, was changed"):
+        layer.backward(torch.ones(2, 3))
