@@ -957,8 +957,8 @@ class Conv2d(_Sliding):
         self.in_channels, self.out_channels = in_channels, out_channels
         shape = (out_channels, in_channels, *self.kernel_size)
         self.weight = torch.empty(shape, device=device, dtype=_floating(dtype))
-        self.bias = torch.zeros(out_channels, device=device, dtype=dtype) if bias else None
-        kaiming_normal_(self.weight)
+        self.bias = torch.empty(out_channels, device=device, dtype=dtype) if bias else None
+        self.reset_parameters()
 
     def forward(self, X: Tensor) -> Tensor:
         """(F29) S[n,o,y,x] = b[o] + Σ W[o,c,i,j] P[n,c,ys+i,xs+j], summed over c, i, j. Handout 4-4.
@@ -1013,6 +1013,12 @@ class Conv2d(_Sliding):
             for j, part in enumerate(parts.unbind(1)):
                 targets[:, i, j].add_(part)  # += would copy the sum onto itself
         return self.inside(collected, X.shape)
+
+    def reset_parameters(self) -> None:
+        """Draw the weight anew, see `kaiming_normal_`; every bias 0."""
+        kaiming_normal_(self.weight)
+        if self.bias is not None:
+            self.bias.zero_()
 
     def _check(self, X: Tensor) -> None:
         self._check_images(X, self.in_channels, self.weight)
@@ -1157,9 +1163,10 @@ class BatchNorm2d(Module):
             raise ValueError("eps must be above 0, got 0: a channel of equal values has variance 0")
         self.momentum = _check_number("momentum", momentum, least=0, most=1)
         place = {"device": device, "dtype": _floating(dtype)}
-        self.weight, self.bias = torch.ones(num_features, **place), torch.zeros(num_features, **place)
-        self.running_mean, self.running_var = torch.zeros(num_features, **place), torch.ones(num_features, **place)
+        self.weight, self.bias = torch.empty(num_features, **place), torch.empty(num_features, **place)
+        self.running_mean, self.running_var = torch.empty(num_features, **place), torch.empty(num_features, **place)
         self.num_batches_tracked = torch.tensor(0, device=device)
+        self.reset_parameters()
 
     def forward(self, X: Tensor) -> Tensor:
         """(F36) x̂ = (x − μ) / √(σ² + ε), output = γ x̂ + β, channel by channel. Handout 6-4.
@@ -1209,6 +1216,18 @@ class BatchNorm2d(Module):
         self.accumulate(self.bias, across.to(W.dtype))
         centred = G - share * (across[:, None, None] + normalized * along[:, None, None]) if share else G
         return (centred * (scale * W[:, None, None])).to(G.dtype)
+
+    def reset_running_stats(self) -> None:
+        """Forget all batches: mean 0 and variance 1."""
+        self.running_mean.zero_()
+        self.running_var.fill_(1)
+        self.num_batches_tracked.zero_()
+
+    def reset_parameters(self) -> None:
+        """Begin again: γ = 1 and β = 0, and statistics of no batch."""
+        self.reset_running_stats()
+        self.weight.fill_(1)
+        self.bias.zero_()
 
     def _check(self, X: Tensor) -> None:
         _check_images(X, self.num_features, self.weight)

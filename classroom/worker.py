@@ -84,7 +84,7 @@ def build(code: ModuleType, spec: dict[str, Any]) -> Any:
         torch.manual_seed(spec["seed"])
     kind = getattr(code, spec["class"])
     # Where weights are given, none are drawn: it must not matter whether that can be done yet.
-    given = bool(spec.get("set")) and "reset_parameters" in vars(kind)
+    given = bool(spec.get("set")) and "reset_parameters" in vars(kind) and not kind.buffer_names
     with mock.patch.object(kind, "reset_parameters", lambda self: None) if given else contextlib.nullcontext():
         made = kind(*spec.get("args", []), **spec.get("kwargs", {}))
     if hasattr(made, "to"):

@@ -359,6 +359,25 @@ def test_batch_norm_keeps_its_state(diy):
     assert (layer.running_mean.dtype, layer.num_batches_tracked.dtype) == (torch.float64, torch.int64)
 
 
+@pytest.mark.parametrize("kind, sizes", [("Conv2d", (2, 3, 2)), ("BatchNorm2d", (2,)), ("Linear", (4, 3))])
+def test_a_layer_can_begin_again_as_in_pytorch(diy, kind, sizes):
+    class Mine(getattr(diy, kind)):
+        def reset_parameters(self):
+            super().reset_parameters()
+            self.weight.fill_(7)
+
+    assert Mine(*sizes).weight.unique().item() == 7
+    torch.manual_seed(1)
+    layer = getattr(diy, kind)(*sizes)
+    first = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
+    for tensor in layer.state_dict().values():
+        tensor.fill_(3)
+    torch.manual_seed(1)
+    layer.reset_parameters()
+    for name, tensor in layer.state_dict().items():
+        assert torch.equal(tensor, first[name]), name
+
+
 def test_batch_norm_needs_two_values_per_channel(diy):
     layer = diy.BatchNorm2d(2)
     with pytest.raises(ValueError, match=r"2 values per channel, got \(1, 2, 1, 1\)"):
