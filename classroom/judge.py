@@ -69,6 +69,8 @@ def sandboxed(kind: str) -> list[str]:
     places = {Path(p).resolve() for p in (sys.prefix, sys.base_prefix, Path(torch.__file__).parents[1])}
     command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--uid", "65534", "--gid", "65534"]
     command += ["--clearenv", "--setenv", "OMP_NUM_THREADS", "1", "--setenv", "HOME", "/tmp", "--proc", "/proc"]
+    # No programs: PyTorch for CUDA would ask a compiler where its libraries are, which needs a folder to write to.
+    command += ["--setenv", "PATH", ""]
     command += ["--dev", "/dev", "--size", str(2**24), "--tmpfs", "/tmp", "--chdir", "/tmp"]
     for system in ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache"):
         command += ["--ro-bind-try", system, system]

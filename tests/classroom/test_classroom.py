@@ -591,6 +591,13 @@ def test_gradescope_gets_results_for_right_and_for_missing_files(tmp_path):
     assert found["score"] == sum(test["max_score"] for test in found["tests"]) == 15
 
 
+@pytest.mark.skipif(not shutil.which("bwrap"), reason="needs bubblewrap")
+def test_a_library_may_look_for_another_where_nothing_can_be_written():
+    *command, _ = sandboxed("bwrap")
+    look = "import ctypes.util; ctypes.util.find_library('dl'); ctypes.util.find_library('no such library')"
+    subprocess.run([*command, "-c", look], check=True)
+
+
 def test_a_container_has_no_network_no_rights_and_a_limited_memory():
     command = sandboxed("docker")
     assert command[:2] == ["docker", "run"] and command[-3:] == ["python", "-I", "/worker.py"]
