@@ -713,7 +713,7 @@ def test_the_program_needs_nothing_but_diy(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(changed_on_its_way(data="spiral").snippet(), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-P", str(program)], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, cwd="/"
+        [sys.executable, str(program)], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, cwd="/"
     )
     assert done.returncode == 0 and done.stdout.startswith("train loss ") and not done.stderr
 
