@@ -1097,8 +1097,10 @@ def test_options_of_sgd_out_of_range(diy, options, error, words):
         (torch.zeros(2), TypeError, "must be an iterable of tensors, got Tensor: pass module"),
         ([{"params": [torch.zeros(2)]}], TypeError, r"must be tensors, with no groups, got dict"),
         ([1.0], TypeError, "must be tensors.* got float"),
+        ([torch.zeros(2, dtype=torch.int64)], TypeError, r"must be floating-point tensors, got torch\.int64"),
+        ([2 * torch.zeros(2, requires_grad=True)], ValueError, "computed from tensors that require gradients"),
     ],
-    ids=["empty", "tensor", "groups", "numbers"],
+    ids=["empty", "tensor", "groups", "numbers", "whole numbers", "computed"],
 )
 def test_parameters_that_an_optimizer_cannot_use(diy, parameters, error, words):
     with pytest.raises(error, match=words):
@@ -1120,6 +1122,10 @@ def test_options_of_the_schedule_out_of_range(diy):
             diy.CosineAnnealingLR(optimizer, steps)
     with pytest.raises(ValueError, match=r"eta_min must be a finite number ≥ 0, got -0\.1"):
         diy.CosineAnnealingLR(optimizer, 5, eta_min=-0.1)
+    with pytest.raises(TypeError, match="optimizer must be an optimizer, such as SGD, got Linear"):
+        diy.CosineAnnealingLR(diy.Linear(2, 2), 5)
+    with pytest.raises(KeyError, match=r"not the state of a CosineAnnealingLR: missing \['T_max'"):
+        diy.CosineAnnealingLR(optimizer, 5).load_state_dict(optimizer.state_dict())
 
 
 @pytest.mark.parametrize(

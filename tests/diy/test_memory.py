@@ -1051,6 +1051,68 @@ def test_the_learners_mistake_is_named(place, own, error, words):
         net.backward(OTHER)
 
 
+@pytest.mark.parametrize(
+    ("gradient", "error", "words"),
+    [
+        (lambda g, x: (g.mT @ x).float(), TypeError, r"must be a tensor of torch\.float64, got torch\.float32"),
+        (lambda g, x: 0.0, TypeError, r"must be a tensor of torch\.float64, got float"),
+        (lambda g, x: x.mT @ g, ValueError, r"must have its shape, \(2, 3\), got \(3, 2\): it is transposed"),
+        (lambda g, x: g[..., None] * x[:, None], ValueError, r"got \(5, 2, 3\): is the sum over the samples missing\?"),
+    ],
+    ids=["dtype", "number", "transposed", "not summed"],
+)
+def test_a_gradient_that_does_not_fit_its_parameter_is_refused(gradient, error, words):
+    class Matrix(diy.Module):
+        parameter_names = ("w",)
+
+        def __init__(self):
+            self.w = torch.ones(2, 3).double()
+
+        def forward(self, x):
+            output = x @ self.w.mT
+            self.remember(output, x)
+            return output
+
+        def backward(self, g):
+            g, x = self.recall(g)
+            self.accumulate(self.w, gradient(g, x))
+            return g @ self.w
+
+    module = Matrix()
+    output = module(X)
+    with pytest.raises(error, match=words):
+        module.backward(output)
+    assert module.w.grad is None
+
+
+def test_a_module_that_is_gone_back_through_too_often_is_named():
+    class Twice(Residual):
+        def forward(self, input):
+            return self.inner(input)
+
+        def backward(self, gradient):
+            return self.inner.backward(self.inner.backward(gradient))
+
+    block = Twice(diy.Linear(3, 3).double())
+    block(X)
+    with pytest.raises(RuntimeError, match=r"Twice\.backward calls Linear\.backward more often than Twice\.forward"):
+        block.backward(OTHER)
+
+
+def test_only_a_first_layer_may_spare_its_input_gradient():
+    inner = diy.Sequential(diy.Linear(3, 3), diy.Tanh()).double()
+    inner[0].needs_input_grad = False
+    net = diy.Sequential(inner, diy.Tanh())
+    net(X)
+    assert net.backward(OTHER) is None and inner[0].weight.grad is not None
+    net = diy.Sequential(diy.Tanh(), inner)
+    net(X)
+    with pytest.raises(
+        TypeError, match=r"layer 0, Tanh\(\): there is no gradient from above: needs_input_grad = False"
+    ):
+        net.backward(OTHER)
+
+
 def test_a_module_that_is_not_gone_back_through_is_named():
     class Forgetful(Residual):
         def backward(self, gradient):
