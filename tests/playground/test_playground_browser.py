@@ -217,6 +217,12 @@ class Lab:
             arg=self.index,
         )
 
+    def says(self, line, words):
+        """Wait until a line says so; if it never does, the failure shows what it says."""
+        from playwright.sync_api import expect
+
+        expect(self.root.locator(f"[data-number={line}]")).to_contain_text(words, timeout=PATIENCE)
+
     def press(self, action):
         self.root.locator(f"[data-action={action}]").click()
 
@@ -291,7 +297,7 @@ def test_it_fits_into_1024_pixels_and_every_control_and_picture_has_a_name(page,
         lab.press(panel)
     lab.root.locator("[data-hand=unit]").fill("3")
     lab.root.locator("[data-hand=unit]").press("Tab")
-    lab.root.locator("[data-number=hand]").get_by_text("They agree.").wait_for()
+    lab.says("hand", "They agree.")
     assert lab.root.evaluate("(lab) => lab.scrollWidth <= lab.clientWidth")
     assert lab.root.evaluate(CUT) == []
     tops = [radio.bounding_box()["y"] for radio in lab.root.get_by_role("radio").all()]
@@ -532,7 +538,7 @@ def test_looking_inside_and_a_weight_in_hand(page, lab):
         lab.root.locator(f"[data-hand={name}]").fill(str(value))
         lab.root.locator(f"[data-hand={name}]").press("Tab")
     assert lab.root.locator("[data-hand=unit]").input_value() == "24"  # the last one
-    lab.root.locator("[data-number=hand]").get_by_text("They agree.").wait_for()
+    lab.says("hand", "They agree.")
     lab.root.locator("[data-hand=value]").fill("0.5")
     lab.until("text.startsWith('The weight in hand is')")
     lab.press("inside")
