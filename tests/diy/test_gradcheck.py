@@ -86,6 +86,9 @@ class Scale(diy.Module):
 )
 @pytest.mark.parametrize("shape", [(5, 3), (3,), (1, 3), (2, 2, 3), (0, 3)], ids=str)
 def test_right_gradients_are_right(module, shape):
+    for layer in module.modules():
+        if hasattr(layer, "reset_parameters"):
+            layer.reset_parameters()  # from the test's own seed
     check = check_gradients(module, numbers(*shape), verbose=False)
     assert check.right and check, check
     assert [verdict.name for verdict in check.verdicts] == ["input", *dict(module.named_parameters())]
