@@ -1893,7 +1893,7 @@ def _guarded_forward(formula: _Forward, watched: _Forward | None = None) -> _For
             if watched is None:
                 self._check(*inputs)
             output = formula(self, *inputs, **named)
-            if plain is _reads(type(self))[4]:
+            if plain is _reads(type(self)).forward:
                 outer.inherited = _with_version(inputs[0]), _with_version(output)
             return output
         if outer is not None:
@@ -2163,12 +2163,12 @@ def _handing_back(backward: Callable[..., Any]) -> Callable[..., Any]:
                 f"def backward({', '.join(filter(None, ('self', G)))}): return super().backward({G})"
             )
         attributes, before, restored = vars(self), dict(vars(self)), {}
-        reads, stores, *_ = _reads(kind)
+        reads = _reads(kind)
         for name, (value, count) in run.attributes.items():
-            if name in stores or inspect.isdatadescriptor(getattr(kind, name, None)):
+            if name in reads.stored or inspect.isdatadescriptor(getattr(kind, name, None)):
                 continue
             set_by_others = self._memory.assigned.get(name) != count  # a later forward doesn't count
-            if name in reads and attributes.get(name) is not value and set_by_others:
+            if name in reads.attributes and attributes.get(name) is not value and set_by_others:
                 _refuse_stale(run, f"{kind.__name__}.{name}")
             restored[name] = value
         run.handed_back = True
@@ -2199,7 +2199,7 @@ def _misfit(run: _Run, given: Any, output: Tensor) -> str:
         for one, other in ("reduce", "share"), ("share", "reduce"):
             if getattr(kind, one) is not getattr(Loss, one) and getattr(kind, other) is getattr(Loss, other):
                 return one
-    partner = _reads(kind)[4]
+    partner = _reads(kind).forward
     if inspect.unwrap(kind.forward) is partner:
         return ""
     if run.inherited is None:
@@ -2224,11 +2224,11 @@ def _state(run: _Run, everything: bool = False) -> dict[str, list[Any]]:
     """Return, by name, the present state of the attributes and variables that a learner's backward may read."""
     module: Any = run.module
     kind: Any = type(module)
-    attributes, _, variables, *_ = _reads(kind)
-    attributes = attributes | {*module.parameter_names}
+    reads = _reads(kind)
+    attributes = reads.attributes | {*module.parameter_names}
     if everything or "__dict__" in attributes:
         attributes |= vars(module).keys() - {"_memory"}
-    values = {name: place.get(name) if isinstance(place, dict) else place for name, place in variables.items()}
+    values = {name: place.get(name) if isinstance(place, dict) else place for name, place in reads.variables.items()}
     state = {name: _held(value) for name, value in values.items()}
     # In forward, what it assigned itself counts, not what another thread has assigned since.
     assigned = {name: value for name, (value, _) in run.attributes.items()}
@@ -2259,25 +2259,34 @@ def _state(run: _Run, everything: bool = False) -> dict[str, list[Any]]:
     return state
 
 
-def _reads(kind: Any) -> Any:
-    """Return about a learner's backward: attributes it may read, names it sets, variables, if it trains, its forward.
+class _Reads(NamedTuple):
+    """What the code of a learner's class tells about its backward.
 
-    Names that backward sets itself and forward doesn't use are left out of the first and the third. Each variable comes
-    with its place, see `_names`. Its forward is that of the class which brings the backward, without the guards.
+    Names that backward sets itself and forward doesn't use are left out of `attributes` and `variables`.
     """
-    if "_diy_reads" in vars(kind):
-        return kind._diy_reads
-    read, stored, variables = _names(kind, kind.backward)
-    also_read, also_stored, also_variables = _names(kind, kind.forward, logs=True)
-    own = stored - also_read["plainly"] - also_stored - also_variables.keys()
-    ours = [base for base in kind.__mro__ if base.__module__ == __name__]
-    attributes = {n for n in read["plainly"] | read["called"] if not any(callable(getattr(c, n, None)) for c in ours)}
-    trains = not {"accumulate", "grad"}.isdisjoint(read["plainly"] | read["called"] | stored)
-    plain = inspect.unwrap(kind.backward)
-    brings = [base for base in kind.__mro__ if inspect.unwrap(getattr(base, "backward", type)) is plain][-1]
-    places = {name: place for name, place in variables.items() if name not in own}
-    kind._diy_reads = attributes - own, stored, places, trains, inspect.unwrap(brings.forward)
-    return kind._diy_reads
+
+    attributes: set[str]  # that it may read
+    stored: set[str]  # names that it sets
+    variables: dict[str, Any]  # that it may read, each with its place, see `_names`
+    trains: bool  # whether it adds to a gradient
+    forward: Any  # that of the class which brings the backward, without the guards
+
+
+def _reads(kind: Any) -> _Reads:
+    if "_diy_reads" not in vars(kind):
+        read, stored, variables = _names(kind, kind.backward)
+        also_read, also_stored, also_variables = _names(kind, kind.forward, logs=True)
+        own = stored - also_read["plainly"] - also_stored - also_variables.keys()
+        ours = [base for base in kind.__mro__ if base.__module__ == __name__]
+        names = read["plainly"] | read["called"]
+        attributes = {name for name in names if not any(callable(getattr(one, name, None)) for one in ours)}
+        places = {name: place for name, place in variables.items() if name not in own}
+        trains = not {"accumulate", "grad"}.isdisjoint(names | stored)
+        plain = inspect.unwrap(kind.backward)
+        brings = [base for base in kind.__mro__ if inspect.unwrap(getattr(base, "backward", type)) is plain][-1]
+        kind._diy_reads = _Reads(attributes - own, stored, places, trains, inspect.unwrap(brings.forward))
+    reads: _Reads = kind._diy_reads
+    return reads
 
 
 def _names(kind: Any, method: Any, logs: bool = False) -> tuple[dict[str, set[str]], set[str], dict[str, Any]]:
@@ -2790,7 +2799,7 @@ def _check_trained(module: Any) -> None:
         )
     for name in module.parameter_names:
         tensor = getattr(module, name)
-        if tensor is not None and tensor.grad is None and not _frozen(tensor) and not _reads(kind)[3]:
+        if tensor is not None and tensor.grad is None and not _frozen(tensor) and not _reads(kind).trains:
             raise RuntimeError(
                 f"{kind.__name__}.backward gives {name}, a parameter, no gradient: call "
                 f"self.accumulate(self.{name}, gradient), or take {name} out of parameter_names"
