@@ -34,6 +34,7 @@ import numbers
 import operator
 import os
 import re
+import sys
 import threading
 import traceback
 import types
@@ -1527,7 +1528,7 @@ class _Remembering:
             raise AttributeError(f"{name} of a {kind} can't be changed later: make a new one, {kind}(..., {name}=...)")
         if name == "forward":
             raise AttributeError("forward of one object can't be replaced: write a class with a forward and a backward")
-        if isinstance(value, (list, tuple, dict, bool)) and callable(getattr(type(self), name, None)):
+        if not callable(value) and callable(getattr(type(self), name, None)):
             raise AttributeError(f"{name} is a method of every {type(self).__name__}: give the attribute another name")
         if name in ("reduction", "stacked") and isinstance(self, Loss):
             ours = next(base for base in type(self).__mro__ if base.__module__ == __name__)
@@ -1720,7 +1721,8 @@ class _Run:
         got, gave: input and output, each with its version, unless another module called this one.
         on_itself: whether the input was the output of the same module's run before.
         attributes: what forward assigned to attributes of the module, each value with the count in `_Memory.assigned`.
-        state: for a learner's module, the state at the end of forward of all that its backward may read, by name.
+        reads: for a learner's module, what its backward may read.
+        state: for a learner's module, the state of all that at the end of forward, by name.
         handed_back: whether the module's attributes have been put back to these, for its backward.
         inherited: input and output of super().forward, if a learner's forward called it, each with its version.
         misfit: the method of a learner's class that a backward inherited from this file can't know about.
@@ -1733,6 +1735,7 @@ class _Run:
     gave: tuple[Tensor, int | None] | None = None
     noted = 0
     on_itself = False
+    reads: "_Reads | None" = None
     state: dict[str, list[Any]] | None = None
     handed_back = False
     inherited: Any = None
@@ -2129,7 +2132,8 @@ def _versions(entries: list[Any]) -> list[Any]:
 # A learner may keep what backward needs in an attribute instead. While backward runs, the attributes that its own
 # forward assigned are put back, since a later forward may have replaced them. Whatever else backward may read, as its
 # code shows, is compared with what it was after forward: if it has changed, backward is refused. Not seen is what lies
-# outside of objects and variables, such as a file, a cache of functools or a contextvar.
+# outside of objects and variables, such as a file, a cache of functools or the position of an iterator, nor a change
+# that PyTorch does not count, such as that of an array which shares a tensor's memory.
 
 
 def _noting(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -2142,6 +2146,7 @@ def _noting(forward: Callable[..., Any]) -> Callable[..., Any]:
         output = forward(self, *inputs, **named)
         if isinstance(output, Tensor):
             run.misfit = _misfit(run, given, output)
+        run.reads = _reads(type(self))
         run.state = _state(run)
         return output
 
@@ -2163,19 +2168,18 @@ def _handing_back(backward: Callable[..., Any]) -> Callable[..., Any]:
                 f"def backward({', '.join(filter(None, ('self', G)))}): return super().backward({G})"
             )
         attributes, before, restored = vars(self), dict(vars(self)), {}
-        reads = _reads(kind)
         for name, (value, count) in run.attributes.items():
-            if name in reads.stored or inspect.isdatadescriptor(getattr(kind, name, None)):
+            if name in run.reads.stored or inspect.isdatadescriptor(getattr(kind, name, None)):
                 continue
             set_by_others = self._memory.assigned.get(name) != count  # a later forward doesn't count
-            if name in reads.attributes and attributes.get(name) is not value and set_by_others:
+            if name in run.reads.attributes and attributes.get(name) is not value and set_by_others:
                 _refuse_stale(run, f"{kind.__name__}.{name}")
             restored[name] = value
         run.handed_back = True
         attributes.update(restored)
         try:
             state = _state(run)
-            for what in {**run.state, **state}:
+            for what in sorted({**run.state, **state}, key=lambda name: "." not in name):  # the most exact first
                 if state.get(what) != run.state.get(what):
                     _refuse_stale(run, what)
             _check_inner(run)
@@ -2224,33 +2228,32 @@ def _state(run: _Run, everything: bool = False) -> dict[str, list[Any]]:
     """Return, by name, the present state of the attributes and variables that a learner's backward may read."""
     module: Any = run.module
     kind: Any = type(module)
-    reads = _reads(kind)
+    reads = cast(_Reads, run.reads)
     attributes = reads.attributes | {*module.parameter_names}
     if everything or "__dict__" in attributes:
         attributes |= vars(module).keys() - {"_memory"}
-    values = {name: place.get(name) if isinstance(place, dict) else place for name, place in reads.variables.items()}
-    state = {name: _held(value) for name, value in values.items()}
+    places = reads.variables.items()
+    values = {name: place.get(name.split()[0]) if isinstance(place, dict) else place for name, place in places}
+    state = {name: _held(value, _own_function(value) in reads.functions) for name, value in values.items()}
     # In forward, what it assigned itself counts, not what another thread has assigned since.
     assigned = {name: value for name, (value, _) in run.attributes.items()}
     if run.handed_back:  # what can't be put back, a slot or a property, may have another value by now
         assigned = {name: getattr(module, name, None) for name in assigned}
-    # Backward may read an attribute of a module inside this one, or of a class in the same file.
+    # Backward may read an attribute of a module inside this one, or of a class or file of the learner's.
     found = [one[-1] for held in state.values() for one in held if isinstance(one, tuple)]
     used = [*vars(module).values(), *vars(module).get("layers", ()), *found]
     used = [one for one in used if type(type(one)) is _Guarding]  # modules and losses; isinstance takes long
     parts: list[Any] = [part for one in used for part in (one.modules() if isinstance(one, Module) else [one])]
     parts += [child for child, _, inside in run.entries if inside is not None and child not in parts]
-    classes: list[Any] = [base for base in kind.__mro__ if base.__module__ != __name__]
-    classes += [one for one in values.values() if isinstance(one, type) and one.__module__ == kind.__module__]
+    parts = [part for part in parts if part is not module]
+    spaces: list[Any] = [base for base in kind.__mro__ if base.__module__ != __name__]
+    spaces += [one for one in values.values() if isinstance(one, (type, types.ModuleType)) and _is_learners(one)]
     # Before the first train() or eval(), `training` is an attribute of the class.
-    places = [
-        (part, {"training": getattr(part, "training", True), **vars(part)}) for part in parts if part is not module
-    ]
-    mode = {"training": getattr(module, "training", True)}
-    places += [(module, {**mode, **vars(module), **assigned}), *((one, vars(one)) for one in classes)]
-    for owner, fields in places:
+    modes = [(part, {"training": getattr(part, "training", True), **vars(part)}) for part in [*parts, module]]
+    owners = [(one, {**fields, **assigned} if one is module else fields) for one, fields in modes]
+    for owner, fields in [*owners, *((one, vars(one)) for one in spaces)]:
         label = getattr(owner, "__name__", type(owner).__name__)
-        for name in attributes & fields.keys():
+        for name in (attributes - reads.own if owner is module else attributes) & fields.keys():
             what = f"{label}.{name}"
             state[what] = state.get(what, []) + _held(fields[name])
     reached = [one[-1] for held in state.values() for one in held if isinstance(one, tuple)]
@@ -2260,98 +2263,124 @@ def _state(run: _Run, everything: bool = False) -> dict[str, list[Any]]:
 
 
 class _Reads(NamedTuple):
-    """What the code of a learner's class tells about its backward.
-
-    Names that backward sets itself and forward doesn't use are left out of `attributes` and `variables`.
-    """
+    """What the code of a learner's class tells about its backward."""
 
     attributes: set[str]  # that it may read
-    stored: set[str]  # names that it sets
+    own: set[str]  # attributes that it sets itself, and that forward doesn't use
+    stored: set[str]  # attributes that it sets
     variables: dict[str, Any]  # that it may read, each with its place, see `_names`
+    functions: list[Any]  # whose code has told all this
     trains: bool  # whether it adds to a gradient
     forward: Any  # that of the class which brings the backward, without the guards
 
 
 def _reads(kind: Any) -> _Reads:
     if "_diy_reads" not in vars(kind):
-        read, stored, variables = _names(kind, kind.backward)
-        also_read, also_stored, also_variables = _names(kind, kind.forward, logs=True)
-        own = stored - also_read["plainly"] - also_stored - also_variables.keys()
+        read, stored, variables, functions = _names(kind, kind.backward)
+        also_read, also_stored, also_variables, _ = _names(kind, kind.forward, of_forward=True)
+        own = stored - {f".{name}" for name in also_read["plainly"]} - also_stored - also_variables.keys()
         ours = [base for base in kind.__mro__ if base.__module__ == __name__]
         names = read["plainly"] | read["called"]
         attributes = {name for name in names if not any(callable(getattr(one, name, None)) for one in ours)}
         places = {name: place for name, place in variables.items() if name not in own}
-        trains = not {"accumulate", "grad"}.isdisjoint(names | stored)
+        trains = not {"accumulate", "grad"}.isdisjoint(names) or ".grad" in stored
         plain = inspect.unwrap(kind.backward)
         brings = [base for base in kind.__mro__ if inspect.unwrap(getattr(base, "backward", type)) is plain][-1]
-        kind._diy_reads = _Reads(attributes - own, stored, places, trains, inspect.unwrap(brings.forward))
+        forward = inspect.unwrap(brings.forward)
+        kind._diy_reads = _Reads(attributes, _attributes(own), _attributes(stored), places, functions, trains, forward)
     reads: _Reads = kind._diy_reads
     return reads
 
 
-def _names(kind: Any, method: Any, logs: bool = False) -> tuple[dict[str, set[str]], set[str], dict[str, Any]]:
-    """Return what the code of a method names: attributes that it reads, all that it sets, and variables.
+def _attributes(names: set[str]) -> set[str]:
+    return {name[1:] for name in names if name.startswith(".")}
 
-    Each variable comes with its place: its cell, or the dictionary of its file's variables if it is global. Functions
-    that the method names and methods of its class count as well; a call such as helpers.function() is not followed.
-    Logs, which are only written into, perhaps by other modules as well, are left out unless they are asked for.
+
+def _names(kind: Any, method: Any, of_forward: bool = False) -> tuple[dict[str, set[str]], set[str], Any, list[Any]]:
+    """Return what the code of a method names: attributes that it reads, all that it sets, variables, and functions.
+
+    Of what it sets, attributes begin with a dot. Each variable comes with its place: its cell, or the dictionary of its
+    file's variables if it is global. Functions that the method names, methods of its class, and those that Python calls
+    by itself count as well; a function of another file, helpers.function(), is not followed. Names in which backward
+    only keeps logs are left out, and so are attributes that it only empties.
     """
     bases = [base for base in kind.__mro__ if base.__module__ != __name__]
     read: dict[str, set[str]] = {"plainly": set(), "called": set()}
     stored: set[str] = set()
     variables: dict[str, Any] = {}
-    waiting, seen = [method], []
+    waiting: list[Any] = [method]
+    seen: list[Any] = []
+
+    def found(name: str, place: Any) -> None:
+        variables[name if variables.get(name, place) is place else f"{name} of {function.__module__}"] = place
+
     for one in waiting:
         function = _own_function(one)
         if function is None or function in seen:
             continue
         seen.append(function)
         space, cells = function.__globals__, dict(zip(function.__code__.co_freevars, function.__closure__ or ()))
-        helpers = [one for one in space.values() if isinstance(one, type) and one.__module__ == kind.__module__]
+        classes = [one for one in space.values() if isinstance(one, type) and one.__module__ == kind.__module__]
+        methods = [(name, method) for one in bases + classes for name, method in vars(one).items()]
+        waiting += [method for name, method in methods if name in _CALLED_BY_PYTHON]
         if function.__defaults__ or function.__kwdefaults__:
-            defaults = function.__defaults__, function.__kwdefaults__
-            variables[f"a default argument of {function.__name__}"] = defaults
-        only_written, only_emptied, computed = _spared(function)
+            found(f"a default argument of {function.__name__}", (function.__defaults__, function.__kwdefaults__))
+        written, emptied, computes = _spared(function, _LOGGING - {name for name, _ in methods})
         steps = _instructions(function)
         for step in steps:
-            name: Any = step.argval
-            if not isinstance(name, str) or "_FAST" in step.opname or step.opname.startswith("DELETE"):
+            name, operation = step.argval, step.opname
+            if isinstance(name, tuple):  # the names in `case Module(cache=...)`
+                read["plainly"] |= {one for one in name if isinstance(one, str)}
+            if not isinstance(name, str) or "_FAST" in operation or operation.startswith(("DELETE", "MAKE_CELL")):
                 continue
-            if step.opname.startswith("STORE"):
-                stored |= {name} - only_emptied
-            elif name in only_written and not logs:
+            inner = operation.endswith(("DEREF", "CLOSURE"))
+            if inner and name not in cells:
+                continue  # a local variable that a function inside uses
+            is_global = operation.endswith(("_GLOBAL", "_GLOBALS", "D_NAME"))
+            key = name if inner or is_global else f".{name}"
+            if operation.startswith("STORE"):
+                stored |= {key} - (set() if of_forward else emptied)
+            elif key in written and not of_forward:
                 continue
-            elif name in cells:
-                variables[name] = cells[name]
+            elif operation == "IMPORT_NAME":
+                found(name, sys.modules)
+            elif inner:
+                found(name, cells[name])
                 with contextlib.suppress(ValueError):  # it has no value yet
                     waiting.append(cells[name].cell_contents)
-            elif step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-                if name == "vars" or (name == "getattr" and computed):
+            elif is_global:
+                value = space[name] if name in space else getattr(builtins, name, None)
+                computed = value is getattr and (computes or name != "getattr")
+                if computed or any(value is one for one in (vars, eval, exec, operator.attrgetter)):
                     read["plainly"].add("__dict__")
-                elif name == "globals":
-                    texts = {other.argval for other in steps if isinstance(other.argval, str)}
-                    variables |= dict.fromkeys(texts, space)
-                elif not hasattr(builtins, name):
-                    variables[name] = space
-                    waiting.append(space.get(name))
+                    waiting += [method for own, method in methods if own not in ("__init__", "forward")]
+                if any(value is one for one in (globals, eval, exec)):
+                    for text in {other.argval for other in steps if isinstance(other.argval, str)}:
+                        found(text, space)
+                if name in space or value is None:
+                    found(name, space)
+                    waiting.append(value)
             else:
+                if name == "attrgetter":
+                    read["plainly"].add("__dict__")
                 # A call, x.norm(), says nothing about self.norm, but self.norm() may be a function kept there.
-                calls = step.opname == "LOAD_METHOD" or (step.opname == "LOAD_ATTR" and "NULL" in step.argrepr)
+                calls = operation == "LOAD_METHOD" or (operation == "LOAD_ATTR" and "NULL" in step.argrepr)
                 read["called" if calls else "plainly"].add(name)
                 if name in ("forward", "backward"):
                     waiting += [vars(base)[name] for base in bases if name in vars(base)]
-                elif not hasattr(Module, name):
-                    waiting += [vars(one)[name] for one in bases + helpers if name in vars(one)]
-    return read, stored, variables
+                else:
+                    waiting += [method for own, method in methods if own == name]
+    return read, stored, variables, seen
 
 
 def _own_function(one: Any) -> Any:
     """Return the function behind a method, property, partial or decorated function; None if it is a library's."""
     while isinstance(one, _FUNCTIONS):
+        ours = isinstance(one, types.FunctionType) and one.__globals__ is globals()
+        if isinstance(one, types.FunctionType) and not (ours or _LIBRARY(one.__code__.co_filename)):
+            return one
         inside = [getattr(one, name) for name in ("__func__", "fget", "func", "__wrapped__") if hasattr(one, name)]
-        if not inside:
-            return None if one.__globals__ is globals() or _LIBRARY(one.__code__.co_filename) else one
-        one = inside[0]
+        one = inside[0] if inside else None
     return None
 
 
@@ -2363,66 +2392,101 @@ def _instructions(function: types.FunctionType) -> list[dis.Instruction]:
     return [step for code in codes for step in dis.get_instructions(code)]
 
 
-def _spared(function: types.FunctionType) -> tuple[set[str], set[str], bool]:
-    """Return the names that a function only writes to, those it only sets to None, and if it computes one for getattr.
+def _spared(function: types.FunctionType, logging: set[str]) -> tuple[set[str], set[str], bool]:
+    """Return the names that a function only writes to, those it only empties, and if it computes one for getattr.
 
-    Its source text tells. Where there is none, no name is spared, and one may be computed.
+    Its source text tells, where attributes begin with a dot. If there is none, or it has changed since the function was
+    made, no name is spared, and one may be computed. `logging` holds the methods by which a log is written.
     """
     try:
         text = inspect.getsource(function)
         nodes = [*ast.walk(ast.parse(f"if True:\n{text}" if text[:1].isspace() else text))]
     except (OSError, SyntaxError):
         return set(), set(), True
-    written = {id(part) for node in nodes for part in _written(node)}
-    emptied: set[int] = set()
-    names: list[tuple[Any, bool, int]] = []
-    computed = False
+    words = {value for node in nodes for _, value in ast.iter_fields(node) if isinstance(value, str)}
+    if not words >= {*function.__code__.co_names, *function.__code__.co_varnames}:
+        return set(), set(), True
+    spared = {id(part) for node in nodes for part in (*_written(node, logging), *_emptied(node))}
+    names: list[tuple[str, bool, bool]] = []
     for node in nodes:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and node.value.value is None:
-            emptied |= {*map(id, node.targets)}
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
-            computed |= not isinstance(node.args[1], ast.Constant)
-        if isinstance(node, (ast.Name, ast.Attribute, ast.Constant)):
-            name = node.id if isinstance(node, ast.Name) else getattr(node, "attr", getattr(node, "value", None))
-            names.append((name, isinstance(getattr(node, "ctx", None), ast.Store), id(node)))
+        is_set, is_spared = not isinstance(getattr(node, "ctx", ast.Load()), ast.Load), id(node) in spared
+        if isinstance(node, ast.Name):
+            names.append((node.id, is_set, is_spared))
+        elif isinstance(node, ast.Attribute):
+            names.append((f".{node.attr}", is_set, is_spared))
+        elif isinstance(node, ast.Constant):
+            names += [(f"{dot}{node.value!s}", False, False) for dot in ("", ".")]
     every = {name for name, *_ in names}
-    read = {name for name, is_set, node in names if not is_set and node not in written}
-    kept = {name for name, is_set, node in names if is_set and node not in emptied}
-    return every - read, every - kept, computed
+    read = {name for name, is_set, is_spared in names if not (is_set or is_spared)}
+    kept = {name for name, is_set, is_spared in names if is_set and not is_spared}
+    calls = [node for node in nodes if isinstance(node, ast.Call) and len(node.args) > 1]
+    plain = {id(call.func) for call in calls if isinstance(call.args[1], ast.Constant)}
+    computes = any(isinstance(node, ast.Name) and node.id == "getattr" and id(node) not in plain for node in nodes)
+    return every - read, every - kept, computes
 
 
-def _written(node: ast.AST) -> Iterator[ast.AST]:
+def _written(node: Any, logging: set[str]) -> Iterator[Any]:
     """Yield what a part of a program only writes to, as to a log: `log` in log.append(x) or log["norm"][k] = x."""
-    part: Any = None
     if isinstance(node, (ast.Attribute, ast.Subscript)) and not isinstance(node.ctx, ast.Load):
-        part = node.value
-    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-        part = node.value.func if getattr(node.value.func, "attr", "") in _LOGGING else None
-    elif isinstance(node, ast.If) and not node.orelse and all(isinstance(one, ast.Expr) for one in node.body):
-        # Whether there is a log at all: it matters for nothing but what is written to it.
-        logs = [{ast.dump(inside) for inside in _written(one)} for one in node.body]
-        yield from (one for one in ast.walk(node.test) if all(ast.dump(one) in log for log in logs))
+        yield from _chain(node.value)
+    logs: list[set[str]] = []
+    call: Any = None
+    if isinstance(node, ast.If) and not node.orelse:  # whether there is a log at all matters for nothing else
+        inside = [[part for one in ast.walk(line) for part in _written(one, logging)] for line in node.body]
+        logs = [{ast.dump(part) for part in parts} for parts in inside]
+    elif isinstance(node, ast.Assign) and all(isinstance(target, ast.Subscript) for target in node.targets):
+        logs = [{ast.dump(part) for part in [*_chain(target)][1:]} for target in node.targets]
+    elif isinstance(node, ast.Expr):
+        call = node.value
+        call = getattr(call, "elt", getattr(call, "body", call))  # [log.append(x) for ...], log.append(x) if log else 0
+        call = call.values[-1] if isinstance(call, ast.BoolOp) else call
+        if isinstance(call, ast.Call) and getattr(call.func, "attr", "") in logging:
+            logs = [{ast.dump(part) for part in _chain(getattr(call.func, "value", None))}]
+    if logs:
+        parts = ast.walk(node.test if isinstance(node, ast.If) else node)
+        yield from (part for part in parts if all(ast.dump(part) in log for log in logs))
+
+
+def _chain(part: Any) -> Iterator[Any]:
+    # `log["norm"][k]`, `log["norm"]`, `log`; log.setdefault("norm", []) is a part of a log as well
     while isinstance(part, (ast.Name, ast.Attribute, ast.Subscript, ast.Call)):
         yield part
-        if isinstance(part, ast.Call):  # log.setdefault("norm", []) is a log as well
+        if isinstance(part, ast.Call):
             part = part.func if getattr(part.func, "attr", "") == "setdefault" else None
         else:
             part = getattr(part, "value", None)
 
 
+def _emptied(node: Any) -> Iterator[Any]:
+    """Yield what a part of a program sets to something that no forward has made: self.x in self.x = None."""
+    targets: Any = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [])
+    for target in targets if hasattr(node, "value") else []:  # and not in `del self.x`
+        paired = isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple)
+        pairs: Any = zip(target.elts, node.value.elts) if paired else [(target, node.value)]
+        for one, value in pairs:
+            empty = getattr(value, "elts", getattr(value, "keys", ...)) == []
+            if isinstance(value, ast.Constant) or empty:
+                yield one
+
+
 # Methods by which a log is written; what they return is thrown away.
-_LOGGING = {"append", "appendleft", "extend", "insert", "add", "update", "write", "info", "debug", "plot", "add_scalar"}
+_LOGGING = {"append", "appendleft", "extend", "insert", "add", "update", "pop", "popleft", "clear", "put", "plot"}
+_LOGGING |= {"write", "writerow", "log", "debug", "info", "warning", "error", "scatter", "set_postfix"}
+_LOGGING |= {"add_scalar", "add_scalars", "add_histogram"}
+_CALLED_BY_PYTHON = {"__getattr__", "__getattribute__", "__getitem__", "__call__", "__iter__", "__next__", "__len__"}
+_CALLED_BY_PYTHON |= {"__enter__", "__exit__", "__contains__", "__get__"}
 _CONTAINERS = (Mapping, MutableSequence, Set, tuple, types.CellType)
 _FUNCTIONS: Any = (types.FunctionType, types.MethodType, functools.partial, functools.partialmethod)
 _FUNCTIONS += (property, functools.cached_property, staticmethod, classmethod)
 _LIBRARY = re.compile(rf"{re.escape(os.path.dirname(os.__file__))}|.*[/\\](site|dist)-packages[/\\]").match
 
 
-def _held(value: Any) -> list[Any]:
+def _held(value: Any, followed: bool = False) -> list[Any]:
     """Return what a value holds now: each tensor with its version, each number, each object.
 
     An object comes with its id first, so that comparing two of these lists never compares two tensors with ==. The
-    object itself is there so that no other one gets its id.
+    object itself is there so that no other one gets its id. Of a function, the variables that it names count as well,
+    unless it is the value itself and its code was `followed`, see `_names`.
     """
     found: list[Any] = []
     waiting, seen = [value], set()
@@ -2436,9 +2500,14 @@ def _held(value: Any) -> list[Any]:
             found.append(bytes(part))
         elif hasattr(kind, "tobytes"):  # an array, or a picture of Pillow's
             found.append(part.tobytes())
+        elif id(part) in seen:
+            found.append(id(part))  # seen before, but it matters where it comes again
         elif issubclass(kind, (Function, type, types.ModuleType, types.CodeType)):
+            seen.add(id(part))
             found.append((id(part), part))
-        elif id(part) not in seen:
+            if issubclass(kind, type) and not issubclass(part, (Function, Tensor)) and _is_learners(part):
+                waiting += [one for name, one in vars(part).items() if name[:2] != "__" and not callable(one)]
+        else:
             seen.add(id(part))
             if not issubclass(kind, _CONTAINERS):
                 found.append(part if issubclass(kind, _FUNCTIONS) else (id(part), part))
@@ -2446,17 +2515,30 @@ def _held(value: Any) -> list[Any]:
                 found.append(len(part))
             if kind.__module__ == "logging":
                 continue  # a logger leads to all others
-            if issubclass(kind, _CONTAINERS + _FUNCTIONS):
-                spaces = [part.__globals__, part.__builtins__] if kind is types.FunctionType else []
+            if kind is dict:
+                waiting += [*part, *part.values()]
+            elif issubclass(kind, _CONTAINERS + _FUNCTIONS):
+                space = getattr(part, "__globals__", {})
+                spaces = [space, part.__builtins__] if kind is types.FunctionType else []
                 waiting += [one for one in gc.get_referents(part) if all(one is not space for space in spaces)]
+                if kind is types.FunctionType and part is _own_function(part) and not (followed and part is value):
+                    waiting += [space[name] for name in part.__code__.co_names if name in space]
             else:
-                slots = getattr(kind, "__slots__", ())
-                waiting += [getattr(part, slot, None) for slot in ((slots,) if isinstance(slots, str) else slots)]
+                every = [getattr(base, "__slots__", ()) for base in kind.__mro__]
+                slots = [slot for one in every for slot in ([one] if isinstance(one, str) else one)]
+                waiting += [kind, *(getattr(part, slot, None) for slot in slots)]
                 with contextlib.suppress(TypeError):  # it has no __dict__
                     waiting.append(vars(part))
-        else:
-            found.append(id(part))  # seen before, but it matters where it comes again
     return found
+
+
+def _is_learners(one: Any) -> bool:
+    """Return whether a class or a file is a learner's own, neither a library's nor this one."""
+    name = one.__name__ if isinstance(one, types.ModuleType) else one.__module__
+    if name == __name__ or (name.partition(".")[0] in sys.stdlib_module_names and name != "__main__"):
+        return False
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return file is None or not _LIBRARY(file)
 
 
 def _accumulate(parameter: Any, gradient: Any) -> None:
@@ -2859,7 +2941,7 @@ def _alike(one: Module, other: Module) -> bool:
     def attributes(module: Module) -> dict[str, Any]:
         left_out = {"layers", "_memory", *module.parameter_names, *module.buffer_names}
         if not type(module)._trusted:
-            left_out |= _names(type(module), type(module).forward)[1]  # what the last forward has left there
+            left_out |= _attributes(_names(type(module), type(module).forward)[1])  # what the last forward left there
         return {n: plain(v) for n, v in vars(module).items() if n not in left_out and not isinstance(v, Module)}
 
     def plain(value: Any) -> Any:

@@ -1,0 +1,463 @@
+"""What diy finds out about a learner's module from its code: what its backward may read, and what is only a log.
+
+Each module squares its input, in a style of its own, and keeps what backward needs without `remember`.
+"""
+
+import functools
+import importlib
+import sys
+import types
+
+import pytest
+import torch
+
+import diy
+
+
+def numbers(seed):
+    return torch.randn(5, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+X, OTHER, G = numbers(0), numbers(1), numbers(2)
+
+
+class Squares(diy.Module):
+    def forward(self, x):
+        self.keep(x)
+        return x * x
+
+    def backward(self, g):
+        return 2 * g * self.kept()
+
+
+# Where a later forward overwrites what an earlier one has kept
+
+
+class Namespace:
+    pass
+
+
+class InAnObject(Squares):
+    def __init__(self):
+        self.kept_in = Namespace()
+
+    def keep(self, x):
+        self.kept_in.x = x
+
+    def kept(self):
+        return self.kept_in.x
+
+
+class ByAMethodNamedLikeALogs(diy.Module):
+    def __init__(self):
+        self.cache = {}
+
+    def forward(self, x):
+        self.cache["x"] = x
+        return x * x
+
+    def backward(self, g):
+        self.update(g)
+        return self.result
+
+    def update(self, g):
+        self.result = 2 * g * self.cache["x"]
+
+
+CACHE = {}
+
+
+def times_what_was_kept(method):
+    @functools.wraps(method)
+    def backward(self, g):
+        return method(self, g * CACHE["x"])
+
+    return backward
+
+
+class InADecorator(diy.Module):
+    def forward(self, x):
+        CACHE["x"] = x
+        return x * x
+
+    @times_what_was_kept
+    def backward(self, g):
+        return 2 * g
+
+
+input = None
+
+
+class InAGlobalNamedLikeABuiltin(diy.Module):
+    def forward(self, x):
+        global input
+        input = x
+        return x * x
+
+    def backward(self, g):
+        return 2 * g * input
+
+
+class ByPythonsOwnCall(Squares):
+    def __init__(self):
+        self.cache = {}
+
+    def __getitem__(self, name):
+        return self.cache[name]
+
+    def keep(self, x):
+        self.cache["x"] = x
+
+    def kept(self):
+        return self["x"]
+
+
+def slope():
+    return CACHE["x"]
+
+
+class ByAFunctionInATable(Squares):
+    def __init__(self):
+        self.functions = {"slope": slope}
+
+    def keep(self, x):
+        CACHE["x"] = x
+
+    def kept(self):
+        return self.functions["slope"]()
+
+
+class ByAComputedMethod(Squares):
+    kind = "slope"
+
+    def keep(self, x):
+        CACHE["x"] = x
+
+    def find_slope(self):
+        return CACHE["x"]
+
+    def kept(self):
+        return getattr(self, f"find_{self.kind}")()
+
+
+class WithAMemoryOfItsOwn(diy.Module):
+    def __init__(self):
+        self.saved = {}
+
+    def remember(self, output, x):
+        self.saved["x"] = x
+
+    def recall(self, g):
+        return g, self.saved["x"]
+
+    def forward(self, x):
+        self.remember(output := x * x, x)
+        return output
+
+    def backward(self, g):
+        g, x = self.recall(g)
+        return 2 * g * x
+
+
+class Slotted:
+    __slots__ = ("x",)
+
+
+class SlottedAgain(Slotted):
+    __slots__ = ("y",)
+
+
+class InAnInheritedSlot(InAnObject):
+    def __init__(self):
+        self.kept_in = SlottedAgain()
+
+
+class InAClassInside(Squares):
+    class Kept:
+        x = None
+
+    def keep(self, x):
+        self.Kept.x = x
+
+    def kept(self):
+        return self.Kept.x
+
+
+class ByAMatch(Squares):
+    def __init__(self):
+        self.cache = {}
+
+    def keep(self, x):
+        self.cache["x"] = x
+
+    def kept(self):
+        match self:
+            case Squares(cache={"x": x}):
+                return x
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        InAnObject, ByAMethodNamedLikeALogs, InADecorator, InAGlobalNamedLikeABuiltin, ByPythonsOwnCall,
+        ByAFunctionInATable, ByAComputedMethod, WithAMemoryOfItsOwn, InAnInheritedSlot, InAClassInside, ByAMatch,
+    ],
+)  # fmt: skip
+def test_what_a_later_forward_has_overwritten_is_not_used(kind):
+    module = kind()
+    for _ in range(2):  # the first backward changes nothing for the second
+        module(X)
+        torch.testing.assert_close(module.backward(G), 2 * G * X)
+    module(X)
+    with torch.no_grad():
+        module(OTHER)
+    with pytest.raises(RuntimeError, match="may read, was changed between forward and backward"):
+        module.backward(G)
+
+
+class Lazy(diy.Module):
+    """Forward empties what backward computes when it is first asked for it."""
+
+    def forward(self, x):
+        self.x, self.slope = x, None
+        return x * x
+
+    def backward(self, g):
+        if self.slope is None:
+            self.slope = 2 * self.x
+        return g * self.slope
+
+
+def test_what_backward_computes_once_belongs_to_one_forward():
+    layer = Lazy()
+    net = diy.Sequential(layer, Lazy())
+    net(X)
+    torch.testing.assert_close(net.backward(G), 4 * X**3 * G)
+    net = diy.Sequential(layer, layer)
+    net(X)
+    with pytest.raises(RuntimeError, match=r"Lazy\.slope, which Lazy\.backward may read, was changed"):
+        net.backward(G)
+
+
+# Settings that are changed between forward and backward
+
+
+class Configuration:
+    scale = 2.0
+
+
+class OfAClassOfItsOwn(diy.Module):
+    def __init__(self):
+        self.configuration = Configuration
+
+    def forward(self, x):
+        return x * self.configuration.scale
+
+    def backward(self, g):
+        return g * self.configuration.scale
+
+
+class UnderItsOwnName(diy.Module):
+    def forward(self, x):
+        return x * Configuration.scale
+
+    def backward(self, g):
+        self.scale = Configuration.scale
+        return g * self.scale
+
+
+class InAnInnerFunction(diy.Module):
+    scale = 2.0
+
+    def forward(self, x):
+        return x * self.scale
+
+    def backward(self, g):
+        scale = self.scale
+
+        def scaled(row):
+            return row * scale
+
+        return torch.stack([scaled(row) for row in g])
+
+
+@pytest.mark.parametrize("kind", [OfAClassOfItsOwn, UnderItsOwnName, InAnInnerFunction])
+def test_a_setting_that_backward_reads_must_not_change(kind, monkeypatch):
+    module = kind()
+    module(X)
+    assert module.backward(G).equal(2 * G)
+    module(X)
+    monkeypatch.setattr(Configuration if kind is not InAnInnerFunction else kind, "scale", 3.0)
+    with pytest.raises(RuntimeError, match="may read, was changed between forward and backward"):
+        module.backward(G)
+
+
+def test_a_setting_in_another_file_must_not_change(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "settings_of_a_learner.py").write_text("SCALE = 2.0\n", encoding="utf-8")
+    (tmp_path / "layer_of_a_learner.py").write_text(
+        "import diy, settings_of_a_learner as settings\n"
+        "class Scaled(diy.Module):\n"
+        "    def forward(self, x): return x * settings.SCALE\n"
+        "    def backward(self, g): return g * settings.SCALE\n",
+        encoding="utf-8",
+    )
+    module = importlib.import_module("layer_of_a_learner").Scaled()
+    module(X)
+    assert module.backward(G).equal(2 * G)
+    module(X)
+    sys.modules["settings_of_a_learner"].SCALE = 3.0
+    with pytest.raises(RuntimeError, match=r"settings_of_a_learner\.SCALE, which Scaled\.backward may read"):
+        module.backward(G)
+
+
+def test_a_file_that_was_edited_since_is_not_taken_at_its_word(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "edited_by_a_learner.py"
+    text = (
+        "import diy\n"
+        "CACHE = {}\n"
+        "class Squares(diy.Module):\n"
+        "    def forward(self, x):\n        CACHE['x'] = x\n        return x * x\n\n"
+        "    def backward(self, g):\n        return 2 * g * CACHE['x']\n"
+    )
+    file.write_text(text, encoding="utf-8")
+    module = importlib.import_module("edited_by_a_learner").Squares()
+    # Where backward stood, now stands forward, which only writes to the cache.
+    file.write_text(text.replace("class", "\n\n\n\nclass"), encoding="utf-8")
+    module(X)
+    with torch.no_grad():
+        module(OTHER)
+    with pytest.raises(RuntimeError, match=r"CACHE, which Squares\.backward may read, was changed"):
+        module.backward(G)
+
+
+def test_a_function_that_is_written_again_is_read_again(monkeypatch):
+    class Sloping(diy.Module):
+        def forward(self, x):
+            CACHE["x"] = x
+            return x * x
+
+        def backward(self, g):
+            return 2 * g * slope()
+
+    module = Sloping()
+    namespace = {"CACHE": CACHE}
+    monkeypatch.setattr(sys.modules[__name__], "slope", lambda: X)
+    module(X)
+    torch.testing.assert_close(module.backward(G), 2 * G * X)
+    exec("def slope(): return CACHE['x']", namespace)  # as in a later cell of a notebook
+    monkeypatch.setattr(sys.modules[__name__], "slope", namespace["slope"])
+    module(X)
+    with torch.no_grad():
+        module(OTHER)
+    with pytest.raises(RuntimeError, match="may read, was changed"):
+        module.backward(G)
+
+
+# Right in two places of a network, and taken
+
+
+class Freed(diy.Module):
+    def forward(self, x):
+        self.x, self.ready = x, True
+        return x * x
+
+    def backward(self, g):
+        if not self.ready:  # not an assertion, as pytest rewrites those
+            return g
+        x = self.x
+        self.x, self.ready = None, False
+        return 2 * g * x
+
+
+class FreedAtOnce(Freed):
+    def backward(self, g):
+        x, self.x = self.x, None
+        return 2 * g * x
+
+
+class Emptied(diy.Module):
+    def forward(self, x):
+        self.kept = [x]
+        return x * x
+
+    def backward(self, g):
+        (x,) = self.kept
+        self.kept = []
+        return 2 * g * x
+
+
+class UsedInside(Freed):
+    def backward(self, g):
+        x = self.x
+        return (lambda gradient: 2 * gradient * x)(g)
+
+
+LOG, COUNT = {}, {}
+
+
+class Logging(Freed):
+    def backward(self, g):
+        if "norm" not in LOG:
+            LOG["norm"] = []
+        LOG["norm"].append((len(LOG["norm"]), g.norm().item()))
+        COUNT["backward"] = COUNT.get("backward", 0) + 1
+        if len(LOG["norm"]) > 3:
+            LOG["norm"].pop(0)
+        LOG["norm"].append(g.norm().item()) if LOG else None
+        LOG is not None and LOG["norm"].append(g.norm().item())
+        [LOG["norm"].append(row.norm().item()) for row in g]
+        return 2 * g * self.x
+
+
+class Tracking(Freed):
+    def __init__(self, run):
+        self.run = run
+
+    def backward(self, g):
+        self.run.log({"norm": g.norm().item()})
+        return 2 * g * self.x
+
+
+def tracking():
+    lines = []
+    return Tracking(types.SimpleNamespace(log=lines.append, lines=lines))
+
+
+@pytest.mark.parametrize("kind", [Freed, FreedAtOnce, Emptied, UsedInside, Logging, tracking])
+def test_what_is_freed_or_logged_serves_two_places(kind):
+    layer, third = kind(), kind()
+    net = diy.Sequential(layer, layer, third)
+    net(X)
+    torch.testing.assert_close(net.backward(G), 8 * X**7 * G)
+
+
+def test_a_name_that_is_given_to_getattr_in_a_tuple_is_no_error():
+    class Unpacking(diy.Module):
+        def forward(self, x):
+            self.x = x
+            return x * x
+
+        def backward(self, g):
+            return 2 * g * getattr(*(self, "x"))
+
+    module = Unpacking()
+    module(X)
+    torch.testing.assert_close(module.backward(G), 2 * G * X)
+
+
+def test_the_number_that_a_loss_keeps_as_its_share_needs_another_name():
+    class Mine(diy.Loss):
+        def __init__(self):
+            super().__init__()
+            self.share = 0.5
+
+        def forward(self, p, t):
+            return (p - t).square().sum() * self.share
+
+        def backward(self):
+            return self.share
+
+    with pytest.raises(AttributeError, match="share is a method of every Mine: give the attribute another name"):
+        Mine()
