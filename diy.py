@@ -1661,15 +1661,20 @@ class LossValue(_Plain):
                 if one is not another and one.criterion is another.criterion:
                     one.added.append(another)
                     another.added.append(one)
+                elif one is not another and one.module is another.module is not None:
+                    one.beside.append(another)
+                    another.beside.append(one)
             result.__class__ = LossValue
             result._calls = tuple(call for call in self._calls + more if not call.done)[-2:]  # type: ignore[attr-defined]
         return result
 
 
 class _Call:
-    # One call of a criterion: those it was added to, and whether its backward has run.
-    def __init__(self, criterion: Any):
-        self.criterion, self.added, self.done = criterion, list[Any](), False
+    # One call of a criterion, on the output of a module, and whether its backward has run. It was `added` to others of
+    # the same criterion, and stands `beside` those of other criteria on outputs of the same module.
+    def __init__(self, criterion: Any, module: Any):
+        self.criterion, self.module, self.done = criterion, module, False
+        self.added, self.beside = list[_Call](), list[_Call]()
 
 
 class Gradient(_Plain):
@@ -1679,21 +1684,39 @@ class Gradient(_Plain):
         return self._joined(Tensor.__sub__, other)
 
     __iadd__ = _Plain.__add__
+    __imul__ = _Plain.__mul__
+    __itruediv__ = _Plain.__truediv__
 
-    def _joined(self, operation: Callable[..., Any], other: Any) -> Any:
-        result, (of, _, stacked) = operation(self.detach(), other), self._diy_of  # type: ignore[attr-defined]
-        if isinstance(other, Tensor) and operation in (Tensor.__add__, Tensor.__sub__):
-            if not isinstance(other, Gradient):
+    def _joined(self, operation: Callable[..., Any], *others: Any, **options: Any) -> Any:
+        result, origin = operation(self.detach(), *others, **options), self._diy_of  # type: ignore[attr-defined]
+        tensors = [other for other in others if isinstance(other, Tensor) and other.numel() > 1]
+        if operation in (Tensor.__add__, Tensor.__sub__) and tensors:
+            if not isinstance(tensors[0], Gradient):
                 return result
-            if not _same(of, other._diy_of[0]):  # type: ignore[attr-defined]
+            if not _same(origin.output, tensors[0]._diy_of.output):  # type: ignore[attr-defined]
                 raise RuntimeError(
                     "these are the gradients of two outputs, and what joins them is that of neither: call "
                     "model.backward for each, before the next forward; the parameters' gradients add up"
                 )
+        elif tensors:  # by the chain rule, perhaps, it is that of another tensor now
+            origin = origin._replace(by_hand=True)
         if isinstance(result, Tensor):  # and not NotImplemented
             result.__class__ = Gradient
-            result._diy_of = of, None, stacked  # type: ignore[attr-defined]  # no version: not what backward returned
+            result._diy_of = origin  # type: ignore[attr-defined]
         return result
+
+
+for _name in ("mul", "div", "neg", "__neg__", "clamp", "clip", "nan_to_num"):
+    setattr(Gradient, _name, functools.partialmethod(Gradient._joined, getattr(Tensor, _name)))
+
+
+class _Origin(NamedTuple):
+    """What a gradient is the gradient of."""
+
+    output: tuple[Tensor, int | None]  # with its version
+    stacked: bool | None  # the loss's setting; None if it comes from a module
+    call: _Call | None  # of the loss
+    by_hand: bool = False  # whether it was multiplied by another tensor since
 
 
 def _adopted(tensor: Any) -> Any:
@@ -1778,7 +1801,7 @@ class _Run:
         if outer is None and not self.module._gradients and type(output) is Tensor:
             output.__class__ = LossValue
             if self.recorded:
-                self.call = _Call(self.module._memory.assigned)
+                self.call = _Call(self.module._memory.assigned, getattr(cast(Any, self.got)[0], "_diy_output", None))
                 output._calls = (self.call,)  # type: ignore[attr-defined]
         self.output = output.shape, output.dtype
         if self.recorded is None:
@@ -1970,7 +1993,7 @@ def _guarded_backward(formula: _Backward, watched: _Backward | None = None) -> _
         if outer is None and gradient:
             result = result.contiguous() + 0  # the product of 0 and −1, −0, becomes 0
         if run.got is not None:
-            result._diy_of = run.got, result._version, getattr(self, "stacked", None)  # type: ignore[attr-defined]
+            result._diy_of = _Origin(run.got, getattr(self, "stacked", None), run.call)  # type: ignore[attr-defined]
             if not gradient and type(result) is Tensor:
                 result.__class__ = Gradient
         return result
@@ -2073,12 +2096,12 @@ def _waiting(self: Any, gradient: tuple[Any, ...]) -> _Run | None:
     """
     memory = self._memory
     runs = [*filter(None, (memory.enabled, None if torch.is_grad_enabled() else memory.disabled))]
-    of, version, stacked = getattr(gradient[0], "_diy_of", (None, 0, None)) if gradient else (None, 0, None)
-    # If it has been scaled or changed, it may be that of another tensor now, unless it was that of a module's output.
-    if of is not None and (gradient[0]._version == version or hasattr(of[0], "_diy_output")):
-        fitting = [run for run in runs if _same(run.gave, of)]
+    origin: _Origin | None = getattr(gradient[0], "_diy_of", None) if gradient else None
+    if origin is not None and (not origin.by_hand or hasattr(origin.output[0], "_diy_output")):
+        fitting = [run for run in runs if _same(cast(Any, run.gave), origin.output)]
     else:
         fitting = runs if len(runs) < 2 else []
+    stacked = origin.stacked if origin is not None else None
     if fitting and stacked is not None and stacked is not (self.stack_size is not None):
         needs = "stacked=True, as the network was made by stack" if self.stack_size else "stacked=False, as by default"
         raise ValueError(f"this gradient is that of a loss with stacked={stacked}: make the loss with {needs}")
@@ -2089,6 +2112,11 @@ def _waiting(self: Any, gradient: tuple[Any, ...]) -> _Run | None:
             "loss was called again (do that under torch.no_grad()), or the loss got something other than this output "
             "(the target first, or an operation in between). If it is right nevertheless, because you applied the "
             "chain rule by hand or other outputs were added, pass gradient.clone()"
+        )
+    if fitting and origin is not None and origin.call is not None and not all(one.done for one in origin.call.beside):
+        raise RuntimeError(
+            f"the loss was added to that of another criterion for {type(self).__name__}, whose gradient is missing: "
+            "for one output, pass the sum, criterion.backward() + other.backward(); for two, go back after each forward"
         )
     return fitting[0] if fitting else None
 

@@ -592,13 +592,63 @@ def test_an_equal_output_of_another_network_is_another_output():
 def test_a_gradient_worked_out_by_hand_is_taken():
     ours, theirs = pair()
     criterion = diy.MSELoss()
-    criterion(3 * ours(X), G)
-    assert_gradients_of(ours, theirs, X, 3 * criterion.backward())
+    output = ours(X)
+    criterion(output.square(), G)
+    gradient = criterion.backward() * 2 * output
+    original = theirs(X)
+    original.backward(2 * (original.detach() ** 2 - G) / G.numel() * 2 * original.detach())
+    ours.backward(gradient)
+    for own, counterpart in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(own.grad, counterpart.grad)
+
+
+@pytest.mark.parametrize(
+    "scaled",
+    [
+        lambda gradient: gradient / 4,
+        lambda gradient: 0.25 * gradient,
+        lambda gradient: gradient.div_(4),
+        lambda gradient: gradient.clamp(-1, 1),
+        lambda gradient: -gradient.nan_to_num(),
+    ],
+    ids=["divided", "multiplied", "in place", "clamped", "negative"],
+)
+@pytest.mark.parametrize("loss_of", [lambda p: 2 * p, torch.tanh, lambda p: p - p.mean(0)], ids=["2 p", "tanh", "mean"])
+def test_a_gradient_that_is_scaled_is_still_that_of_another_tensor(scaled, loss_of):
+    ours, theirs = pair()
+    criterion = diy.MSELoss()
+    criterion(loss_of(ours(X)), G)
+    gradient = scaled(criterion.backward())
+    with pytest.raises(RuntimeError, match=r"the loss got something other than this output .* gradient\.clone\(\)"):
+        ours.backward(gradient)
+    assert_gradients_of(ours, theirs, X, gradient.clone())
     ours.zero_grad()
-    criterion(3 * ours(X), G)
-    gradient = criterion.backward()
-    gradient *= 3
-    assert_gradients_of(ours, theirs, X, gradient)
+    criterion(ours(X), G)
+    assert_gradients_of(ours, theirs, X, scaled(criterion.backward()))
+
+
+def test_a_clamped_gradient_of_another_output_is_refused():
+    ours, _ = pair()
+    criterion = diy.MSELoss()
+    first = ours(X)
+    ours(OTHER)
+    criterion(first, G)
+    with pytest.raises(RuntimeError, match="not that of the last output"):
+        ours.backward(criterion.backward().clamp(-1, 1))
+
+
+def test_the_losses_of_two_criteria_are_added_with_both_gradients():
+    ours, theirs = pair()
+    one, other = diy.MSELoss(), diy.MSELoss(reduction="sum")
+    output = ours(X)
+    one(output, G) + other(output, 2 * G)
+    gradient = one.backward()
+    with pytest.raises(RuntimeError, match=r"another criterion for Sequential, .* pass the sum"):
+        ours.backward(gradient)
+    assert_gradients_of(ours, theirs, X, gradient + other.backward())
+    one(ours(X), G) + other(ours(OTHER), G)
+    with pytest.raises(RuntimeError, match="for two, go back after each forward"):
+        ours.backward(other.backward())
 
 
 def test_a_sum_of_two_networks_hands_the_same_gradient_to_both():
