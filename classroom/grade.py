@@ -12,6 +12,7 @@ from experiments.begin import begin_command
 if __name__ == "__main__":
     begin_command("python -m classroom.grade")
 
+import argparse
 import csv
 import dataclasses
 import hashlib
@@ -328,6 +329,29 @@ def picture(common: Sequence[tuple[tuple[str, str], int]], total: int) -> bytes:
     return content.getvalue()
 
 
+def claim(out: Path, graded: str) -> None:
+    """Note in a folder what is graded into it.
+
+    Raises:
+        ValueError: it holds the grades of something else, which would be lost.
+    """
+    note = out / "kept" / "graded.txt"
+    earlier = note.read_text(encoding="utf-8", errors="surrogateescape") if note.exists() else "something else"
+    if earlier == graded:
+        return
+    if (out / "grades.csv").exists():
+        raise ValueError(f"{out} holds the grades of {earlier}, not of {graded}: choose another --out")
+    note.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(note, graded.encode(errors="surrogateescape"))
+
+
+def _assignment(options: argparse.Namespace, stages: Sequence[int]) -> str:
+    if options.free:
+        return " --free"
+    modules = f" --modules {' '.join(sorted(options.modules))}" if options.modules else ""
+    return f" --stages {','.join(map(str, stages))}{modules}"
+
+
 def unusable(sandbox: str) -> str:
     """Return why a sandbox cannot be used here, and what to do; nothing if it can."""
     if sandbox == "bwrap" and not shutil.which("bwrap"):
@@ -393,6 +417,7 @@ def main(arguments: list[str] | None = None) -> int:
         found = submissions(options.submissions, options.free, options.out)
         if found.others:
             print(f"left out, because they are not submissions: {', '.join(found.others)}", file=sys.stderr)
+        claim(options.out, f"{options.submissions.resolve()}{_assignment(options, stages)}")
         jobs = 1 if options.sandbox == "user" else options.jobs  # as one user, they could reach each other
         grades = grade_all(found, items, options.out, options.sandbox, jobs)
         written = write(grades, options.out, found.others)

@@ -545,6 +545,27 @@ def test_a_folder_is_graded_into_tables_and_pages_and_goes_on(tmp_path, capsys):
     assert "Without a sandbox" in capsys.readouterr().err
 
 
+def test_grades_are_not_written_over_those_of_another_class_or_stage(tmp_path, capsys):
+    out = tmp_path / "graded"
+    for name in "w1", "w3":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ada.py").write_text("def f(:", encoding="utf-8")
+
+    def graded(name, stages):
+        main([str(tmp_path / name), "--stages", stages, "--out", str(out), "--jobs", "1", "--sandbox", "none"])
+
+    graded("w1", "1-2")
+    before = (out / "grades.csv").read_bytes()
+    for name, stages in ("w3", "1-2"), ("w1", "3"):
+        with pytest.raises(SystemExit):
+            graded(name, stages)
+        assert f"{out} holds the grades of {tmp_path / 'w1'} --stages 1,2" in capsys.readouterr().err
+        assert (out / "grades.csv").read_bytes() == before
+    (tmp_path / "w1" / "bob.py").write_text("1 / 0", encoding="utf-8")  # handed in late
+    graded("w1", "1,2")
+    assert "bob" in (out / "grades.csv").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     "arguments", [["nowhere"], ["--stages", "9"], ["--jobs", "0"], [], ["EMPTY"], ["--modules", "GELU2"]]
 )
