@@ -132,7 +132,13 @@ def _listed(stages: Collection[int], comma: str = ",") -> str:
     return comma.join(map(str, sorted(stages)))
 
 
-def statement(stages: Collection[int], solved: Collection[int]) -> str:
+def _other_gaps(edition: str, own: Collection[int]) -> str:
+    """Return in words the stages, other than `own`, of which an edition has gaps; nothing if there are none."""
+    others = {*map(int, re.findall(r'raise NotImplementedError\("stage (\d)', edition))} - {*own}
+    return f"stage{'s' * (len(others) > 1)} {_listed(others, ' and ')}" if others else ""
+
+
+def statement(edition: str, stages: Collection[int], solved: Collection[int]) -> str:
     """Return the assignment in words: what to write, for how many points, and how to check it."""
     rows = []
     for stage in STAGES:
@@ -144,6 +150,8 @@ def statement(stages: Collection[int], solved: Collection[int]) -> str:
     own = sorted({*stages} - {*solved})
     which = f"Stages {_listed(solved, ', ')} are" if len(solved) > 1 else f"Stage {_listed(solved)} is"
     given = f"{which} solved for you.\n" if solved else ""
+    if others := _other_gaps(edition, own):
+        given += f"Gaps of {others} earn no points here, but what you write may need them.\n"
     whole = "\nOnly the network that learns, in stage 5, needs everything." if 5 in own else ""
     return f"""# Write a deep-learning framework
 
@@ -179,14 +187,15 @@ def write(
     source = (ROOT / "diy.py").read_text(encoding="utf-8")
     edition, own = student_source(source, stages, solved), {*stages} - {*solved}
     files = {"diy.py": edition + fresh.gaps(modules), **notebooks.handout(edition, source, own)}
-    files["README.md"] = statement(stages, solved) + fresh.statement(modules)
+    files["README.md"] = statement(edition, stages, solved) + fresh.statement(modules)
     return _write(out, files, {"stages": sorted(stages), "solved": sorted(solved), "modules": list(modules)})
 
 
 def write_nbgrader(out: Path, stages: Collection[int], solved: Collection[int] = ()) -> list[Path]:
     """Write what belongs into the folder source/NAME of an nbgrader course; see `write`."""
     source = (ROOT / "diy.py").read_text(encoding="utf-8")
-    edition, words = student_source(source, stages, solved), statement(stages, solved)
+    edition = student_source(source, stages, solved)
+    words = statement(edition, stages, solved)
     words = words[: words.index("    pip install torch")] + "Run the cells from top to bottom.\n"
     marked = student_source(source, stages, solved, marked=True)
     files = {"diy.py": edition, "framework.ipynb": nbgrader.notebook(marked, edition, words, {*stages} - {*solved})}
@@ -223,7 +232,7 @@ def _write(out: Path, files: dict[str, str], settings: dict[str, Any]) -> list[P
 
 def main(arguments: list[str] | None = None) -> None:
     parser = Parser("python -m classroom.edition", __doc__)
-    parser.add_argument("--stages", default="1-5", metavar="N-M", help="what students write (%(default)s)")
+    parser.add_argument("--stages", metavar="N-M", help="what students write (1-5)")
     parser.add_argument("--solved", default="", metavar="N-M", help="stages handed out already solved")
     parser.add_argument(
         "--modules", nargs="*", default=[], choices=list(fresh.MODULES), metavar="NAME",
@@ -237,14 +246,22 @@ def main(arguments: list[str] | None = None) -> None:
         "--nbgrader", action="store_true", help="write a source notebook for nbgrader; --out is its folder source/NAME"
     )
     options = parser.parse_args(arguments)
+    given = {f"--{name}": value for name, value in vars(options).items() if value and name != "out"}
+    alone = "--free" if options.free else "--nbgrader"  # with which others mean nothing
+    mute = given.keys() - {"--free"} if options.free else given.keys() & {"--modules"} if options.nbgrader else ()
+    if mute:
+        parser.error(f"{alone} cannot be combined with {' and '.join(sorted(mute))}")
     try:
         if options.free:
             files = write_free(options.out)
             print(f"{options.out}: README.md, adapters.py, grade.py and what it needs ({len(files)} files)")
             return
-        stages, solved = parse_stages(options.stages), parse_stages(options.solved) if options.solved else []
-        if not {*stages} - {*solved}:
-            raise ValueError("nothing is left to write: --solved holds all of --stages")
+        stages = parse_stages(options.stages or "1-5")
+        solved = parse_stages(options.solved) if options.solved else []
+        if both := {*stages} & {*solved}:
+            raise ValueError(f"--stages and --solved both hold {_listed(both)}: a stage is either written or solved")
+        if 5 in stages and (missing := {1, 2, 3, 4} - {*stages, *solved}):
+            raise ValueError(f"stage 5 trains a network: add {_listed(missing)} to --stages or --solved")
         if options.nbgrader:
             files = write_nbgrader(options.out, stages, solved)
             print(f"{options.out}: framework.ipynb, diy.py and what they need ({len(files)} files)")
@@ -256,7 +273,9 @@ def main(arguments: list[str] | None = None) -> None:
     gaps = len(re.findall('raise NotImplementedError\\("(?:stage|this year)', written))
     print(f"{options.out}: diy.py with {gaps} gaps, README.md, grade.py and what it needs ({len(files)} files)")
     modules = f" --modules {' '.join(options.modules)}" if options.modules else ""
-    print(f"to grade: python -m classroom.grade FOLDER --stages {_listed({*stages} - {*solved})}{modules}")
+    if others := _other_gaps(written, stages):
+        print(f"it also has gaps of {others}, which earn no points; --solved fills them in")
+    print(f"to grade: python -m classroom.grade FOLDER --stages {_listed(stages)}{modules}")
 
 
 if __name__ == "__main__":

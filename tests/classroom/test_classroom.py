@@ -199,11 +199,32 @@ def test_a_handout_is_not_written_over_a_students_work(tmp_path):
     assert (tmp_path / "diy.py").read_text(encoding="utf-8") == "my work"
 
 
-@pytest.mark.parametrize("kind", [[], ["--nbgrader"]], ids=["plain", "nbgrader"])
-def test_an_edition_with_nothing_left_to_write_is_refused(tmp_path, kind):
-    with pytest.raises(SystemExit, match="nothing is left to write"):
-        make_edition(["--stages", "1-2", "--solved", "1-3", "--out", str(tmp_path / "handout"), *kind])
-    assert not (tmp_path / "handout").exists()
+@pytest.mark.parametrize(
+    "arguments, why",
+    [
+        ("--stages 1-3 --solved 2-4", "both hold 2,3"),
+        ("--stages 1-2 --solved 1-3 --nbgrader", "both hold 1,2"),
+        ("--solved 2", "both hold 2"),
+        ("--stages 4-5 --solved 1", "add 2,3 to --stages or --solved"),
+        ("--free --stages 1-5", "--free cannot be combined with --stages"),
+        ("--free --nbgrader --modules ELU", "--free cannot be combined with --modules and --nbgrader"),
+        ("--nbgrader --modules ELU", "--nbgrader cannot be combined with --modules"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(tmp_path, capsys, arguments, why):
+    with pytest.raises(SystemExit) as stopped:
+        make_edition([*arguments.split(), "--out", str(tmp_path / "handout")])
+    (line,) = (capsys.readouterr().err or str(stopped.value)).strip().splitlines()
+    assert why in line and not (tmp_path / "handout").exists()
+
+
+def test_gaps_of_other_stages_are_named(tmp_path, capsys):
+    make_edition(["--stages", "3", "--out", str(tmp_path / "alone")])
+    words = (tmp_path / "alone" / "README.md").read_text(encoding="utf-8")
+    assert "Gaps of stage 1 earn no points here" in words and "gaps of stage 1," in capsys.readouterr().out
+    make_edition(["--stages", "3", "--solved", "1-2", "--out", str(tmp_path / "solved")])
+    words = (tmp_path / "solved" / "README.md").read_text(encoding="utf-8")
+    assert "Gaps of" not in words and "it also has" not in capsys.readouterr().out
 
 
 def test_the_handout_checks_itself_in_a_fresh_process(tmp_path):
