@@ -375,7 +375,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser("python -m classroom.grade", __doc__)
     parser.add_argument("submissions", type=Path, nargs="?", help="folder of the submissions")
     parser.add_argument("--out", type=Path, default=Path("graded"), metavar="DIR", help="made if needed (%(default)s)")
-    parser.add_argument("--stages", default="1-5", metavar="N-M", help="what was handed out (%(default)s)")
+    parser.add_argument("--stages", metavar="N-M", help="what was handed out (1-5)")
     parser.add_argument("--modules", nargs="*", default=[], metavar="NAME", help="this year's modules")
     parser.add_argument("--free", action="store_true", help="frameworks that students designed, with an adapters.py")
     parser.add_argument(
@@ -405,7 +405,9 @@ def main(arguments: list[str] | None = None) -> int:
 
         return prove(options.sandbox, options.jobs)
     try:
-        stages = parse_stages(options.stages)
+        if options.free and (options.stages or options.modules):
+            parser.error("--free cannot be combined with --stages or --modules")
+        stages = parse_stages(options.stages or "1-5")
         items = [item for item in ITEMS if item.stage in stages] + fresh_items(options.modules)
         items = FREE if options.free else items
         if options.submissions is None:

@@ -588,7 +588,16 @@ def test_grades_are_not_written_over_those_of_another_class_or_stage(tmp_path, c
 
 
 @pytest.mark.parametrize(
-    "arguments", [["nowhere"], ["--stages", "9"], ["--jobs", "0"], [], ["EMPTY"], ["--modules", "GELU2"]]
+    "arguments",
+    [
+        ["nowhere"],
+        ["--stages", "9"],
+        ["--jobs", "0"],
+        [],
+        ["EMPTY"],
+        ["--modules", "GELU2"],
+        ["--free", "--stages", "1"],
+    ],
 )
 def test_what_cannot_be_graded_is_told_in_one_line(tmp_path, arguments, capsys):
     arguments = [str(tmp_path) if argument == "EMPTY" else argument for argument in arguments]
