@@ -25,9 +25,9 @@ EXAMPLES = """examples:
 """
 
 WHY = """\
-Why PyTorch's SGD stalls: its loss is the mean over {components} components (batch x outputs), so that its gradient is
-{components} times smaller than that of the sum, which the mini-framework of 2019 descended, and which PyTorch descends
-as well with reduction="sum" (see torch-sgd-sum, and notebooks/05_the_case.ipynb)."""
+Why PyTorch's SGD needs a larger learning rate: its loss is the mean over {components} components (batch x outputs), so
+that its gradient is {components} times smaller than that of the sum, which the mini-framework of 2019 descended, and
+which PyTorch descends as well with reduction="sum" (see torch-sgd-sum, and notebooks/05_the_case.ipynb)."""
 
 
 def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, Protocol]:

@@ -41,7 +41,7 @@ def test_prints_protocol_losses_table_reason_and_paths(launcher, tmp_path):
         assert (
             sum(line.split()[0] == name or line.split()[1] == name for line in text.splitlines() if name in line) >= 2
         )
-    assert "2019" in text and 'reduction="sum"' in text
+    assert "2019" in text and "Why PyTorch's SGD needs a larger learning rate" in text  # true of any protocol
     for name in ("results.json", "figure2-time.pdf", "figure5-labels.png"):
         assert (tmp_path / name).exists() and name in text
     rounds = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["models"]["diy-sgd"]
