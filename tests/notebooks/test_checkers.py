@@ -1704,6 +1704,7 @@ def test_the_line_is_that_of_the_learner_even_if_the_exception_comes_from_elsewh
     source = "def confusion(labels, predicted):\n    both = torch.stack([labels, predicted])\n    return both @ both\n"
     verdict = ask("circle.3", learner(source)["confusion"], capsys)
     assert 'confusion raises RuntimeError in line 3, "return both @ both": ' in verdict.reason
+    assert verdict.reason.endswith('That was for labels "1011010111" predicted as "1110011001".')
     source = "def sees(framework):\n    network = framework.Sequential(\n        [1])\n    return network\n"
     verdict = ask("museum.3", learner(source)["sees"], capsys)
     assert verdict.reason.startswith("Argument 0 of Sequential must be a diy Module, got list;")

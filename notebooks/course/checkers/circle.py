@@ -93,8 +93,12 @@ def exercise_3(confusion) -> str:
             "that counts the mistakes alone; four numbers are asked for.": (labels != predicted).sum(),
             "that is the error rate; four numbers are asked for.": (labels != predicted).double().mean(),
         }
-        what = f'The table for labels "{one}" predicted as "{other}"'
-        got = tensor(what, run("confusion", confusion, labels=labels, predicted=predicted))
+        case = f'labels "{one}" predicted as "{other}"'
+        what = f"The table for {case}"
+        try:
+            got = tensor(what, run("confusion", confusion, labels=labels, predicted=predicted))
+        except AnswerError as error:
+            raise AnswerError(f"{error} That was for {case}." if " raises " in str(error) else str(error)) from None
         if len({*one}) < 2 or len({*other}) < 2:
             mistakes = {"the row or column of a label that is absent should be 0, and the others as always.": got}
         expect(what, got, right, mistakes)
