@@ -461,7 +461,8 @@ class _Session:
         own_gap = isinstance(wrong, TodoError) and bool({*wrong.formulas} & {*item.formulas})
         may_be_tried = wrong and self.reference and not own_gap and item.owners and {*item.owners} <= self.defined
         if may_be_tried and not self.borrowed(item.owners):
-            mixed = {"diy.py": composite(self.reference, self.files["diy.py"], tuple(item.owners))}
+            file, text = next(iter(self.files.items()))
+            mixed = {file: composite(self.reference, text, tuple(item.owners))}
             self.restart()  # in a fork of its own, or the submission could keep the reference for later
             wrong = self.attempt(item, seed, " ".join(item.owners), mixed)
             self.restart()

@@ -587,6 +587,15 @@ def test_grades_are_not_written_over_those_of_another_class_or_stage(tmp_path, c
     assert "bob" in (out / "grades.csv").read_text(encoding="utf-8")
 
 
+def test_the_only_submission_is_named_as_it_was_handed_in(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "eve.py").write_text("def f(:", encoding="utf-8")
+    main([str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--jobs", "1", "--sandbox", "none"])
+    assert "eve.py is not valid Python" in (tmp_path / "out" / "grades.csv").read_text(encoding="utf-8")
+    summary = (tmp_path / "out" / "summary.md").read_text(encoding="utf-8")
+    assert summary.startswith("# 1 submission\n\nMedian 0 of 100 points.\n")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
