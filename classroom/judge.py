@@ -429,7 +429,10 @@ def judge(
         grade.outcomes = [session.outcome(each, seed) for each in items]
     session.close()
     grade.flags += [f"used at run time: {what}" for what in dict.fromkeys(session.refused)] + session.remarks
-    grade.flags += [f"nothing was graded: {session.unreadable}"] if session.unreadable else []
+    if session.unreadable:
+        grade.flags.append(f"nothing was graded: {session.unreadable}")
+    elif session.broken:  # class by class, it may have got all points
+        grade.flags.append(session.broken)
     grade.seconds = time.monotonic() - start
     if grade.flags or any(outcome.state == "stopped" for outcome in grade.outcomes):
         worker.stop()  # the next one gets a sandbox of its own, in which nothing was left
@@ -531,7 +534,9 @@ class _Session:
             self.unreadable = _short(reply.get("unreadable", "")) if name == "whole" else ""
             self.loaded[name] = None if "loaded" in reply else self._reason(reply)
         if self.loaded[name]:
-            raise WrongError(f"the file does not load: {self.loaded[name]}")
+            why = f"the file does not load: {self.loaded[name]}"
+            self.broken = why if name == "whole" else self.broken
+            raise WrongError(why)
 
     def send(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
         left = max(1.0, self.end - time.monotonic())  # of the submission's time

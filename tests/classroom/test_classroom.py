@@ -307,10 +307,19 @@ def test_a_cause_is_named_only_if_it_gives_all_numbers(worker, where, source, wo
     assert words in reason and never not in reason
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS does not limit memory")
+def test_a_file_that_takes_too_much_memory_is_graded_class_by_class_and_worth_a_look(worker):
+    found = grade(worker, SOURCE + "\n\nbig = torch.ones(750_000_000)\n", [2])
+    assert found.points == found.possible
+    assert len(found.flags) == 1 and "the file does not load: RuntimeError" in found.flags[0]
+    assert grade(worker, SOURCE + "\n\nsmall = torch.ones(300_000_000)\n", [2]).flags == []
+
+
 def test_a_file_that_takes_forever_to_load_is_graded_class_by_class(worker, monkeypatch):
     monkeypatch.setattr("classroom.judge.ITEM_SECONDS", 1.0)
     found = judge(worker, "trains", SOURCE + "\n\nwhile True:\n    pass\n", ITEMS[:2], SOURCE)
     assert found.points == found.possible > 0
+    assert [flag[:22] for flag in found.flags] == ["the file does not load"]
 
 
 @pytest.mark.parametrize(
