@@ -45,7 +45,8 @@ class Verdict:
         error: the largest relative error of a component.
         right: whether every component is right, and the gradient accumulates.
         index, got, expected: the component that is most wrong; None if there is no such component.
-        reason: what kind of mistake it looks like, or what hides it; empty for a right gradient, except at a kink.
+        reason: what kind of mistake it looks like, or what hides it; empty for a right gradient, except at a kink and
+            where all slopes are 0.
         cannot_tell: whether no mistake was found, but not everything could be measured. Then `right` is false.
     """
 
@@ -124,7 +125,8 @@ def check_gradients(
     backward should have found. Steps h of many sizes are compared, so that the error of each slope is known too; where
     it is too large to judge a component, the verdict is "cannot tell". If the verdict is "right", no component is wrong
     by 0.1 %, and hardly any by more than `tolerance`. At a kink, where the slopes to the left and to the right differ,
-    every value between the two is right. Whatever forward does within 1e-7 of a number counts as rounding.
+    every value between the two is right. Whatever forward does within 1e-7 of a number counts as rounding. Where all
+    slopes are 0, a gradient of 0 is right, but the verdict says that a wrong factor would not show.
 
     Everything happens on a copy of the module, in float64 on the CPU, so that `module` and `input` stay as they are; a
     random module draws the same numbers at every call. An exception in the module, or something that is not a module at
@@ -696,6 +698,9 @@ def _judge(subject: _Subject, name: str, shape: torch.Size, got: Any, above: Ten
     note = (
         f"at a kink in {kinks} of {got.numel()} components, where any slope between the left and the right one is right"
     )
+    if not (got.any() or nearest.any() or kinks):
+        dull = "all slopes are 0 here, so that a wrong factor would not show: try torch.randn"
+        return replace(verdict, error=0.0, right=True, reason=dull)
     return replace(verdict, error=float(relative.max()), right=True, reason=note if kinks else "")
 
 

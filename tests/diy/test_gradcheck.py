@@ -96,6 +96,16 @@ def test_right_gradients_are_right(module, shape):
     assert all(verdict.error < 1e-8 and verdict.reason == "" for verdict in check.verdicts)
 
 
+def test_where_all_slopes_are_0_the_verdict_says_that_a_wrong_factor_would_not_show(capsys):
+    words = "all slopes are 0 here, so that a wrong factor would not show: try torch.randn"
+    assert check_gradients(diy.Linear(4, 4), torch.zeros(5, 4)).right
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said] == ["input", "weight", "all", "bias"] and said[2].strip() == words
+    assert check_gradients(diy.ReLU(), torch.tensor([-1.0, -2.0]), verbose=False)["input"].reason == words
+    for told in torch.tensor([-1.0, 2.0]), torch.empty(0, 2):  # a slope that is not 0, and nothing that could be wrong
+        assert check_gradients(diy.ReLU(), told, verbose=False)["input"].reason == ""
+
+
 def test_a_stack_is_checked():
     networks = [diy.Sequential(diy.Linear(2, 3), diy.Dropout(0.4), diy.Linear(3, 2)) for _ in range(2)]
     assert check_gradients(diy.stack(networks), numbers(2, 4, 2), verbose=False)
