@@ -67,7 +67,13 @@ def main(arguments: list[str] | None = None) -> None:
         "file", type=Path, nargs="?", default=Path("adapters.py" if free else "diy.py"), help="(%(default)s)"
     )
     stages = sorted({item.stage for item in FREE if item.stage > 0}) if free else settings["stages"]
-    parser.add_argument("--stage", type=int, choices=stages, help="check only this stage")
+
+    def stage(text: str) -> int:
+        if text not in map(str, stages):
+            raise argparse.ArgumentTypeError(f"one stage at a time, from {', '.join(map(str, stages))}, got {text!r}")
+        return int(text)
+
+    parser.add_argument("--stage", type=stage, metavar="N", help="check only this stage")
     options = parser.parse_args(arguments)
     try:
         source = own_files(options.file) if free else {options.file.name: read(options.file)}

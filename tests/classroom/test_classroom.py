@@ -236,6 +236,9 @@ def test_the_handout_checks_itself_in_a_fresh_process(tmp_path):
     assert done.returncode == 0 and "(20 of 20 points)" in done.stdout and "20 of 61 points" in done.stdout
     assert "not written yet (stage 3: F8)" in done.stdout and "ELU" in done.stdout
     assert "stage 2" not in done.stdout, "what is solved is not asked for"
+    for wrong in "1,2", "5", "one":
+        refused = subprocess.run([*command, "--stage", wrong], cwd=tmp_path / "handout", capture_output=True, text=True)
+        assert refused.returncode == 2 and f"one stage at a time, from 1, 2, 3, got '{wrong}'" in refused.stderr
     words = (tmp_path / "handout" / "README.md").read_text(encoding="utf-8")
     assert "Stage 2 is solved for you." in words and "Hand in `diy.py`" in words and "in stage 5" not in words
 
