@@ -73,7 +73,7 @@ def rerun() -> None:
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        print("running the evaluation, half a minute")
+        print("running the evaluation, about a minute")
         results = evaluation.run()
         evaluation.save(results, folder)
         print("asking the oracles")
