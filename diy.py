@@ -41,7 +41,7 @@ import types
 import warnings
 from abc import ABC, ABCMeta, abstractmethod, update_abstractmethods
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Sequence, Set
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
 import torch
@@ -1630,6 +1630,9 @@ class _Plain(Tensor):
     def __add__(self, other: Any) -> Any:
         return self._joined(Tensor.__add__, other)
 
+    def __sub__(self, other: Any) -> Any:
+        return self._joined(Tensor.__sub__, other)
+
     def __mul__(self, other: Any) -> Any:
         return self._joined(Tensor.__mul__, other)
 
@@ -1655,7 +1658,8 @@ class LossValue(_Plain):
         )
 
     def _joined(self, operation: Callable[..., Any], other: Any) -> Any:
-        result, more = operation(self.detach(), other), getattr(other, "_calls", ())
+        added = operation in (Tensor.__add__, Tensor.__sub__)
+        result, more = operation(self.detach(), other), getattr(other, "_calls", ()) if added else ()
         if isinstance(result, Tensor):
             for one, another in itertools.product(self._calls, more):
                 if one is not another and one.criterion is another.criterion:
@@ -1665,7 +1669,8 @@ class LossValue(_Plain):
                     one.beside.append(another)
                     another.beside.append(one)
             result.__class__ = LossValue
-            result._calls = tuple(call for call in self._calls + more if not call.done)[-2:]  # type: ignore[attr-defined]
+            waiting = {id(call.criterion): call for call in self._calls + more if not call.done}
+            result._calls = tuple(waiting.values())  # type: ignore[attr-defined]  # of each criterion, the last
         return result
 
 
@@ -1680,16 +1685,13 @@ class _Call:
 class Gradient(_Plain):
     """What the backward of a loss returns. Its multiples and sums still know which output they belong to."""
 
-    def __sub__(self, other: Any) -> Any:
-        return self._joined(Tensor.__sub__, other)
-
     __iadd__ = _Plain.__add__
     __imul__ = _Plain.__mul__
     __itruediv__ = _Plain.__truediv__
 
     def _joined(self, operation: Callable[..., Any], *others: Any, **options: Any) -> Any:
         result, origin = operation(self.detach(), *others, **options), self._diy_of  # type: ignore[attr-defined]
-        tensors = [other for other in others if isinstance(other, Tensor) and other.numel() > 1]
+        tensors = [other for other in others if isinstance(other, Tensor) and other.dim()]
         if operation in (Tensor.__add__, Tensor.__sub__) and tensors:
             if not isinstance(tensors[0], Gradient):
                 return result
@@ -1801,7 +1803,8 @@ class _Run:
         if outer is None and not self.module._gradients and type(output) is Tensor:
             output.__class__ = LossValue
             if self.recorded:
-                self.call = _Call(self.module._memory.assigned, getattr(cast(Any, self.got)[0], "_diy_output", None))
+                prediction = self.got[0] if self.got else None  # a class that this file does not guard notes none
+                self.call = _Call(self.module._memory.assigned, getattr(prediction, "_diy_output", None))
                 output._calls = (self.call,)  # type: ignore[attr-defined]
         self.output = output.shape, output.dtype
         if self.recorded is None:
@@ -2259,10 +2262,11 @@ def _state(run: _Run, everything: bool = False) -> dict[str, list[Any]]:
     reads = cast(_Reads, run.reads)
     attributes = reads.attributes | {*module.parameter_names}
     if everything or "__dict__" in attributes:
-        attributes |= vars(module).keys() - {"_memory"}
+        attributes |= (vars(module).keys() - {"_memory"}) | {"training"}
     places = reads.variables.items()
     values = {name: place.get(name.split()[0]) if isinstance(place, dict) else place for name, place in places}
-    state = {name: _held(value, _own_function(value) in reads.functions) for name, value in values.items()}
+    read = [*reads.functions, *(value for value in values.values() if isinstance(value, type))]
+    state = {name: _held(value, read) for name, value in values.items()}
     # In forward, what it assigned itself counts, not what another thread has assigned since.
     assigned = {name: value for name, (value, _) in run.attributes.items()}
     if run.handed_back:  # what can't be put back, a slot or a property, may have another value by now
@@ -2283,7 +2287,7 @@ def _state(run: _Run, everything: bool = False) -> dict[str, list[Any]]:
         label = getattr(owner, "__name__", type(owner).__name__)
         for name in (attributes - reads.own if owner is module else attributes) & fields.keys():
             what = f"{label}.{name}"
-            state[what] = state.get(what, []) + _held(fields[name])
+            state[what] = state.get(what, []) + _held(fields[name], read)
     reached = [one[-1] for held in state.values() for one in held if isinstance(one, tuple)]
     if not everything and any(one is module for one in reached):
         return _state(run, everything=True)  # a function that knows the module is kept, and may read anything
@@ -2329,14 +2333,15 @@ def _names(kind: Any, method: Any, of_forward: bool = False) -> tuple[dict[str, 
 
     Of what it sets, attributes begin with a dot. Each variable comes with its place: its cell, or the dictionary of its
     file's variables if it is global. Functions that the method names, methods of its class, and those that Python calls
-    by itself count as well; a function of another file, helpers.function(), is not followed. Names in which backward
-    only keeps logs are left out, and so are attributes that it only empties.
+    by itself count as well. Names in which backward only keeps logs are left out, and so are attributes that it only
+    empties.
     """
     bases = [base for base in kind.__mro__ if base.__module__ != __name__]
     read: dict[str, set[str]] = {"plainly": set(), "called": set()}
     stored: set[str] = set()
     variables: dict[str, Any] = {}
     waiting: list[Any] = [method]
+    files: list[Any] = []
     seen: list[Any] = []
 
     def found(name: str, place: Any) -> None:
@@ -2348,9 +2353,11 @@ def _names(kind: Any, method: Any, of_forward: bool = False) -> tuple[dict[str, 
             continue
         seen.append(function)
         space, cells = function.__globals__, dict(zip(function.__code__.co_freevars, function.__closure__ or ()))
-        classes = [one for one in space.values() if isinstance(one, type) and one.__module__ == kind.__module__]
+        imported = [vars(one) for one in space.values() if isinstance(one, types.ModuleType) and _is_learners(one)]
+        defined = [one for place in (space, *imported) for one in place.values() if isinstance(one, type)]
+        classes = [one for one in defined if _is_learners(one)]
         methods = [(name, method) for one in bases + classes for name, method in vars(one).items()]
-        waiting += [method for name, method in methods if name in _CALLED_BY_PYTHON]
+        waiting += [vars(base)[name] for base in bases for name in _CALLED_BY_PYTHON & vars(base).keys()]
         if function.__defaults__ or function.__kwdefaults__:
             found(f"a default argument of {function.__name__}", (function.__defaults__, function.__kwdefaults__))
         written, emptied, computes = _spared(function, _LOGGING - {name for name, _ in methods})
@@ -2388,6 +2395,10 @@ def _names(kind: Any, method: Any, of_forward: bool = False) -> tuple[dict[str, 
                 if name in space or value is None:
                     found(name, space)
                     waiting.append(value)
+                if isinstance(value, type) and _is_learners(value):
+                    waiting += [vars(value)[name] for name in _CALLED_BY_PYTHON & vars(value).keys()]
+                if isinstance(value, types.ModuleType) and _is_learners(value):
+                    files.append(value)
             else:
                 if name == "attrgetter":
                     read["plainly"].add("__dict__")
@@ -2398,6 +2409,7 @@ def _names(kind: Any, method: Any, of_forward: bool = False) -> tuple[dict[str, 
                     waiting += [vars(base)[name] for base in bases if name in vars(base)]
                 else:
                     waiting += [method for own, method in methods if own == name]
+                    waiting += [vars(file)[name] for file in files if name in vars(file)]
     return read, stored, variables, seen
 
 
@@ -2427,12 +2439,13 @@ def _spared(function: types.FunctionType, logging: set[str]) -> tuple[set[str], 
     made, no name is spared, and one may be computed. `logging` holds the methods by which a log is written.
     """
     try:
-        text = inspect.getsource(function)
+        text = inspect.getsource(function.__code__)  # of the function itself, not of one that it decorates
         nodes = [*ast.walk(ast.parse(f"if True:\n{text}" if text[:1].isspace() else text))]
     except (OSError, SyntaxError):
         return set(), set(), True
     words = {value for node in nodes for _, value in ast.iter_fields(node) if isinstance(value, str)}
-    if not words >= {*function.__code__.co_names, *function.__code__.co_varnames}:
+    named = {*function.__code__.co_names, *function.__code__.co_varnames}
+    if not words >= {re.sub(r"^_\w+?(?=__\w)", "", name) for name in named}:  # Python adds the class to private names
         return set(), set(), True
     spared = {id(part) for node in nodes for part in (*_written(node, logging), *_emptied(node))}
     names: list[tuple[str, bool, bool]] = []
@@ -2470,9 +2483,17 @@ def _written(node: Any, logging: set[str]) -> Iterator[Any]:
         call = call.values[-1] if isinstance(call, ast.BoolOp) else call
         if isinstance(call, ast.Call) and getattr(call.func, "attr", "") in logging:
             logs = [{ast.dump(part) for part in _chain(getattr(call.func, "value", None))}]
-    if logs:
+    if logs and not any(map(_has_effects, ast.walk(node))):
         parts = ast.walk(node.test if isinstance(node, ast.If) else node)
         yield from (part for part in parts if all(ast.dump(part) in log for log in logs))
+
+
+def _has_effects(node: ast.AST) -> bool:
+    # (x := ...), G.mul_(...), torch.mul(..., out=G): what is written to a log goes elsewhere as well
+    names = (
+        [getattr(node.func, "attr", ""), *(word.arg for word in node.keywords)] if isinstance(node, ast.Call) else []
+    )
+    return isinstance(node, ast.NamedExpr) or any(name == "out" or str(name).endswith("_") for name in names)
 
 
 def _chain(part: Any) -> Iterator[Any]:
@@ -2509,12 +2530,12 @@ _FUNCTIONS += (property, functools.cached_property, staticmethod, classmethod)
 _LIBRARY = re.compile(rf"{re.escape(os.path.dirname(os.__file__))}|.*[/\\](site|dist)-packages[/\\]").match
 
 
-def _held(value: Any, followed: bool = False) -> list[Any]:
+def _held(value: Any, read: Sequence[Any] = ()) -> list[Any]:
     """Return what a value holds now: each tensor with its version, each number, each object.
 
     An object comes with its id first, so that comparing two of these lists never compares two tensors with ==. The
     object itself is there so that no other one gets its id. Of a function, the variables that it names count as well,
-    unless it is the value itself and its code was `followed`, see `_names`.
+    and of a class its attributes, unless what backward uses of them was `read` in its code.
     """
     found: list[Any] = []
     waiting, seen = [value], set()
@@ -2533,36 +2554,52 @@ def _held(value: Any, followed: bool = False) -> list[Any]:
         elif issubclass(kind, (Function, type, types.ModuleType, types.CodeType)):
             seen.add(id(part))
             found.append((id(part), part))
-            if issubclass(kind, type) and not issubclass(part, (Function, Tensor)) and _is_learners(part):
-                waiting += [one for name, one in vars(part).items() if name[:2] != "__" and not callable(one)]
+            if issubclass(kind, type) and part not in read:
+                waiting += _class_attributes(part)
         else:
             seen.add(id(part))
             if not issubclass(kind, _CONTAINERS):
                 found.append(part if issubclass(kind, _FUNCTIONS) else (id(part), part))
             elif kind is not types.CellType:
-                found.append(len(part))
+                with contextlib.suppress(Exception):  # whatever a class of one's own does
+                    found.append(len(part))
             if kind.__module__ == "logging":
                 continue  # a logger leads to all others
             if kind is dict:
                 waiting += [*part, *part.values()]
             elif issubclass(kind, _CONTAINERS + _FUNCTIONS):
-                space = getattr(part, "__globals__", {})
+                space = part.__globals__ if kind is types.FunctionType else {}
                 spaces = [space, part.__builtins__] if kind is types.FunctionType else []
                 waiting += [one for one in gc.get_referents(part) if all(one is not space for space in spaces)]
-                if kind is types.FunctionType and part is _own_function(part) and not (followed and part is value):
-                    waiting += [space[name] for name in part.__code__.co_names if name in space]
+                if kind is types.FunctionType and part is _own_function(part) and part not in read:
+                    waiting += [space[name] for name in _globals_of(part) if name in space]
             else:
                 every = [getattr(base, "__slots__", ()) for base in kind.__mro__]
                 slots = [slot for one in every for slot in ([one] if isinstance(one, str) else one)]
-                waiting += [kind, *(getattr(part, slot, None) for slot in slots)]
+                for slot in slots:
+                    with contextlib.suppress(Exception):
+                        waiting.append(getattr(part, slot))
+                # A number in its class may be a count of all such objects, for example.
+                waiting += [one for one in _class_attributes(kind) if not isinstance(one, numbers.Number)]
                 with contextlib.suppress(TypeError):  # it has no __dict__
                     waiting.append(vars(part))
     return found
 
 
+def _class_attributes(kind: Any) -> list[Any]:
+    if issubclass(kind, (Function, Tensor)) or not _is_learners(kind):
+        return []
+    return [one for name, one in vars(kind).items() if name[:2] != "__" and not callable(one)]
+
+
+@functools.cache
+def _globals_of(function: types.FunctionType) -> set[str]:
+    return {step.argval for step in _instructions(function) if step.opname.endswith("_GLOBAL")}
+
+
 def _is_learners(one: Any) -> bool:
     """Return whether a class or a file is a learner's own, neither a library's nor this one."""
-    name = one.__name__ if isinstance(one, types.ModuleType) else one.__module__
+    name = str(getattr(one, "__module__", None) or one.__name__)
     if name == __name__ or (name.partition(".")[0] in sys.stdlib_module_names and name != "__main__"):
         return False
     file = getattr(sys.modules.get(name), "__file__", None)

@@ -64,7 +64,7 @@ def test_it_uses_no_automatic_gradients():
     forbidden |= {"enable_grad", "set_grad_enabled", "retain_grad", "__import__", "import_module", "eval_grad"}
     # One function asks whether PyTorch trains a parameter that the two share. The others name `func`: the function
     # inside a functools.partial, or in Python's syntax tree the one that is called.
-    readers = "_own_function", "_spared", "_written", "_chain"
+    readers = "_own_function", "_spared", "_written", "_has_effects", "_chain"
     allowed = {"_frozen": {"requires_grad"}, **{name: {"func"} for name in readers}}
     found = {}
     for part in ast.parse(SOURCE.read_text(encoding="utf-8")).body:

@@ -627,6 +627,15 @@ def test_a_gradient_that_is_scaled_is_still_that_of_another_tensor(scaled, loss_
     assert_gradients_of(ours, theirs, X, scaled(criterion.backward()))
 
 
+def test_a_gradient_by_hand_of_one_number_is_taken_like_that_of_many():
+    layer, criterion = diy.Linear(3, 1).double(), diy.MSELoss()
+    p = layer(X[:1]).sigmoid()
+    criterion(p, G[:1, :1])
+    torch.testing.assert_close(
+        layer.backward(criterion.backward() * p * (1 - p)), 2 * (p - G[:1, :1]) * p * (1 - p) * layer.weight
+    )
+
+
 def test_a_clamped_gradient_of_another_output_is_refused():
     ours, _ = pair()
     criterion = diy.MSELoss()
@@ -646,6 +655,12 @@ def test_the_losses_of_two_criteria_are_added_with_both_gradients():
     with pytest.raises(RuntimeError, match=r"another criterion for Sequential, .* pass the sum"):
         ours.backward(gradient)
     assert_gradients_of(ours, theirs, X, gradient + other.backward())
+    output = ours(X)
+    one(output, G) / other(output, 2 * G)  # a number to look at, and no loss
+    ours.backward(one.backward())
+    one(output := ours(X), G) - other(output, 2 * G)
+    with pytest.raises(RuntimeError, match="another criterion"):
+        ours.backward(one.backward())
     one(ours(X), G) + other(ours(OTHER), G)
     with pytest.raises(RuntimeError, match="for two, go back after each forward"):
         ours.backward(other.backward())

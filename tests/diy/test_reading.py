@@ -3,9 +3,11 @@
 Each module squares its input, in a style of its own, and keeps what backward needs without `remember`.
 """
 
+import contextlib
 import functools
 import importlib
 import sys
+import time
 import types
 
 import pytest
@@ -461,3 +463,165 @@ def test_the_number_that_a_loss_keeps_as_its_share_needs_another_name():
 
     with pytest.raises(AttributeError, match="share is a method of every Mine: give the attribute another name"):
         Mine()
+
+
+class AttributeDictionary(dict):
+    __getattr__ = dict.__getitem__
+
+
+class OfAnAttributeDictionary(Freed):
+    def __init__(self):
+        self.options = AttributeDictionary(factor=2)
+
+    def backward(self, g):
+        return self.options.factor * g * self.x
+
+
+def counted(method):
+    @functools.wraps(method)
+    def wrapper(self, g):
+        wrapper.calls += 1
+        return method(self, g)
+
+    wrapper.calls = 0
+    return wrapper
+
+
+TIMES = {"backward": 0.0}
+
+
+@contextlib.contextmanager
+def timed(name):
+    start = time.perf_counter()
+    yield
+    TIMES[name] += time.perf_counter() - start
+
+
+class Decorated(Freed):
+    @counted
+    def backward(self, g):
+        with timed("backward"):
+            return 2 * g * self.x
+
+
+class Numbered:
+    made = 0
+
+    def __init__(self, x):
+        Numbered.made += 1
+        self.x = x
+
+
+class InANumberedObject(Freed):
+    def forward(self, x):
+        self.kept = Numbered(x)
+        return x * x
+
+    def backward(self, g):
+        return 2 * g * self.kept.x
+
+
+class Privately(diy.Module):
+    def forward(self, x):
+        self.__x = x
+        return x * x
+
+    def backward(self, g):
+        LOG.setdefault("private", []).append(g.norm().item())
+        return 2 * g * self.__x
+
+
+@pytest.mark.parametrize("kind", [OfAnAttributeDictionary, Decorated, InANumberedObject, Privately])
+def test_other_habits_serve_two_places(kind):
+    layer = kind()
+    net = diy.Sequential(layer, layer, kind())
+    net(X)
+    torch.testing.assert_close(net.backward(G), 8 * X**7 * G)
+
+
+EPOCH = {"now": 0}
+
+
+class Loader:
+    """Has nothing to do with any layer."""
+
+    def __iter__(self):
+        yield EPOCH["now"]
+
+
+def test_what_the_file_holds_besides_is_not_backwards():
+    module = Freed()
+    module(X)
+    EPOCH["now"] += 1
+    torch.testing.assert_close(module.backward(G), 2 * G * X)
+
+
+class TakenWithAName(diy.Module):
+    def __init__(self):
+        self.kept = []
+
+    def forward(self, x):
+        self.kept.append(x)
+        return x * x
+
+    def backward(self, g):
+        if (x := self.kept[-1]) is not None:
+            self.kept.pop()
+        return 2 * g * x
+
+
+class ChangedOnTheWay(diy.Module):
+    def __init__(self):
+        self.log = {}
+
+    def forward(self, x):
+        self.log["x"] = x
+        return x * x
+
+    def backward(self, g):
+        self.log["dx"] = g.mul_(2 * self.log["x"])
+        return g
+
+
+@pytest.mark.parametrize("kind", [TakenWithAName, ChangedOnTheWay])
+def test_what_leaves_a_log_is_watched(kind):
+    module = kind()
+    module(X)
+    with torch.no_grad():
+        module(OTHER)
+    with pytest.raises(RuntimeError, match="may read, was changed between forward and backward"):
+        module.backward(G)
+
+
+def test_helpers_of_another_file_are_read_as_well(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "helpers_of_a_learner.py").write_text(
+        "LOG = []\n"
+        "def log(g): LOG.append(g.norm().item())\n"
+        "class Store:\n"
+        "    def __init__(self): self.kept = {}\n"
+        "    def add(self, module, g): module.result = 2 * g * self.kept['x']\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "layers_of_a_learner.py").write_text(
+        "import diy, helpers_of_a_learner as helpers\n"
+        "class Logged(diy.Module):\n"
+        "    def forward(self, x):\n        self.x = x\n        return x * x\n"
+        "    def backward(self, g):\n        helpers.log(g)\n        return 2 * g * self.x\n"
+        "class Stored(diy.Module):\n"
+        "    def __init__(self): self.store = helpers.Store()\n"
+        "    def forward(self, x):\n        self.store.kept['x'] = x\n        return x * x\n"
+        "    def backward(self, g):\n        self.store.add(self, g)\n        return self.result\n",
+        encoding="utf-8",
+    )
+    layers = importlib.import_module("layers_of_a_learner")
+    layer = layers.Logged()
+    net = diy.Sequential(layer, layer, layers.Logged())
+    net(X)
+    torch.testing.assert_close(net.backward(G), 8 * X**7 * G)
+    layer = layers.Stored()
+    layer(X)
+    with torch.no_grad():
+        layer(OTHER)
+    with pytest.raises(RuntimeError, match="may read, was changed between forward and backward"):
+        layer.backward(G)
