@@ -2361,7 +2361,7 @@ def _names(kind: Any, method: Any, of_forward: bool = False) -> tuple[dict[str, 
         if function.__defaults__ or function.__kwdefaults__:
             found(f"a default argument of {function.__name__}", (function.__defaults__, function.__kwdefaults__))
         written, emptied, computes = _spared(function, _LOGGING - {name for name, _ in methods})
-        steps = _instructions(function)
+        steps = _instructions(function.__code__)
         for step in steps:
             name, operation = step.argval, step.opname
             if isinstance(name, tuple):  # the names in `case Module(cache=...)`
@@ -2424,9 +2424,9 @@ def _own_function(one: Any) -> Any:
     return None
 
 
-def _instructions(function: types.FunctionType) -> list[dis.Instruction]:
+def _instructions(code: types.CodeType) -> list[dis.Instruction]:
     """Return the instructions of a function, and those of every function and comprehension inside it."""
-    codes = [function.__code__]
+    codes = [code]
     for code in codes:
         codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
     return [step for code in codes for step in dis.get_instructions(code)]
@@ -2488,12 +2488,10 @@ def _written(node: Any, logging: set[str]) -> Iterator[Any]:
         yield from (part for part in parts if all(ast.dump(part) in log for log in logs))
 
 
-def _has_effects(node: ast.AST) -> bool:
+def _has_effects(node: Any) -> bool:
     # (x := ...), G.mul_(...), torch.mul(..., out=G): what is written to a log goes elsewhere as well
-    names = (
-        [getattr(node.func, "attr", ""), *(word.arg for word in node.keywords)] if isinstance(node, ast.Call) else []
-    )
-    return isinstance(node, ast.NamedExpr) or any(name == "out" or str(name).endswith("_") for name in names)
+    called = isinstance(node, ast.Call) and getattr(node.func, "attr", "").endswith("_")
+    return called or isinstance(node, ast.NamedExpr) or (isinstance(node, ast.keyword) and node.arg == "out")
 
 
 def _chain(part: Any) -> Iterator[Any]:
@@ -2572,7 +2570,7 @@ def _held(value: Any, read: Sequence[Any] = ()) -> list[Any]:
                 spaces = [space, part.__builtins__] if kind is types.FunctionType else []
                 waiting += [one for one in gc.get_referents(part) if all(one is not space for space in spaces)]
                 if kind is types.FunctionType and part is _own_function(part) and part not in read:
-                    waiting += [space[name] for name in _globals_of(part) if name in space]
+                    waiting += [space[name] for name in _globals_of(part.__code__) if name in space]
             else:
                 every = [getattr(base, "__slots__", ()) for base in kind.__mro__]
                 slots = [slot for one in every for slot in ([one] if isinstance(one, str) else one)]
@@ -2593,8 +2591,8 @@ def _class_attributes(kind: Any) -> list[Any]:
 
 
 @functools.cache
-def _globals_of(function: types.FunctionType) -> set[str]:
-    return {step.argval for step in _instructions(function) if step.opname.endswith("_GLOBAL")}
+def _globals_of(code: types.CodeType) -> set[str]:
+    return {step.argval for step in _instructions(code) if step.opname.endswith("_GLOBAL")}
 
 
 def _is_learners(one: Any) -> bool:

@@ -5,10 +5,12 @@ Each module squares its input, in a style of its own, and keeps what backward ne
 
 import contextlib
 import functools
+import gc
 import importlib
 import sys
 import time
 import types
+import weakref
 
 import pytest
 import torch
@@ -625,3 +627,24 @@ def test_helpers_of_another_file_are_read_as_well(tmp_path, monkeypatch):
         layer(OTHER)
     with pytest.raises(RuntimeError, match="may read, was changed between forward and backward"):
         layer.backward(G)
+
+
+def test_a_function_that_each_forward_makes_is_not_kept_for_ever():
+    class Closed(diy.Module):
+        def forward(self, x):
+            self.slope = lambda: 2 * x
+            return x * x
+
+        def backward(self, g):
+            return g * self.slope()
+
+    module = Closed()
+    for _ in range(2):
+        kept = X.clone()
+        module(kept)
+        module.backward(G)
+        last = weakref.ref(module.slope)
+    module(X)
+    module.backward(G)
+    gc.collect()
+    assert last() is None
