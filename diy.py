@@ -2471,14 +2471,13 @@ def _written(node: Any, logging: set[str]) -> Iterator[Any]:
     if isinstance(node, (ast.Attribute, ast.Subscript)) and not isinstance(node.ctx, ast.Load):
         yield from _chain(node.value)
     logs: list[set[str]] = []
-    call: Any = None
     if isinstance(node, ast.If) and not node.orelse:  # whether there is a log at all matters for nothing else
         inside = [[part for one in ast.walk(line) for part in _written(one, logging)] for line in node.body]
         logs = [{ast.dump(part) for part in parts} for parts in inside]
     elif isinstance(node, ast.Assign) and all(isinstance(target, ast.Subscript) for target in node.targets):
         logs = [{ast.dump(part) for part in [*_chain(target)][1:]} for target in node.targets]
     elif isinstance(node, ast.Expr):
-        call = node.value
+        call: Any = node.value
         call = getattr(call, "elt", getattr(call, "body", call))  # [log.append(x) for ...], log.append(x) if log else 0
         call = call.values[-1] if isinstance(call, ast.BoolOp) else call
         if isinstance(call, ast.Call) and getattr(call.func, "attr", "") in logging:

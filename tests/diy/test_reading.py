@@ -52,13 +52,12 @@ class InAnObject(Squares):
         return self.kept_in.x
 
 
-class ByAMethodNamedLikeALogs(diy.Module):
+class ByAMethodNamedLikeALogs(Squares):
     def __init__(self):
         self.cache = {}
 
-    def forward(self, x):
+    def keep(self, x):
         self.cache["x"] = x
-        return x * x
 
     def backward(self, g):
         self.update(g)
@@ -79,10 +78,9 @@ def times_what_was_kept(method):
     return backward
 
 
-class InADecorator(diy.Module):
-    def forward(self, x):
+class InADecorator(Squares):
+    def keep(self, x):
         CACHE["x"] = x
-        return x * x
 
     @times_what_was_kept
     def backward(self, g):
@@ -92,14 +90,13 @@ class InADecorator(diy.Module):
 input = None
 
 
-class InAGlobalNamedLikeABuiltin(diy.Module):
-    def forward(self, x):
+class InAGlobalNamedLikeABuiltin(Squares):
+    def keep(self, x):
         global input
         input = x
-        return x * x
 
-    def backward(self, g):
-        return 2 * g * input
+    def kept(self):
+        return input
 
 
 class ByPythonsOwnCall(Squares):
@@ -337,13 +334,12 @@ def test_a_file_that_was_edited_since_is_not_taken_at_its_word(tmp_path, monkeyp
 
 
 def test_a_function_that_is_written_again_is_read_again(monkeypatch):
-    class Sloping(diy.Module):
-        def forward(self, x):
+    class Sloping(Squares):
+        def keep(self, x):
             CACHE["x"] = x
-            return x * x
 
-        def backward(self, g):
-            return 2 * g * slope()
+        def kept(self):
+            return slope()
 
     module = Sloping()
     namespace = {"CACHE": CACHE}
@@ -381,14 +377,13 @@ class FreedAtOnce(Freed):
         return 2 * g * x
 
 
-class Emptied(diy.Module):
-    def forward(self, x):
-        self.kept = [x]
-        return x * x
+class Emptied(Squares):
+    def keep(self, x):
+        self.list = [x]
 
     def backward(self, g):
-        (x,) = self.kept
-        self.kept = []
+        (x,) = self.list
+        self.list = []
         return 2 * g * x
 
 
@@ -558,27 +553,25 @@ def test_what_the_file_holds_besides_is_not_backwards():
     torch.testing.assert_close(module.backward(G), 2 * G * X)
 
 
-class TakenWithAName(diy.Module):
+class TakenWithAName(Squares):
     def __init__(self):
-        self.kept = []
+        self.stack = []
 
-    def forward(self, x):
-        self.kept.append(x)
-        return x * x
+    def keep(self, x):
+        self.stack.append(x)
 
     def backward(self, g):
-        if (x := self.kept[-1]) is not None:
-            self.kept.pop()
+        if (x := self.stack[-1]) is not None:
+            self.stack.pop()
         return 2 * g * x
 
 
-class ChangedOnTheWay(diy.Module):
+class ChangedOnTheWay(Squares):
     def __init__(self):
         self.log = {}
 
-    def forward(self, x):
+    def keep(self, x):
         self.log["x"] = x
-        return x * x
 
     def backward(self, g):
         self.log["dx"] = g.mul_(2 * self.log["x"])
@@ -630,13 +623,12 @@ def test_helpers_of_another_file_are_read_as_well(tmp_path, monkeypatch):
 
 
 def test_a_function_that_each_forward_makes_is_not_kept_for_ever():
-    class Closed(diy.Module):
-        def forward(self, x):
-            self.slope = lambda: 2 * x
-            return x * x
+    class Closed(Squares):
+        def keep(self, x):
+            self.slope = lambda: x
 
-        def backward(self, g):
-            return g * self.slope()
+        def kept(self):
+            return self.slope()
 
     module = Closed()
     for _ in range(2):
