@@ -20,13 +20,11 @@ batch processing, 4-4 convolutions, 4-5 pooling, 5-1 cross-entropy, 5-2 stochast
 6-3 dropout, 6-4 batch normalization.
 """
 
-import ast
 import builtins
 import contextlib
 import copy
 import dis
 import functools
-import gc
 import inspect
 import itertools
 import math
@@ -41,7 +39,7 @@ import types
 import warnings
 from abc import ABC, ABCMeta, abstractmethod, update_abstractmethods
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Set
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
 import torch
@@ -847,7 +845,7 @@ class CosineAnnealingLR:
         Raises:
             KeyError, TypeError: a name is missing, or `state_dict` is no dictionary.
         """
-        _check_state(state_dict)
+        _check_state_dict(state_dict)
         if missing := [name for name in self.state_dict() if name not in state_dict]:
             raise KeyError(f"this is not the state of a CosineAnnealingLR: missing {missing}")
         for name in self.state_dict():
@@ -1448,7 +1446,7 @@ class _Housekeeping:
         """
         own = self.state_dict()
         _only_default("load_state_dict", assign=(assign, False))
-        _check_state(state_dict)
+        _check_state_dict(state_dict)
         missing, unknown = [n for n in own if n not in state_dict], [n for n in state_dict if n not in own]
         if strict and (missing or unknown):
             raise KeyError(f"the state dict does not fit: missing {missing}, unknown {unknown}; expected {list(own)}")
@@ -1746,9 +1744,8 @@ class _Run:
         got, gave: input and output, each with its version, unless another module called this one.
         on_itself: whether the input was the output of the same module's run before.
         attributes: what forward assigned to attributes of the module, each value with the count in `_Memory.assigned`.
-        reads: for a learner's module, what its backward may read.
-        state: for a learner's module, the state of all that at the end of forward, by name.
-        handed_back: whether the module's attributes have been put back to these, for its backward.
+        named: for a learner's module, what its forward and its backward name.
+        state: for a learner's module, the state at the end of forward of all else that backward may read.
         inherited: input and output of super().forward, if a learner's forward called it, each with its version.
         misfit: the method of a learner's class that a backward inherited from this file can't know about.
         call: of a loss, see `LossValue`.
@@ -1760,9 +1757,8 @@ class _Run:
     gave: tuple[Tensor, int | None] | None = None
     noted = 0
     on_itself = False
-    reads: "_Reads | None" = None
-    state: dict[str, list[Any]] | None = None
-    handed_back = False
+    named: "tuple[_Named, _Named] | None" = None
+    state: dict[str, Any] | None = None
     inherited: Any = None
     misfit = ""
     call: _Call | None = None
@@ -1882,8 +1878,6 @@ class _Guarding(ABCMeta):
 
     def __setattr__(cls, name: str, value: Any) -> None:
         if cls.__module__ != __name__ and (callable(value) or isinstance(value, _FUNCTIONS)):
-            if "_diy_reads" in vars(cls):
-                type.__delattr__(cls, "_diy_reads")
             if name == "forward":
                 value = _guarded_forward(value, _noting(value))
             if name == "backward":
@@ -1922,7 +1916,7 @@ def _guarded_forward(formula: _Forward, watched: _Forward | None = None) -> _For
             if watched is None:
                 self._check(*inputs)
             output = formula(self, *inputs, **named)
-            if plain is _reads(type(self)).forward:
+            if plain is _partner(type(self)):
                 outer.inherited = _with_version(inputs[0]), _with_version(output)
             return output
         if outer is not None:
@@ -2155,16 +2149,18 @@ def _versions(entries: list[Any]) -> list[Any]:
         return [*map(_version, values)]
     except (AttributeError, RuntimeError):
         # Only the versions, not the tensors, so that backward frees each once it is used.
-        return [_with_version(value)[1] if isinstance(value, Tensor) else _held(value) for value in values]
+        parts = [[] if isinstance(value, Tensor) else _parts([("", value)]) for value in values]
+        return [[_token(part) for _, part in one] or _with_version(value)[1] for one, value in zip(parts, values)]
 
 
 # What a learner's module keeps without `remember`
 #
-# A learner may keep what backward needs in an attribute instead. While backward runs, the attributes that its own
-# forward assigned are put back, since a later forward may have replaced them. Whatever else backward may read, as its
-# code shows, is compared with what it was after forward: if it has changed, backward is refused. Not seen is what lies
-# outside of objects and variables, such as a file, a cache of functools or the position of an iterator, nor a change
-# that PyTorch does not count, such as that of an array which shares a tensor's memory.
+# A learner may keep what backward needs elsewhere. While backward runs, the attributes that its own forward assigned
+# are put back, since a later forward may have replaced them. Whatever else both methods name, themselves or in
+# functions that they use, must be what it was after forward, or backward is refused; only a log may have grown, if
+# backward gets what it needs by `recall` or from these attributes. Not seen is what lies outside of objects and
+# variables, such as a file, a cache of functools or the position of an iterator, nor a change that PyTorch does not
+# count, such as that of an array which shares a tensor's memory.
 
 
 def _noting(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -2177,7 +2173,10 @@ def _noting(forward: Callable[..., Any]) -> Callable[..., Any]:
         output = forward(self, *inputs, **named)
         if isinstance(output, Tensor):
             run.misfit = _misfit(run, given, output)
-        run.reads = _reads(type(self))
+        for name in [*run.attributes]:
+            if inspect.isdatadescriptor(getattr(type(self), name, None)):
+                del run.attributes[name]  # it has no place in the module's own dictionary
+        run.named = _Named(self, "forward"), _Named(self, "backward")
         run.state = _state(run)
         return output
 
@@ -2190,29 +2189,22 @@ def _handing_back(backward: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(backward)
     def _backward(self: Any, *gradient: Any) -> Any:
         run: Any = _thread.run
-        kind: Any = type(self)
         if run.misfit:
             G, more = ("G", "") if gradient else ("", " and a share" if run.misfit == "reduce" else "")
             raise RuntimeError(
-                f"{kind.__name__} has a {run.misfit} of its own, which the backward that it inherits knows nothing of: "
-                f"write a backward{more} as well. If the inherited one is right, say so: "
+                f"{type(self).__name__} has a {run.misfit} of its own, which the backward that it inherits knows "
+                f"nothing of: write a backward{more} as well. If the inherited one is right, say so: "
                 f"def backward({', '.join(filter(None, ('self', G)))}): return super().backward({G})"
             )
         attributes, before, restored = vars(self), dict(vars(self)), {}
         for name, (value, count) in run.attributes.items():
-            if name in run.reads.stored or inspect.isdatadescriptor(getattr(kind, name, None)):
-                continue
-            set_by_others = self._memory.assigned.get(name) != count  # a later forward doesn't count
-            if name in run.reads.attributes and attributes.get(name) is not value and set_by_others:
-                _refuse_stale(run, f"{kind.__name__}.{name}")
+            set_by_others = attributes.get(name) is not value and self._memory.assigned.get(name) != count
+            if set_by_others and name in run.named[1].attributes:
+                _refuse_stale(run, f"{type(self).__name__}.{name}")
             restored[name] = value
-        run.handed_back = True
         attributes.update(restored)
         try:
-            state = _state(run)
-            for what in sorted({**run.state, **state}, key=lambda name: "." not in name):  # the most exact first
-                if state.get(what) != run.state.get(what):
-                    _refuse_stale(run, what)
+            _check_state(run)
             _check_inner(run)
             # A copy, because a learner's backward may change it in place, while another path needs it as well.
             return backward(self, *(G.clone(memory_format=torch.contiguous_format) for G in gradient))
@@ -2227,6 +2219,24 @@ def _handing_back(backward: Callable[..., Any]) -> Callable[..., Any]:
     return _backward
 
 
+def _check_state(run: Any) -> None:
+    then, now = run.state, _state(run)
+    remembered = run.attributes or any(owner is run.module and inside is None for owner, _, inside in run.entries)
+    for what in {**then, **now}:
+        has_grown = remembered and what not in then and not isinstance(now[what], tuple)  # by a tensor, perhaps a cache
+        if then.get(what) != now.get(what) and not has_grown:
+            _refuse_stale(run, what)
+
+
+def _refuse_stale(run: _Run, what: str) -> NoReturn:
+    raise RuntimeError(
+        f"{what}, which {type(run.module).__name__}.backward may read, was changed between forward and backward, "
+        "perhaps by a later forward: keep what backward needs with self.remember(output, ...) in forward and "
+        "get it with self.recall(gradient) in backward, or change it only after backward. A log may grow in "
+        "between, if backward gets what it needs in this way"
+    )
+
+
 def _misfit(run: _Run, given: Any, output: Tensor) -> str:
     kind: Any = type(run.module)
     ours = kind.backward.__module__ == __name__
@@ -2234,8 +2244,7 @@ def _misfit(run: _Run, given: Any, output: Tensor) -> str:
         for one, other in ("reduce", "share"), ("share", "reduce"):
             if getattr(kind, one) is not getattr(Loss, one) and getattr(kind, other) is getattr(Loss, other):
                 return one
-    partner = _reads(kind).forward
-    if inspect.unwrap(kind.forward) is partner:
+    if inspect.unwrap(kind.forward) is _partner(kind):
         return ""
     if run.inherited is None:
         return "forward" if ours else ""  # a learner's backward may be made for any forward
@@ -2247,170 +2256,136 @@ def _misfit(run: _Run, given: Any, output: Tensor) -> str:
     return "" if passed_on else "forward"
 
 
-def _refuse_stale(run: _Run, what: str) -> NoReturn:
-    raise RuntimeError(
-        f"{what}, which {type(run.module).__name__}.backward may read, was changed between forward and backward, "
-        "perhaps by a later forward: keep what backward needs with self.remember(output, ...) in forward and "
-        "get it with self.recall(gradient) in backward, or change it only after backward"
-    )
+def _partner(kind: Any) -> Any:
+    """Return the forward of the class that brings the backward, without its guard."""
+    plain = inspect.unwrap(kind.backward)
+    brings = [base for base in kind.__mro__ if inspect.unwrap(getattr(base, "backward", type)) is plain][-1]
+    return inspect.unwrap(brings.forward)
 
 
-def _state(run: _Run, everything: bool = False) -> dict[str, list[Any]]:
-    """Return, by name, the present state of the attributes and variables that a learner's backward may read."""
-    module: Any = run.module
-    kind: Any = type(module)
-    reads = cast(_Reads, run.reads)
-    attributes = reads.attributes | {*module.parameter_names}
-    if everything or "__dict__" in attributes:
-        attributes |= (vars(module).keys() - {"_memory"}) | {"training"}
-    places = reads.variables.items()
-    values = {name: place.get(name.split()[0]) if isinstance(place, dict) else place for name, place in places}
-    read = [*reads.functions, *(value for value in values.values() if isinstance(value, type))]
-    state = {name: _held(value, read) for name, value in values.items()}
-    # In forward, what it assigned itself counts, not what another thread has assigned since.
-    assigned = {name: value for name, (value, _) in run.attributes.items()}
-    if run.handed_back:  # what can't be put back, a slot or a property, may have another value by now
-        assigned = {name: getattr(module, name, None) for name in assigned}
-    # Backward may read an attribute of a module inside this one, or of a class or file of the learner's.
-    found = [one[-1] for held in state.values() for one in held if isinstance(one, tuple)]
-    used = [*vars(module).values(), *vars(module).get("layers", ()), *found]
-    used = [one for one in used if type(type(one)) is _Guarding]  # modules and losses; isinstance takes long
-    parts: list[Any] = [part for one in used for part in (one.modules() if isinstance(one, Module) else [one])]
-    parts += [child for child, _, inside in run.entries if inside is not None and child not in parts]
-    parts = [part for part in parts if part is not module]
-    spaces: list[Any] = [base for base in kind.__mro__ if base.__module__ != __name__]
-    spaces += [one for one in values.values() if isinstance(one, (type, types.ModuleType)) and _is_learners(one)]
-    # Before the first train() or eval(), `training` is an attribute of the class.
-    modes = [(part, {"training": getattr(part, "training", True), **vars(part)}) for part in [*parts, module]]
-    owners = [(one, {**fields, **assigned} if one is module else fields) for one, fields in modes]
-    for owner, fields in [*owners, *((one, vars(one)) for one in spaces)]:
-        label = getattr(owner, "__name__", type(owner).__name__)
-        for name in (attributes - reads.own if owner is module else attributes) & fields.keys():
-            what = f"{label}.{name}"
-            state[what] = state.get(what, []) + _held(fields[name], read)
-    reached = [one[-1] for held in state.values() for one in held if isinstance(one, tuple)]
-    if not everything and any(one is module for one in reached):
-        return _state(run, everything=True)  # a function that knows the module is kept, and may read anything
+def _state(run: _Run) -> dict[str, Any]:
+    """Return the state of what a learner's backward may read, by name.
+
+    That is what forward and backward both name, attributes and variables, and the plain settings that backward alone
+    names.
+    """
+    module, (forward, backward) = run.module, cast("tuple[_Named, _Named]", run.named)
+    computed = forward.computes or backward.computes
+    also_named = forward.attributes | forward.calls | forward.assigned
+
+    def may_matter(value: Any, in_forward: bool, assigned: bool) -> bool:
+        plain = isinstance(value, (Tensor, numbers.Number, str, type(None)))
+        in_forward = in_forward or (id(value) in forward.objects and not plain)
+        return in_forward or (not assigned and (computed or plain))
+
+    found: list[tuple[str, Any]] = []
+    for (name, _), place in backward.variables.items():
+        value = place[name] if isinstance(place, dict) and name in place else place
+        if may_matter(value, (name, id(place)) in forward.variables, name in backward.assigned):
+            found.append((name, value))
+    for owner in filter(_has_names, backward.objects.values()):
+        label = owner.__name__ if isinstance(owner, _SPACES) else type(owner).__name__
+        members = backward.members(owner)
+        if owner is module:  # what forward assigned is put back, whatever another thread has assigned since
+            members |= {name: value for name, (value, _) in run.attributes.items() if name in members}
+        sets = set() if owner is not module and isinstance(owner, (Function, *_SPACES)) else backward.assigned
+        for name, value in sorted(members.items(), key=operator.itemgetter(0)):
+            ours = name == "_memory" or callable(getattr(Module, name, None))
+            if not ours and may_matter(value, name in also_named, name in sets):
+                found.append((f"{label}.{name}", value))
+    state: dict[str, Any] = {}
+    for name, value in _parts(found):
+        state[name if name not in state else f"{name} ({len(state)})"] = _token(value)
     return state
 
 
-class _Reads(NamedTuple):
-    """What the code of a learner's class tells about its backward."""
+class _Named:
+    """What a method of a learner's module names, itself or in functions that it uses.
 
-    attributes: set[str]  # that it may read
-    own: set[str]  # attributes that it sets itself, and that forward doesn't use
-    stored: set[str]  # attributes that it sets
-    variables: dict[str, Any]  # that it may read, each with its place, see `_names`
-    functions: list[Any]  # whose code has told all this
-    trains: bool  # whether it adds to a gradient
-    forward: Any  # that of the class which brings the backward, without the guards
-
-
-def _reads(kind: Any) -> _Reads:
-    if "_diy_reads" not in vars(kind):
-        read, stored, variables, functions = _names(kind, kind.backward)
-        also_read, also_stored, also_variables, _ = _names(kind, kind.forward, of_forward=True)
-        own = stored - {f".{name}" for name in also_read["plainly"]} - also_stored - also_variables.keys()
-        ours = [base for base in kind.__mro__ if base.__module__ == __name__]
-        names = read["plainly"] | read["called"]
-        attributes = {name for name in names if not any(callable(getattr(one, name, None)) for one in ours)}
-        places = {name: place for name, place in variables.items() if name not in own}
-        trains = not {"accumulate", "grad"}.isdisjoint(names) or ".grad" in stored
-        plain = inspect.unwrap(kind.backward)
-        brings = [base for base in kind.__mro__ if inspect.unwrap(getattr(base, "backward", type)) is plain][-1]
-        forward = inspect.unwrap(brings.forward)
-        kind._diy_reads = _Reads(attributes, _attributes(own), _attributes(stored), places, functions, trains, forward)
-    reads: _Reads = kind._diy_reads
-    return reads
-
-
-def _attributes(names: set[str]) -> set[str]:
-    return {name[1:] for name in names if name.startswith(".")}
-
-
-def _names(kind: Any, method: Any, of_forward: bool = False) -> tuple[dict[str, set[str]], set[str], Any, list[Any]]:
-    """Return what the code of a method names: attributes that it reads, all that it sets, variables, and functions.
-
-    Of what it sets, attributes begin with a dot. Each variable comes with its place: its cell, or the dictionary of its
-    file's variables if it is global. Functions that the method names, methods of its class, and those that Python calls
-    by itself count as well. Names in which backward only keeps logs are left out, and so are attributes that it only
-    empties.
+    Attributes:
+        attributes, calls: the names of attributes that it reads, and of those that it calls.
+        assigned: the names of attributes and variables that it sets.
+        computes: whether it computes names of attributes.
+        variables: each variable with its place: its cell, or the variables of its file.
+        objects: all that it may reach by these names, by id.
     """
-    bases = [base for base in kind.__mro__ if base.__module__ != __name__]
-    read: dict[str, set[str]] = {"plainly": set(), "called": set()}
-    stored: set[str] = set()
-    variables: dict[str, Any] = {}
-    waiting: list[Any] = [method]
-    files: list[Any] = []
-    seen: list[Any] = []
 
-    def found(name: str, place: Any) -> None:
-        variables[name if variables.get(name, place) is place else f"{name} of {function.__module__}"] = place
+    def __init__(self, module: Any, method: str):
+        self.attributes, self.calls, self.assigned = {*module.parameter_names}, set[str](), set[str]()
+        self.computes = False
+        self.variables, self.objects = dict[tuple[str, int], Any](), dict[int, Any]()
+        own = [kind for kind in type(module).__mro__ if _has_names(kind)]
+        waiting = [getattr(type(module), method), module, *own]
+        while waiting:
+            for one in waiting:
+                if id(one) not in self.objects:
+                    self.objects[id(one)] = one
+                    function = _own_function(one)
+                    waiting += _inside(one).values() if function is None else self.read(function)
+                    waiting += filter(_has_names, type(one).__mro__) if _has_names(type(one)) else []
+                    waiting += one.modules() if isinstance(one, Module) and one is not module else []
+            waiting = []
+            for owner in filter(_has_names, self.objects.values()):
+                members = self.members(owner)
+                if isinstance(owner, type) and owner not in own:  # another module's backward has a memory of its own
+                    members = {name: members[name] for name in members.keys() - {"forward", "backward"}}
+                    members |= {name: value for name, value in vars(owner).items() if name == method == "forward"}
+                waiting += [value for value in members.values() if id(value) not in self.objects]
 
-    for one in waiting:
-        function = _own_function(one)
-        if function is None or function in seen:
-            continue
-        seen.append(function)
-        space, cells = function.__globals__, dict(zip(function.__code__.co_freevars, function.__closure__ or ()))
-        imported = [vars(one) for one in space.values() if isinstance(one, types.ModuleType) and _is_learners(one)]
-        defined = [one for place in (space, *imported) for one in place.values() if isinstance(one, type)]
-        classes = [one for one in defined if _is_learners(one)]
-        methods = [(name, method) for one in bases + classes for name, method in vars(one).items()]
-        waiting += [vars(base)[name] for base in bases for name in _CALLED_BY_PYTHON & vars(base).keys()]
-        if function.__defaults__ or function.__kwdefaults__:
-            found(f"a default argument of {function.__name__}", (function.__defaults__, function.__kwdefaults__))
-        written, emptied, computes = _spared(function, _LOGGING - {name for name, _ in methods})
-        steps = _instructions(function.__code__)
-        for step in steps:
-            name, operation = step.argval, step.opname
-            if isinstance(name, tuple):  # the names in `case Module(cache=...)`
-                read["plainly"] |= {one for one in name if isinstance(one, str)}
-            if not isinstance(name, str) or "_FAST" in operation or operation.startswith(("DELETE", "MAKE_CELL")):
-                continue
-            inner = operation.endswith(("DEREF", "CLOSURE"))
-            if inner and name not in cells:
-                continue  # a local variable that a function inside uses
-            is_global = operation.endswith(("_GLOBAL", "_GLOBALS", "D_NAME"))
-            key = name if inner or is_global else f".{name}"
-            if operation.startswith("STORE"):
-                stored |= {key} - (set() if of_forward else emptied)
-            elif key in written and not of_forward:
-                continue
-            elif operation == "IMPORT_NAME":
-                found(name, sys.modules)
-            elif inner:
-                found(name, cells[name])
-                with contextlib.suppress(ValueError):  # it has no value yet
-                    waiting.append(cells[name].cell_contents)
-            elif is_global:
-                value = space[name] if name in space else getattr(builtins, name, None)
-                computed = value is getattr and (computes or name != "getattr")
-                if computed or any(value is one for one in (vars, eval, exec, operator.attrgetter)):
-                    read["plainly"].add("__dict__")
-                    waiting += [method for own, method in methods if own not in ("__init__", "forward")]
-                if any(value is one for one in (globals, eval, exec)):
-                    for text in {other.argval for other in steps if isinstance(other.argval, str)}:
-                        found(text, space)
-                if name in space or value is None:
-                    found(name, space)
-                    waiting.append(value)
-                if isinstance(value, type) and _is_learners(value):
-                    waiting += [vars(value)[name] for name in _CALLED_BY_PYTHON & vars(value).keys()]
-                if isinstance(value, types.ModuleType) and _is_learners(value):
-                    files.append(value)
-            else:
-                if name == "attrgetter":
-                    read["plainly"].add("__dict__")
-                # A call, x.norm(), says nothing about self.norm, but self.norm() may be a function kept there.
-                calls = operation == "LOAD_METHOD" or (operation == "LOAD_ATTR" and "NULL" in step.argrepr)
-                read["called" if calls else "plainly"].add(name)
-                if name in ("forward", "backward"):
-                    waiting += [vars(base)[name] for base in bases if name in vars(base)]
-                else:
-                    waiting += [method for own, method in methods if own == name]
-                    waiting += [vars(file)[name] for file in files if name in vars(file)]
-    return read, stored, variables, seen
+    def members(self, owner: Any) -> dict[str, Any]:
+        """Return the attributes of an object that are read, and the methods that Python calls by itself."""
+        fields = _fields(owner)
+        names = {name for name in fields if name[:2] != "__"} if self.computes else self.attributes & fields.keys()
+        names |= _CALLED_BY_PYTHON & fields.keys()
+        # x.norm() says nothing about self.norm, unless a function is kept there.
+        called = {name: fields[name] for name in self.calls & fields.keys()}
+        names |= {name for name, one in called.items() if callable(one) or isinstance(one, _FUNCTIONS)}
+        return {name: fields[name] for name in names}
+
+    def read(self, function: types.FunctionType) -> list[Any]:
+        """Add what a function names; return the values of its variables."""
+        space, code = function.__globals__, function.__code__
+        variables, attributes, calls, assigned = _names(code)
+        self.attributes |= attributes
+        self.calls |= calls
+        self.assigned |= assigned
+        known = [space.get(name, getattr(builtins, name, None)) for name in variables]
+        if any(value is one for value in known for one in (globals, eval, exec)):
+            variables = variables.union(*(re.findall(r"\w+", text) for text in attributes))
+        self.computes |= not {"__dict__", "attrgetter"}.isdisjoint(attributes | calls)
+        self.computes |= any(value is one for value in known for one in _COMPUTING)
+        places: list[tuple[str, Any]] = [(name, space if name in space else sys.modules) for name in variables]
+        places = [(name, place) for name, place in places if name in place]
+        places += zip(code.co_freevars, function.__closure__ or ())
+        defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+        places += [("a default argument", default) for default in defaults]
+        self.variables |= {(name, id(place)): place for name, place in places}
+        return [place[name] if isinstance(place, dict) and name in place else place for name, place in places]
+
+
+@functools.cache
+def _names(code: types.CodeType) -> tuple[set[str], set[str], set[str], set[str]]:
+    """Return the names in some code: of global variables, of attributes, of methods, and of all that it sets.
+
+    Words in quotes may be names of attributes as well.
+    """
+    variables, attributes, calls, assigned = set[str](), set[str](), set[str](), set[str]()
+    for step in dis.get_instructions(code):
+        operation, name = step.opname, step.argval
+        if operation in ("STORE_ATTR", "STORE_GLOBAL") or (operation == "STORE_DEREF" and name in code.co_freevars):
+            assigned.add(name)
+        if operation in ("LOAD_GLOBAL", "STORE_GLOBAL", "IMPORT_NAME"):
+            variables.add(name)
+        elif operation == "LOAD_METHOD" or (operation == "LOAD_ATTR" and "NULL" in step.argrepr):
+            calls.add(name)
+        elif operation in ("LOAD_ATTR", "LOAD_SUPER_ATTR", "IMPORT_FROM"):
+            attributes.add(name)
+    for one in code.co_consts:
+        attributes |= {part for part in (one if isinstance(one, tuple) else [one]) if isinstance(part, str)}
+        if isinstance(one, types.CodeType):
+            for names, inner in zip((variables, attributes, calls, assigned), _names(one)):
+                names |= inner
+    return variables, attributes, calls, assigned
 
 
 def _own_function(one: Any) -> Any:
@@ -2424,179 +2399,106 @@ def _own_function(one: Any) -> Any:
     return None
 
 
-def _instructions(code: types.CodeType) -> list[dis.Instruction]:
-    """Return the instructions of a function, and those of every function and comprehension inside it."""
-    codes = [code]
-    for code in codes:
-        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
-    return [step for code in codes for step in dis.get_instructions(code)]
+def _parts(named: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Return some values and all that they hold, each with its name, such as "cache['x']"."""
+    found, seen = [*named], set[int]()
+    for name, value in found:
+        if id(value) not in seen:
+            seen.add(id(value))
+            found += [(name + where, part) for where, part in _inside(value).items()]
+    return found
 
 
-def _spared(function: types.FunctionType, logging: set[str]) -> tuple[set[str], set[str], bool]:
-    """Return the names that a function only writes to, those it only empties, and if it computes one for getattr.
+def _token(value: Any) -> Any:
+    """Return what tells whether a value has changed: of a tensor with dimensions a tuple, of others none."""
+    kind = type(value)
+    if isinstance(value, Tensor):
+        token = _Same(value), _with_version(value)[1]
+        return token if value.dim() else [token]
+    if issubclass(kind, (numbers.Number, str, bytes, bytearray, type(None))):
+        return repr(value)
+    if hasattr(kind, "tobytes"):  # an array, or a picture of Pillow's
+        return value.tobytes()
+    return kind if issubclass(kind, _CONTAINERS) else _Same(value)
 
-    Its source text tells, where attributes begin with a dot. If there is none, or it has changed since the function was
-    made, no name is spared, and one may be computed. `logging` holds the methods by which a log is written.
-    """
+
+class _Same:
+    # Equal if it holds the same object, and no other object gets the id of one that is held.
+    def __init__(self, one: Any):
+        self.one = one
+
+    def __eq__(self, other: Any) -> bool:
+        return isinstance(other, _Same) and self.one is other.one
+
+
+def _inside(value: Any) -> dict[str, Any]:
+    """Return what an object holds, by where it is, "[0]" or ".name"."""
+    kind = type(value)
+    if isinstance(value, (Tensor, *_SPACES, str, bytes, Function, numbers.Number)):
+        return {}
+    if hasattr(kind, "tobytes") or kind.__module__ == "logging":  # a logger leads to all others
+        return {}
+    if kind is types.FunctionType and _own_function(value) is not value:
+        return {}
     try:
-        text = inspect.getsource(function.__code__)  # of the function itself, not of one that it decorates
-        nodes = [*ast.walk(ast.parse(f"if True:\n{text}" if text[:1].isspace() else text))]
-    except (OSError, SyntaxError):
-        return set(), set(), True
-    words = {value for node in nodes for _, value in ast.iter_fields(node) if isinstance(value, str)}
-    named = {*function.__code__.co_names, *function.__code__.co_varnames}
-    if not words >= {re.sub(r"^_\w+?(?=__\w)", "", name) for name in named}:  # Python adds the class to private names
-        return set(), set(), True
-    spared = {id(part) for node in nodes for part in (*_written(node, logging), *_emptied(node))}
-    names: list[tuple[str, bool, bool]] = []
-    for node in nodes:
-        is_set, is_spared = not isinstance(getattr(node, "ctx", ast.Load()), ast.Load), id(node) in spared
-        if isinstance(node, ast.Name):
-            names.append((node.id, is_set, is_spared))
-        elif isinstance(node, ast.Attribute):
-            names.append((f".{node.attr}", is_set, is_spared))
-        elif isinstance(node, ast.Constant):
-            names += [(f"{dot}{node.value!s}", False, False) for dot in ("", ".")]
-    every = {name for name, *_ in names}
-    read = {name for name, is_set, is_spared in names if not (is_set or is_spared)}
-    kept = {name for name, is_set, is_spared in names if is_set and not is_spared}
-    calls = [node for node in nodes if isinstance(node, ast.Call) and len(node.args) > 1]
-    plain = {id(call.func) for call in calls if isinstance(call.args[1], ast.Constant)}
-    computes = any(isinstance(node, ast.Name) and node.id == "getattr" and id(node) not in plain for node in nodes)
-    return every - read, every - kept, computes
+        if kind is types.CellType:
+            return {"": value.cell_contents}
+        if issubclass(kind, Mapping):
+            return {f"[{key!r}]": part for key, part in value.items()}
+        if issubclass(kind, _CONTAINERS):
+            return {f"[{index}]": part for index, part in enumerate(value)}
+    except Exception:  # a cell has no value yet, or a class of one's own is not what it says
+        return {}
+    return {f".{name}": part for name, part in _fields(value).items()}
 
 
-def _written(node: Any, logging: set[str]) -> Iterator[Any]:
-    """Yield what a part of a program only writes to, as to a log: `log` in log.append(x) or log["norm"][k] = x."""
-    if isinstance(node, (ast.Attribute, ast.Subscript)) and not isinstance(node.ctx, ast.Load):
-        yield from _chain(node.value)
-    logs: list[set[str]] = []
-    if isinstance(node, ast.If) and not node.orelse:  # whether there is a log at all matters for nothing else
-        inside = [[part for one in ast.walk(line) for part in _written(one, logging)] for line in node.body]
-        logs = [{ast.dump(part) for part in parts} for parts in inside]
-    elif isinstance(node, ast.Assign) and all(isinstance(target, ast.Subscript) for target in node.targets):
-        logs = [{ast.dump(part) for part in [*_chain(target)][1:]} for target in node.targets]
-    elif isinstance(node, ast.Expr):
-        call: Any = node.value
-        call = getattr(call, "elt", getattr(call, "body", call))  # [log.append(x) for ...], log.append(x) if log else 0
-        call = call.values[-1] if isinstance(call, ast.BoolOp) else call
-        if isinstance(call, ast.Call) and getattr(call.func, "attr", "") in logging:
-            logs = [{ast.dump(part) for part in _chain(getattr(call.func, "value", None))}]
-    if logs and not any(map(_has_effects, ast.walk(node))):
-        parts = ast.walk(node.test if isinstance(node, ast.If) else node)
-        yield from (part for part in parts if all(ast.dump(part) in log for log in logs))
+def _fields(value: Any) -> dict[str, Any]:
+    """Return the attributes of an object by name; of a function, what it takes from around it."""
+    kind = type(value)
+    if isinstance(value, _SPACES):
+        return dict(vars(value))
+    if kind is types.FunctionType:
+        around = dict(zip(value.__code__.co_freevars, value.__closure__ or ()))
+        return {**around, "defaults": value.__defaults__, **vars(value)}
+    names = ["__self__", "__func__"] if kind is types.MethodType else []
+    names += ["func", "args", "keywords"] if isinstance(value, functools.partial) else []
+    for base in kind.__mro__:
+        if "__slots__" in vars(base):
+            slots = vars(base)["__slots__"]
+            names += [slots] if isinstance(slots, str) else slots
+        if not issubclass(kind, Function) and _has_names(base):
+            # A number in its class may be a count of all such objects, for example.
+            own = {name: one for name, one in vars(base).items() if name[:2] != "__" and not callable(one)}
+            names += [name for name, one in own.items() if not isinstance(one, numbers.Number)]
+    # Before the first train() or eval(), `training` is an attribute of the class.
+    found = {"training": value.training} if isinstance(value, Module) else {}
+    for name in names:
+        with contextlib.suppress(Exception):  # whatever a class of one's own does
+            found[name] = getattr(value, name)
+    return {**found, **getattr(value, "__dict__", {})}
 
 
-def _has_effects(node: Any) -> bool:
-    # (x := ...), G.mul_(...), torch.mul(..., out=G): what is written to a log goes elsewhere as well
-    called = isinstance(node, ast.Call) and getattr(node.func, "attr", "").endswith("_")
-    return called or isinstance(node, ast.NamedExpr) or (isinstance(node, ast.keyword) and node.arg == "out")
-
-
-def _chain(part: Any) -> Iterator[Any]:
-    # `log["norm"][k]`, `log["norm"]`, `log`; log.setdefault("norm", []) is a part of a log as well
-    while isinstance(part, (ast.Name, ast.Attribute, ast.Subscript, ast.Call)):
-        yield part
-        if isinstance(part, ast.Call):
-            part = part.func if getattr(part.func, "attr", "") == "setdefault" else None
-        else:
-            part = getattr(part, "value", None)
-
-
-def _emptied(node: Any) -> Iterator[Any]:
-    """Yield what a part of a program sets to something that no forward has made: self.x in self.x = None."""
-    targets: Any = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [])
-    for target in targets if hasattr(node, "value") else []:  # and not in `del self.x`
-        paired = isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple)
-        pairs: Any = zip(target.elts, node.value.elts) if paired else [(target, node.value)]
-        for one, value in pairs:
-            empty = getattr(value, "elts", getattr(value, "keys", ...)) == []
-            if isinstance(value, ast.Constant) or empty:
-                yield one
-
-
-# Methods by which a log is written; what they return is thrown away.
-_LOGGING = {"append", "appendleft", "extend", "insert", "add", "update", "pop", "popleft", "clear", "put", "plot"}
-_LOGGING |= {"write", "writerow", "log", "debug", "info", "warning", "error", "scatter", "set_postfix"}
-_LOGGING |= {"add_scalar", "add_scalars", "add_histogram"}
-_CALLED_BY_PYTHON = {"__getattr__", "__getattribute__", "__getitem__", "__call__", "__iter__", "__next__", "__len__"}
-_CALLED_BY_PYTHON |= {"__enter__", "__exit__", "__contains__", "__get__"}
-_CONTAINERS = (Mapping, MutableSequence, Set, tuple, types.CellType)
+_CALLED_BY_PYTHON = {"__getattr__", "__getattribute__", "__setattr__", "__getitem__", "__setitem__", "__contains__"}
+_CALLED_BY_PYTHON |= {"__iter__", "__next__", "__len__", "__call__", "__enter__", "__exit__", "__get__", "__set__"}
+_SPACES: Any = (type, types.ModuleType)
+_COMPUTING = getattr, vars, eval, exec, globals, operator.attrgetter
+_CONTAINERS = (Mapping, MutableSequence, Set, tuple)
 _FUNCTIONS: Any = (types.FunctionType, types.MethodType, functools.partial, functools.partialmethod)
 _FUNCTIONS += (property, functools.cached_property, staticmethod, classmethod)
 _LIBRARY = re.compile(rf"{re.escape(os.path.dirname(os.__file__))}|.*[/\\](site|dist)-packages[/\\]").match
 
 
-def _held(value: Any, read: Sequence[Any] = ()) -> list[Any]:
-    """Return what a value holds now: each tensor with its version, each number, each object.
-
-    An object comes with its id first, so that comparing two of these lists never compares two tensors with ==. The
-    object itself is there so that no other one gets its id. Of a function, the variables that it names count as well,
-    and of a class its attributes, unless what backward uses of them was `read` in its code.
-    """
-    found: list[Any] = []
-    waiting, seen = [value], set()
-    for part in waiting:
-        kind = type(part)
-        if isinstance(part, Tensor):
-            found.append((id(part), _with_version(part)[1], part))
-        elif issubclass(kind, (numbers.Number, str, bytes, type(None))):
-            found.append(part)
-        elif issubclass(kind, bytearray):
-            found.append(bytes(part))
-        elif hasattr(kind, "tobytes"):  # an array, or a picture of Pillow's
-            found.append(part.tobytes())
-        elif id(part) in seen:
-            found.append(id(part))  # seen before, but it matters where it comes again
-        elif issubclass(kind, (Function, type, types.ModuleType, types.CodeType)):
-            seen.add(id(part))
-            found.append((id(part), part))
-            if issubclass(kind, type) and part not in read:
-                waiting += _class_attributes(part)
-        else:
-            seen.add(id(part))
-            if not issubclass(kind, _CONTAINERS):
-                found.append(part if issubclass(kind, _FUNCTIONS) else (id(part), part))
-            elif kind is not types.CellType:
-                with contextlib.suppress(Exception):  # whatever a class of one's own does
-                    found.append(len(part))
-            if kind.__module__ == "logging":
-                continue  # a logger leads to all others
-            if kind is dict:
-                waiting += [*part, *part.values()]
-            elif issubclass(kind, _CONTAINERS + _FUNCTIONS):
-                space = part.__globals__ if kind is types.FunctionType else {}
-                spaces = [space, part.__builtins__] if kind is types.FunctionType else []
-                waiting += [one for one in gc.get_referents(part) if all(one is not space for space in spaces)]
-                if kind is types.FunctionType and part is _own_function(part) and part not in read:
-                    waiting += [space[name] for name in _globals_of(part.__code__) if name in space]
-            else:
-                every = [getattr(base, "__slots__", ()) for base in kind.__mro__]
-                slots = [slot for one in every for slot in ([one] if isinstance(one, str) else one)]
-                for slot in slots:
-                    with contextlib.suppress(Exception):
-                        waiting.append(getattr(part, slot))
-                # A number in its class may be a count of all such objects, for example.
-                waiting += [one for one in _class_attributes(kind) if not isinstance(one, numbers.Number)]
-                with contextlib.suppress(TypeError):  # it has no __dict__
-                    waiting.append(vars(part))
-    return found
-
-
-def _class_attributes(kind: Any) -> list[Any]:
-    if issubclass(kind, (Function, Tensor)) or not _is_learners(kind):
-        return []
-    return [one for name, one in vars(kind).items() if name[:2] != "__" and not callable(one)]
+def _has_names(one: Any) -> bool:
+    """Return whether attributes of an object are read by name: modules, losses, and what a learner's file defines."""
+    kind = type(one)
+    if type(kind) is _Guarding:
+        return True
+    home = one.__name__ if kind is types.ModuleType else (one if isinstance(one, type) else kind).__module__
+    return _is_own_file(str(home))
 
 
 @functools.cache
-def _globals_of(code: types.CodeType) -> set[str]:
-    return {step.argval for step in _instructions(code) if step.opname.endswith("_GLOBAL")}
-
-
-def _is_learners(one: Any) -> bool:
-    """Return whether a class or a file is a learner's own, neither a library's nor this one."""
-    name = str(getattr(one, "__module__", None) or one.__name__)
+def _is_own_file(name: str) -> bool:
     if name == __name__ or (name.partition(".")[0] in sys.stdlib_module_names and name != "__main__"):
         return False
     file = getattr(sys.modules.get(name), "__file__", None)
@@ -2605,8 +2507,9 @@ def _is_learners(one: Any) -> bool:
 
 def _accumulate(parameter: Any, gradient: Any) -> None:
     # Module.accumulate for a learner's module: what it adds is checked first.
-    module = _thread.run.module if _thread.run is not None else None
-    if module is not None and all(own is not parameter for own in module.parameters()):
+    module: Any = _thread.run.module if _thread.run is not None else None
+    known = module is None or any(getattr(module, name) is parameter for name in module.parameter_names)
+    if not known and all(own is not parameter for own in module.parameters()):
         raise RuntimeError(
             f"{type(module).__name__} adds to the gradient of a tensor that is not among its parameters: add its name "
             f"to parameter_names, now {module.parameter_names}, and keep the same tensor from forward to backward"
@@ -2941,9 +2844,10 @@ def _check_trained(module: Any) -> None:
             f"{kind.__name__} has a parameter that is not in parameter_names, so that its network would never train "
             f"it: add its name, now {module.parameter_names}, and let backward call self.accumulate"
         )
+    trains = not {"accumulate", "grad"}.isdisjoint(_Named(module, "backward").attributes)
     for name in module.parameter_names:
         tensor = getattr(module, name)
-        if tensor is not None and tensor.grad is None and not _frozen(tensor) and not _reads(kind).trains:
+        if tensor is not None and tensor.grad is None and not _frozen(tensor) and not trains:
             raise RuntimeError(
                 f"{kind.__name__}.backward gives {name}, a parameter, no gradient: call "
                 f"self.accumulate(self.{name}, gradient), or take {name} out of parameter_names"
@@ -3002,8 +2906,7 @@ def _alike(one: Module, other: Module) -> bool:
 
     def attributes(module: Module) -> dict[str, Any]:
         left_out = {"layers", "_memory", *module.parameter_names, *module.buffer_names}
-        if not type(module)._trusted:
-            left_out |= _attributes(_names(type(module), type(module).forward)[1])  # what the last forward left there
+        left_out |= _Named(module, "forward").assigned  # what the last forward left there
         return {n: plain(v) for n, v in vars(module).items() if n not in left_out and not isinstance(v, Module)}
 
     def plain(value: Any) -> Any:
@@ -3024,7 +2927,7 @@ def _frozen(tensor: Any) -> bool:
     return getattr(tensor, "frozen", type(tensor) is not Tensor and not tensor.requires_grad)
 
 
-def _check_state(state_dict: Any) -> None:
+def _check_state_dict(state_dict: Any) -> None:
     if not isinstance(state_dict, Mapping):
         raise TypeError(
             f"a state dict is a dictionary, got {_kind(state_dict)}: torch.load(path) reads one from a file"
@@ -3155,7 +3058,7 @@ def _optimizer_state(optimizer: Optimizer) -> dict[str, Any]:
 
 def _load_optimizer_state(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
     own, name = optimizer.param_groups[0], type(optimizer).__name__
-    _check_state(state_dict)
+    _check_state_dict(state_dict)
     states: Any = copy.deepcopy(state_dict.get("state"))
     groups: Any = copy.deepcopy(state_dict.get("param_groups"))
     listed = isinstance(groups, list) and all(isinstance(g, dict) and isinstance(g.get("params"), list) for g in groups)
