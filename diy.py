@@ -38,8 +38,8 @@ import traceback
 import types
 import warnings
 from abc import ABC, ABCMeta, abstractmethod, update_abstractmethods
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Set
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
 import torch
@@ -975,13 +975,14 @@ class Conv2d(_Sliding):
             TypeError: the dtypes of X and the weights differ.
         """
         W, b = self.weight, self.bias
-        windows = self.windows(self.frame(X))  # (C, kernel height, kernel width, H, W, N)
-        S = X.new_zeros(self.out_channels, windows[0, 0, 0].numel())  # (O, H·W·N)
-        for Wi, Xi in zip(W.unbind(2), windows.unbind(1)):
-            S.addmm_(Wi.flatten(1), Xi.flatten(0, 1).flatten(1))  # W̃ᵢ: (O, C·kw), X̃ᵢ: (C·kw, H·W·N)
+        columns = self.columns(self.frame(X)).contiguous()  # (C, kernel width, padded height, W, N)
+        rows = self.rows(columns)
+        S = X.new_zeros(self.out_channels, rows[0][0].numel())  # (O, H·W·N)
+        for Wi, Xi in zip(W.unbind(2), rows):
+            S.addmm_(Wi.flatten(1), Xi.flatten(1))  # W̃ᵢ: (O, C·kw), X̃ᵢ: (C·kw, H·W·N)
         if b is not None:
             S += b[:, None]
-        S = S.view(self.out_channels, *windows.shape[3:]).permute(3, 0, 1, 2)  # (O, H, W, N) -> (N, O, H, W)
+        S = S.view(self.out_channels, *rows[0].shape[1:]).permute(3, 0, 1, 2)  # (O, H, W, N) -> (N, O, H, W)
         self.remember(S, X, W)
         return S
 
@@ -998,20 +999,29 @@ class Conv2d(_Sliding):
         """
         G, X, W = self.recall(G)
         G = G.permute(1, 2, 3, 0).reshape(self.out_channels, -1)  # (N, O, H, W) -> (O, H·W·N)
-        windows = self.windows(self.frame(X))
-        rows = [Xi.flatten(0, 1).flatten(1) @ G.mT for Xi in windows.unbind(1)]  # (C·kw, O): faster than G̃ X̃ᵢᵀ
-        self.accumulate(W, torch.stack([row.mT.reshape(W[:, :, 0].shape) for row in rows], 2))  # (O, C, kh, kw)
+        columns = self.columns(self.frame(X)).contiguous()
+        parts = [Xi.flatten(1) @ G.mT for Xi in self.rows(columns)]  # (C·kw, O): faster than G̃ X̃ᵢᵀ
+        self.accumulate(W, torch.stack([part.mT.reshape(W[:, :, 0].shape) for part in parts], 2))  # (O, C, kh, kw)
         if self.bias is not None:
             self.accumulate(self.bias, G.sum(1))
         if not self.needs_input_grad:
             return None
-        collected = G.new_zeros(self.framed(X.shape))
-        targets = self.windows(collected)
-        for i, Wi in enumerate(W.unbind(2)):
-            parts = (Wi.flatten(1).mT @ G).view(targets[:, i].shape)  # W̃ᵢᵀ G̃: (C, kernel width, H, W, N)
-            for j, part in enumerate(parts.unbind(1)):
-                targets[:, i, j].add_(part)  # += would copy the sum onto itself
-        return self.inside(collected, X.shape)
+        collected, framed = torch.zeros_like(columns), G.new_zeros(self.framed(X.shape))
+        for Wi, target in zip(W.unbind(2), self.rows(collected)):
+            _add_product(target, Wi.flatten(1).mT, G)  # target += W̃ᵢᵀ G̃: (C·kw, H·W·N)
+        targets = self.columns(framed)
+        for j, column in enumerate(collected.unbind(1)):
+            targets[:, j].add_(column)  # += would copy the sum onto itself
+        return self.inside(framed, X.shape)
+
+    def columns(self, framed: Tensor) -> Tensor:
+        """Return a view (C, kernel width, padded height, W, N): [c, j, u, x, n] is framed[c, u, xs+j, n]."""
+        return framed.unfold(2, self.kernel_size[1], self.stride[1]).permute(0, 4, 1, 2, 3)
+
+    def rows(self, columns: Tensor) -> list[Tensor]:
+        """Return, for each row i of the kernel, the view columns[:, :, ys+i] as (C · kernel width, H, W, N)."""
+        rows = columns.flatten(0, 1).unfold(1, self.kernel_size[0], self.stride[0])
+        return [rows[..., i] for i in range(self.kernel_size[0])]
 
     def reset_parameters(self) -> None:
         """Draw the weight anew, see `kaiming_normal_`; every bias 0."""
@@ -1111,11 +1121,11 @@ class MaxPool2d(_Sliding):
         framed = self.frame(X, math.nan)  # NaN equals nothing: the border never gets a gradient
         collected = torch.zeros_like(framed)
         windows, targets = self.windows(framed), self.windows(collected)
-        left = torch.ones_like(S)  # the windows whose maximum has not been found yet
+        left, finite = torch.ones_like(S), _is_finite(G)  # left: the windows whose maximum has not been found yet
         for i, j in self._offsets:
-            here = windows[:, i, j].clone().eq_(S).mul_(left)  # 1 and 0, which multiply faster than booleans
+            here = torch.eq(windows[:, i, j], S, out=torch.empty_like(S)).mul_(left)  # 1 or 0, faster than booleans
             left -= here
-            targets[:, i, j].add_(_where(here, G))
+            targets[:, i, j].add_(here.mul_(G) if finite else torch.where(here.bool(), G, 0))
         return self.inside(collected, X.shape)
 
     def _check(self, X: Tensor) -> None:
@@ -2303,9 +2313,10 @@ class _Named:
     """What a method of a learner's module names, itself or in functions that it uses.
 
     Attributes:
+        own: the module, and its classes that are not from this file.
         attributes, calls: the names of attributes that it reads, and of those that it calls.
         assigned: the names of attributes and variables that it sets.
-        computes: whether it computes names of attributes.
+        computes: whether it computes names of attributes, perhaps those of the module.
         variables: each variable with its place: its cell, or the variables of its file.
         objects: all that it may reach by these names, by id.
     """
@@ -2314,8 +2325,8 @@ class _Named:
         self.attributes, self.calls, self.assigned = {*module.parameter_names}, set[str](), set[str]()
         self.computes = False
         self.variables, self.objects = dict[tuple[str, int], Any](), dict[int, Any]()
-        own = [kind for kind in type(module).__mro__ if _has_names(kind)]
-        waiting = [getattr(type(module), method), module, *own]
+        self.own = [module, *filter(_has_names, type(module).__mro__)]
+        waiting = [getattr(type(module), method), *self.own]
         while waiting:
             for one in waiting:
                 if id(one) not in self.objects:
@@ -2327,7 +2338,7 @@ class _Named:
             waiting = []
             for owner in filter(_has_names, self.objects.values()):
                 members = self.members(owner)
-                if isinstance(owner, type) and owner not in own:  # another module's backward has a memory of its own
+                if isinstance(owner, type) and owner not in self.own:  # another module's backward has its own memory
                     members = {name: members[name] for name in members.keys() - {"forward", "backward"}}
                     members |= {name: value for name, value in vars(owner).items() if name == method == "forward"}
                 waiting += [value for value in members.values() if id(value) not in self.objects]
@@ -2335,8 +2346,9 @@ class _Named:
     def members(self, owner: Any) -> dict[str, Any]:
         """Return the attributes of an object that are read, and the methods that Python calls by itself."""
         fields = _fields(owner)
-        names = {name for name in fields if name[:2] != "__"} if self.computes else self.attributes & fields.keys()
-        names |= _CALLED_BY_PYTHON & fields.keys()
+        names = (self.attributes | _CALLED_BY_PYTHON) & fields.keys()
+        if self.computes and any(owner is one for one in self.own):
+            names |= {name for name in fields if name[:2] != "__"}
         # x.norm() says nothing about self.norm, unless a function is kept there.
         called = {name: fields[name] for name in self.calls & fields.keys()}
         names |= {name for name, one in called.items() if callable(one) or isinstance(one, _FUNCTIONS)}
@@ -2419,7 +2431,7 @@ def _token(value: Any) -> Any:
         return repr(value)
     if hasattr(kind, "tobytes"):  # an array, or a picture of Pillow's
         return value.tobytes()
-    return kind if issubclass(kind, _CONTAINERS) else _Same(value)
+    return kind if issubclass(kind, (dict, *_CONTAINERS)) else _Same(value)
 
 
 class _Same:
@@ -2440,16 +2452,17 @@ def _inside(value: Any) -> dict[str, Any]:
         return {}
     if kind is types.FunctionType and _own_function(value) is not value:
         return {}
-    try:
-        if kind is types.CellType:
-            return {"": value.cell_contents}
-        if issubclass(kind, Mapping):
-            return {f"[{key!r}]": part for key, part in value.items()}
-        if issubclass(kind, _CONTAINERS):
-            return {f"[{index}]": part for index, part in enumerate(value)}
-    except Exception:  # a cell has no value yet, or a class of one's own is not what it says
-        return {}
-    return {f".{name}": part for name, part in _fields(value).items()}
+    # The methods of a class of one's own are not called here: they may do whatever they like.
+    found: dict[str, Any] = {}
+    if issubclass(kind, dict):
+        keys = (key if isinstance(key, (str, int)) else type(key) for key in dict.keys(value))
+        found = {f"[{key!r}]": part for key, part in zip(keys, dict.values(value))}
+    for base in _CONTAINERS:
+        if issubclass(kind, base):
+            found = {f"[{index}]": part for index, part in enumerate(base.__iter__(value))}
+    if kind in (dict, *_CONTAINERS):
+        return found
+    return found | {f".{name}": part for name, part in _fields(value).items()}
 
 
 def _fields(value: Any) -> dict[str, Any]:
@@ -2460,29 +2473,30 @@ def _fields(value: Any) -> dict[str, Any]:
     if kind is types.FunctionType:
         around = dict(zip(value.__code__.co_freevars, value.__closure__ or ()))
         return {**around, "defaults": value.__defaults__, **vars(value)}
-    names = ["__self__", "__func__"] if kind is types.MethodType else []
-    names += ["func", "args", "keywords"] if isinstance(value, functools.partial) else []
-    for base in kind.__mro__:
-        if "__slots__" in vars(base):
-            slots = vars(base)["__slots__"]
-            names += [slots] if isinstance(slots, str) else slots
-        if not issubclass(kind, Function) and _has_names(base):
-            # A number in its class may be a count of all such objects, for example.
-            own = {name: one for name, one in vars(base).items() if name[:2] != "__" and not callable(one)}
-            names += [name for name, one in own.items() if not isinstance(one, numbers.Number)]
+    if kind is types.CellType:
+        with contextlib.suppress(ValueError):  # it has no value yet
+            return {"contents": value.cell_contents}
     # Before the first train() or eval(), `training` is an attribute of the class.
     found = {"training": value.training} if isinstance(value, Module) else {}
-    for name in names:
-        with contextlib.suppress(Exception):  # whatever a class of one's own does
-            found[name] = getattr(value, name)
-    return {**found, **getattr(value, "__dict__", {})}
+    for base in kind.__mro__:
+        own = _has_names(base) and not issubclass(kind, Function)
+        slotted = "__slots__" in vars(base) or base in (types.MethodType, functools.partial)
+        for name, member in vars(base).items() if own or slotted else ():
+            if isinstance(member, types.MemberDescriptorType):  # a slot
+                with contextlib.suppress(AttributeError):  # it has no value yet
+                    found[name] = member.__get__(value)
+            elif own and not (name[:2] == "__" or callable(member) or isinstance(member, numbers.Number)):
+                found[name] = member  # but for numbers: one may be a count of all such objects, for example
+    with contextlib.suppress(AttributeError):  # not by getattr, which a class of one's own may change
+        found |= object.__getattribute__(value, "__dict__")
+    return found
 
 
 _CALLED_BY_PYTHON = {"__getattr__", "__getattribute__", "__setattr__", "__getitem__", "__setitem__", "__contains__"}
 _CALLED_BY_PYTHON |= {"__iter__", "__next__", "__len__", "__call__", "__enter__", "__exit__", "__get__", "__set__"}
 _SPACES: Any = (type, types.ModuleType)
 _COMPUTING = getattr, vars, eval, exec, globals, operator.attrgetter
-_CONTAINERS = (Mapping, MutableSequence, Set, tuple)
+_CONTAINERS: Any = (list, tuple, set, frozenset, deque)
 _FUNCTIONS: Any = (types.FunctionType, types.MethodType, functools.partial, functools.partialmethod)
 _FUNCTIONS += (property, functools.cached_property, staticmethod, classmethod)
 _LIBRARY = re.compile(rf"{re.escape(os.path.dirname(os.__file__))}|.*[/\\](site|dist)-packages[/\\]").match
@@ -2781,13 +2795,23 @@ def _rows(G: Tensor, X: Tensor) -> tuple[Tensor, Tensor]:
     return (G, X) if G.dim() == 2 else (G.reshape(-1, G.shape[-1]), X.reshape(-1, X.shape[-1]))
 
 
+def _add_product(target: Tensor, A: Tensor, B: Tensor) -> None:
+    # target, of more than two dimensions, += A @ B
+    flat = target.flatten(1)  # a view of it, or a copy
+    flat.addmm_(A, B)
+    if flat.data_ptr() != target.data_ptr():
+        target.copy_(flat.view(target.shape))
+
+
 def _where(X: Tensor, G: Tensor) -> Tensor:
-    # G where X > 0, and 0 where X = 0, even if G is infinite there. On a CPU, a product is up to ten times as fast as a
-    # choice, and equal to it unless X or the product holds a NaN: then its sum is one as well. On another device,
-    # looking at the sums would have to wait for them.
-    if X.is_cpu and math.isfinite(X.sum().item()) and math.isfinite((product := X.sign().mul_(G)).sum().item()):
-        return product
-    return torch.where(X.bool(), G, 0)
+    # G where X > 0, and 0 where X = 0, even if G is infinite there. A product is up to ten times as fast as a choice,
+    # and equal to it unless X or the product holds a NaN.
+    return product if _is_finite(X) and _is_finite(product := X.sign().mul_(G)) else torch.where(X.bool(), G, 0)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # If there is an infinity or a NaN, the sum is one as well. Looking at that of another device would have to wait.
+    return tensor.is_cpu and math.isfinite(tensor.sum().item())
 
 
 def _wide(tensor: Tensor) -> Tensor:

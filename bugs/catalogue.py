@@ -285,8 +285,8 @@ CATALOGUE = [
         story="Padding was added on all sides; here all of it is cut off at the bottom and the right.",
         symptom="Gradients of images are shifted by the padding.",
         seen_by=("finite differences", "autograd"), check="diy.test_convolution.test_padding_gets_no_gradient",
-        edits=(("Conv2d.backward", "self.inside(collected, X.shape)",
-                "collected[:, : X.shape[2], : X.shape[3]].permute(3, 0, 1, 2)"),),
+        edits=(("Conv2d.backward", "self.inside(framed, X.shape)",
+                "framed[:, : X.shape[2], : X.shape[3]].permute(3, 0, 1, 2)"),),
     ),
     Bug(
         name="ties-counted-twice", title="Ties in pooling are counted twice",

@@ -62,9 +62,9 @@ def test_it_uses_no_automatic_gradients():
     # Any mention counts, torch.nn as well as getattr(torch, "nn"): names, attributes, arguments, one-word strings.
     forbidden = {"nn", "autograd", "optim", "func", "functional", "requires_grad", "requires_grad_", "grad_fn"}
     forbidden |= {"enable_grad", "set_grad_enabled", "retain_grad", "__import__", "import_module", "eval_grad"}
-    # One function asks whether PyTorch trains a parameter that the two share. Two others name the function inside a
+    # One function asks whether PyTorch trains a parameter that the two share, another names the function inside a
     # functools.partial.
-    allowed = {"_frozen": {"requires_grad"}, "_own_function": {"func"}, "_fields": {"func"}}
+    allowed = {"_frozen": {"requires_grad"}, "_own_function": {"func"}}
     found = {}
     for part in ast.parse(SOURCE.read_text(encoding="utf-8")).body:
         used = found.setdefault(getattr(part, "name", ""), set())
