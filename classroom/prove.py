@@ -647,7 +647,10 @@ OPTIONAL: dict[str, Mistake] = {name: Mistake(*rest) for name, rest in {
     ),
     "pooling forgets that windows overlap": (
         "MaxPool2d", "wrong in",
-        replaced("targets[:, i, j].add_(_where(here, G))", "targets[:, i, j] = torch.where(here > 0, G, targets[:, i, j])"),
+        replaced(
+            "targets[:, i, j].add_(here.mul_(G) if finite else torch.where(here.bool(), G, 0))",
+            "targets[:, i, j] = torch.where(here > 0, G, targets[:, i, j])",
+        ),
     ),
     "batch norm uses the batch in evaluation": (
         "BatchNorm2d", "those of the batch",
