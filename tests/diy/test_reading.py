@@ -7,6 +7,7 @@ import contextlib
 import functools
 import gc
 import importlib
+import itertools
 import sys
 import time
 import types
@@ -653,6 +654,38 @@ def test_helpers_of_another_file_are_read_as_well(tmp_path, monkeypatch):
         layer(OTHER)
     with pytest.raises(RuntimeError, match="may read, was changed between forward and backward"):
         layer.backward(G)
+
+
+class Helper(list):
+    """What it holds, and whatever is asked of it, is new each time, without end."""
+
+    asked = 0
+
+    def __iter__(self):
+        return itertools.count()
+
+    @property
+    def factors(self):
+        Helper.asked += 1
+        return [Helper()]
+
+
+def test_watching_a_helper_asks_nothing_of_it():
+    class Helped(Squares):
+        def __init__(self):
+            self.helper = Helper()
+
+        def keep(self, x):
+            self.x, self.power = x, getattr(self.helper, "fac" + "tors")
+
+        def kept(self):
+            return self.x * len(self.power)
+
+    module = Helped()
+    for _ in range(2):
+        module(X)
+        torch.testing.assert_close(module.backward(G), 2 * G * X)
+    assert Helper.asked == 2
 
 
 def test_a_function_that_each_forward_makes_is_not_kept_for_ever():
