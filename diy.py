@@ -2206,27 +2206,36 @@ def _handing_back(backward: Callable[..., Any]) -> Callable[..., Any]:
                 f"nothing of: write a backward{more} as well. If the inherited one is right, say so: "
                 f"def backward({', '.join(filter(None, ('self', G)))}): return super().backward({G})"
             )
-        attributes, before, restored = vars(self), dict(vars(self)), {}
-        for name, (value, count) in run.attributes.items():
-            set_by_others = attributes.get(name) is not value and self._memory.assigned.get(name) != count
+        before: list[tuple[dict[str, Any], str, Any, Any]] = []
+        for owner, name, value, count in _assigned(run):
+            attributes = vars(owner)
+            set_by_others = attributes.get(name) is not value and owner._memory.assigned.get(name) != count
             if set_by_others and name in run.named[1].attributes:
-                _refuse_stale(run, f"{type(self).__name__}.{name}")
-            restored[name] = value
-        attributes.update(restored)
+                _refuse_stale(run, f"{type(owner).__name__}.{name}")
+            before.append((attributes, name, value, attributes.get(name, NotImplemented)))
+        for attributes, name, value, _ in before:
+            attributes[name] = value
         try:
             _check_state(run)
             _check_inner(run)
             # A copy, because a learner's backward may change it in place, while another path needs it as well.
             return backward(self, *(G.clone(memory_format=torch.contiguous_format) for G in gradient))
         finally:
-            for name in restored.keys() & attributes.keys():
-                if attributes[name] is restored[name]:  # backward has not set it
-                    if name in before:
-                        attributes[name] = before[name]
-                    else:
+            for attributes, name, value, old in reversed(before):
+                if attributes.get(name, NotImplemented) is value:  # backward has not set it
+                    attributes[name] = old
+                    if old is NotImplemented:
                         del attributes[name]
 
     return _backward
+
+
+def _assigned(run: _Run) -> Iterator[tuple[Any, str, Any, int | None]]:
+    """Yield what a forward assigned to attributes, its module's and those of the modules that it called."""
+    for name, (value, count) in run.attributes.items():
+        yield run.module, name, value, count
+    for _, _, inside in run.entries:
+        yield from _assigned(inside) if inside is not None else ()
 
 
 def _check_state(run: Any) -> None:
@@ -2280,13 +2289,13 @@ def _state(run: _Run) -> dict[str, Any]:
     names.
     """
     module, (forward, backward) = run.module, cast("tuple[_Named, _Named]", run.named)
-    computed = forward.computes or backward.computes
+    computed, assigned = forward.computes or backward.computes, [*_assigned(run)]
     also_named = forward.attributes | forward.calls | forward.assigned
 
-    def may_matter(value: Any, in_forward: bool, assigned: bool) -> bool:
+    def may_matter(value: Any, in_forward: bool, set_by_backward: bool) -> bool:
         plain = isinstance(value, (Tensor, numbers.Number, str, type(None)))
         in_forward = in_forward or (id(value) in forward.objects and not plain)
-        return in_forward or (not assigned and (computed or plain))
+        return in_forward or (not set_by_backward and (computed or plain))
 
     found: list[tuple[str, Any]] = []
     for (name, _), place in backward.variables.items():
@@ -2296,8 +2305,8 @@ def _state(run: _Run) -> dict[str, Any]:
     for owner in filter(_has_names, backward.objects.values()):
         label = owner.__name__ if isinstance(owner, _SPACES) else type(owner).__name__
         members = backward.members(owner)
-        if owner is module:  # what forward assigned is put back, whatever another thread has assigned since
-            members |= {name: value for name, (value, _) in run.attributes.items() if name in members}
+        # What forward assigned is put back, whatever another thread has assigned since.
+        members |= {name: value for one, name, value, _ in assigned if one is owner and name in members}
         sets = set() if owner is not module and isinstance(owner, (Function, *_SPACES)) else backward.assigned
         for name, value in sorted(members.items(), key=operator.itemgetter(0)):
             ours = name == "_memory" or callable(getattr(Module, name, None))
@@ -2487,8 +2496,8 @@ def _fields(value: Any) -> dict[str, Any]:
                     found[name] = member.__get__(value)
             elif own and not (name[:2] == "__" or callable(member) or isinstance(member, numbers.Number)):
                 found[name] = member  # but for numbers: one may be a count of all such objects, for example
-    with contextlib.suppress(AttributeError):  # not by getattr, which a class of one's own may change
-        found |= object.__getattribute__(value, "__dict__")
+    with contextlib.suppress(Exception):  # it has none, or a class of one's own does whatever it likes
+        found |= vars(value)
     return found
 
 

@@ -9,6 +9,7 @@ import gc
 import importlib
 import itertools
 import sys
+import threading
 import time
 import types
 import weakref
@@ -185,6 +186,11 @@ class InAClassInside(Squares):
         return self.Kept.x
 
 
+class InAThreadsOwn(InAnObject):
+    def __init__(self):
+        self.kept_in = threading.local()
+
+
 class UnderTwoNames(Squares):
     def __init__(self):
         self.cache = self.filled = {}
@@ -228,7 +234,7 @@ class ByAMatch(Squares):
     [
         InAnObject, ByAMethodNamedLikeALogs, InADecorator, InAGlobalNamedLikeABuiltin, ByPythonsOwnCall,
         ByAFunctionInATable, ByAComputedMethod, WithAMemoryOfItsOwn, InAnInheritedSlot, InAClassInside, ByAMatch,
-        UnderTwoNames, HalfOfItOnAStack,
+        InAThreadsOwn, UnderTwoNames, HalfOfItOnAStack,
     ],
 )  # fmt: skip
 def test_what_a_later_forward_has_overwritten_is_not_used(kind):
@@ -464,6 +470,29 @@ def test_what_is_freed_or_logged_serves_two_places(kind):
     net = diy.Sequential(layer, layer, third)
     net(X)
     torch.testing.assert_close(net.backward(G), 8 * X**7 * G)
+
+
+class AroundAnother(diy.Module):
+    """What it keeps has the name of what the module inside keeps."""
+
+    def __init__(self):
+        self.inner = Freed()
+
+    def forward(self, x):
+        self.x = x
+        return x * self.inner(x)
+
+    def backward(self, g):
+        return g * self.x * self.x + self.inner.backward(g * self.x)
+
+
+def test_a_module_inside_may_keep_something_of_the_same_name():
+    layer = AroundAnother()
+    net = diy.Sequential(layer, layer)
+    net(X)
+    with torch.no_grad():
+        net(OTHER)
+    torch.testing.assert_close(net.backward(G), 9 * X**8 * G)
 
 
 def test_a_name_that_is_given_to_getattr_in_a_tuple_is_no_error():
