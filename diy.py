@@ -2307,7 +2307,8 @@ def _state(run: _Run) -> dict[str, Any]:
         members = backward.members(owner)
         # What forward assigned is put back, whatever another thread has assigned since.
         members |= {name: value for one, name, value, _ in assigned if one is owner and name in members}
-        sets = set() if owner is not module and isinstance(owner, (Function, *_SPACES)) else backward.assigned
+        another = isinstance(owner, (Function, *_SPACES)) and all(owner is not one for one in backward.own)
+        sets = set() if another else backward.assigned
         for name, value in sorted(members.items(), key=operator.itemgetter(0)):
             ours = name == "_memory" or callable(getattr(Module, name, None))
             if not ours and may_matter(value, name in also_named, name in sets):
