@@ -2288,7 +2288,7 @@ def _state(run: _Run) -> dict[str, Any]:
     That is what forward and backward both name, attributes and variables, and the plain settings that backward alone
     names.
     """
-    module, (forward, backward) = run.module, cast("tuple[_Named, _Named]", run.named)
+    forward, backward = cast("tuple[_Named, _Named]", run.named)
     computed, assigned = forward.computes or backward.computes, [*_assigned(run)]
     also_named = forward.attributes | forward.calls | forward.assigned
 
