@@ -68,7 +68,7 @@ class Verdict:
     def __str__(self) -> str:
         word = "right" if self.right else "cannot tell" if self.cannot_tell else "WRONG"
         line = f"{self.name:<12} {self.shape!s:<12} relative error {self.error:.0e}  {word}"
-        if self.index is not None:
+        if self.index is not None and self.got is not None and self.expected is not None:
             got, expected = digits(self.got, self.expected)
             line += f" at {self.index}: got {got}, expected {expected}"
         return line + (f"\n{'':12} {self.reason}" if self.reason else "")

@@ -81,8 +81,8 @@ def test_it_uses_no_automatic_gradients():
     assert {name: used & forbidden for name, used in found.items() if used & forbidden} == allowed
 
 
-def test_its_types_are_strict():
-    command = [sys.executable, "-m", "mypy", "--strict", "diy.py"]
+def test_types_are_strict():
+    command = [sys.executable, "-m", "mypy", "--strict", "diy.py", "gradcheck.py"]
     result = subprocess.run(command, cwd=SOURCE.parent, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
 
