@@ -2293,25 +2293,25 @@ def _state(run: _Run) -> dict[str, Any]:
     also_named = forward.attributes | forward.calls | forward.assigned
 
     def may_matter(value: Any, in_forward: bool, set_by_backward: bool) -> bool:
-        plain = isinstance(value, (Tensor, numbers.Number, str, type(None)))
+        plain = issubclass(type(value), (Tensor, numbers.Number, str, type(None)))
         in_forward = in_forward or (id(value) in forward.objects and not plain)
         return in_forward or (not set_by_backward and (computed or plain))
 
     found: list[tuple[str, Any]] = []
     for (name, _), place in backward.variables.items():
-        value = place[name] if isinstance(place, dict) and name in place else place
+        value = place[name] if type(place) is dict and name in place else place
         if may_matter(value, (name, id(place)) in forward.variables, name in backward.assigned):
             found.append((name, value))
     for owner in filter(_has_names, backward.objects.values()):
-        label = owner.__name__ if isinstance(owner, _SPACES) else type(owner).__name__
+        kind = type(owner)
+        label = owner.__name__ if issubclass(kind, _SPACES) else kind.__name__
         members = backward.members(owner)
         # What forward assigned is put back, whatever another thread has assigned since.
         members |= {name: value for one, name, value, _ in assigned if one is owner and name in members}
-        another = isinstance(owner, (Function, *_SPACES)) and all(owner is not one for one in backward.own)
+        another = issubclass(kind, (Function, *_SPACES)) and all(owner is not one for one in backward.own)
         sets = set() if another else backward.assigned
         for name, value in sorted(members.items(), key=operator.itemgetter(0)):
-            ours = name == "_memory" or callable(getattr(Module, name, None))
-            if not ours and may_matter(value, name in also_named, name in sets):
+            if not callable(getattr(Module, name, None)) and may_matter(value, name in also_named, name in sets):
                 found.append((f"{label}.{name}", value))
     state: dict[str, Any] = {}
     for name, value in _parts(found):
@@ -2344,11 +2344,12 @@ class _Named:
                     function = _own_function(one)
                     waiting += _inside(one).values() if function is None else self.read(function)
                     waiting += filter(_has_names, type(one).__mro__) if _has_names(type(one)) else []
-                    waiting += one.modules() if isinstance(one, Module) and one is not module else []
+                    waiting += one.modules() if issubclass(type(one), Module) and one is not module else []
             waiting = []
             for owner in filter(_has_names, self.objects.values()):
                 members = self.members(owner)
-                if isinstance(owner, type) and owner not in self.own:  # another module's backward has its own memory
+                if issubclass(type(owner), type) and owner not in self.own:
+                    # The backward of another module has a memory of its own.
                     members = {name: members[name] for name in members.keys() - {"forward", "backward"}}
                     members |= {name: value for name, value in vars(owner).items() if name == method == "forward"}
                 waiting += [value for value in members.values() if id(value) not in self.objects]
@@ -2361,7 +2362,7 @@ class _Named:
             names |= {name for name in fields if name[:2] != "__"}
         # x.norm() says nothing about self.norm, unless a function is kept there.
         called = {name: fields[name] for name in self.calls & fields.keys()}
-        names |= {name for name, one in called.items() if callable(one) or isinstance(one, _FUNCTIONS)}
+        names |= {name for name, one in called.items() if callable(one) or issubclass(type(one), _FUNCTIONS)}
         return {name: fields[name] for name in names}
 
     def read(self, function: types.FunctionType) -> list[Any]:
@@ -2382,7 +2383,7 @@ class _Named:
         defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
         places += [("a default argument", default) for default in defaults]
         self.variables |= {(name, id(place)): place for name, place in places}
-        return [place[name] if isinstance(place, dict) and name in place else place for name, place in places]
+        return [place[name] if type(place) is dict and name in place else place for name, place in places]
 
 
 @functools.cache
@@ -2412,9 +2413,10 @@ def _names(code: types.CodeType) -> tuple[set[str], set[str], set[str], set[str]
 
 def _own_function(one: Any) -> Any:
     """Return the function behind a method, property, partial or decorated function; None if it is a library's."""
-    while isinstance(one, _FUNCTIONS):
-        ours = isinstance(one, types.FunctionType) and one.__globals__ is globals()
-        if isinstance(one, types.FunctionType) and not (ours or _LIBRARY(one.__code__.co_filename)):
+    while issubclass(type(one), _FUNCTIONS):
+        is_function = type(one) is types.FunctionType
+        ours = is_function and one.__globals__ is globals()
+        if is_function and not (ours or _LIBRARY(one.__code__.co_filename)):
             return one
         inside = [getattr(one, name) for name in ("__func__", "fget", "func", "__wrapped__") if hasattr(one, name)]
         one = inside[0] if inside else None
@@ -2434,7 +2436,7 @@ def _parts(named: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
 def _token(value: Any) -> Any:
     """Return what tells whether a value has changed: of a tensor with dimensions a tuple, of others none."""
     kind = type(value)
-    if isinstance(value, Tensor):
+    if issubclass(kind, Tensor):
         token = _Same(value), _with_version(value)[1]
         return token if value.dim() else [token]
     if issubclass(kind, (numbers.Number, str, bytes, bytearray, type(None))):
@@ -2456,13 +2458,13 @@ class _Same:
 def _inside(value: Any) -> dict[str, Any]:
     """Return what an object holds, by where it is, "[0]" or ".name"."""
     kind = type(value)
-    if isinstance(value, (Tensor, *_SPACES, str, bytes, Function, numbers.Number)):
+    if issubclass(kind, (Tensor, *_SPACES, str, bytes, Function, numbers.Number)):
         return {}
     if hasattr(kind, "tobytes") or kind.__module__ == "logging":  # a logger leads to all others
         return {}
     if kind is types.FunctionType and _own_function(value) is not value:
         return {}
-    # The methods of a class of one's own are not called here: they may do whatever they like.
+    # The methods of a class of one's own are not called here, as they may do whatever they like, nor is isinstance.
     found: dict[str, Any] = {}
     if issubclass(kind, dict):
         keys = (key if isinstance(key, (str, int)) else type(key) for key in dict.keys(value))
@@ -2478,7 +2480,7 @@ def _inside(value: Any) -> dict[str, Any]:
 def _fields(value: Any) -> dict[str, Any]:
     """Return the attributes of an object by name; of a function, what it takes from around it."""
     kind = type(value)
-    if isinstance(value, _SPACES):
+    if issubclass(kind, _SPACES):
         return dict(vars(value))
     if kind is types.FunctionType:
         around = dict(zip(value.__code__.co_freevars, value.__closure__ or ()))
@@ -2487,18 +2489,20 @@ def _fields(value: Any) -> dict[str, Any]:
         with contextlib.suppress(ValueError):  # it has no value yet
             return {"contents": value.cell_contents}
     # Before the first train() or eval(), `training` is an attribute of the class.
-    found = {"training": value.training} if isinstance(value, Module) else {}
+    found = {"training": value.training} if issubclass(kind, Module) else {}
     for base in kind.__mro__:
         own = _has_names(base) and not issubclass(kind, Function)
         slotted = "__slots__" in vars(base) or base in (types.MethodType, functools.partial)
         for name, member in vars(base).items() if own or slotted else ():
-            if isinstance(member, types.MemberDescriptorType):  # a slot
+            if type(member) is types.MemberDescriptorType:  # a slot
                 with contextlib.suppress(AttributeError):  # it has no value yet
                     found[name] = member.__get__(value)
-            elif own and not (name[:2] == "__" or callable(member) or isinstance(member, numbers.Number)):
+            elif own and not (name[:2] == "__" or callable(member) or issubclass(type(member), numbers.Number)):
                 found[name] = member  # but for numbers: one may be a count of all such objects, for example
     with contextlib.suppress(Exception):  # it has none, or a class of one's own does whatever it likes
         found |= vars(value)
+    if issubclass(kind, Function):
+        found.pop("_memory", None)  # it leads to the state of earlier runs, and so on
     return found
 
 
@@ -2517,7 +2521,7 @@ def _has_names(one: Any) -> bool:
     kind = type(one)
     if type(kind) is _Guarding:
         return True
-    home = one.__name__ if kind is types.ModuleType else (one if isinstance(one, type) else kind).__module__
+    home = one.__name__ if kind is types.ModuleType else (one if issubclass(kind, type) else kind).__module__
     return _is_own_file(str(home))
 
 
