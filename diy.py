@@ -1988,7 +1988,7 @@ def _guarded_backward(formula: _Backward, watched: _Backward | None = None) -> _
             _thread.run = outer
         if outer is not None:
             outer.check_versions()
-            if watched is not None and not self._memory.trained:
+            if watched is not None and self._gradients and not self._memory.trained:
                 _check_trained(self)
                 self._memory.trained = True
         if run.entries or not isinstance(result, Tensor) or (result.shape, result.dtype) != run.input:
@@ -2167,10 +2167,10 @@ def _versions(entries: list[Any]) -> list[Any]:
 #
 # A learner may keep what backward needs elsewhere. While backward runs, the attributes that its own forward assigned
 # are put back, since a later forward may have replaced them. Whatever else both methods name, themselves or in
-# functions that they use, must be what it was after forward, or backward is refused; only a log may have grown, if
-# backward gets what it needs by `recall` or from these attributes. Not seen is what lies outside of objects and
-# variables, such as a file, a cache of functools or the position of an iterator, nor a change that PyTorch does not
-# count, such as that of an array which shares a tensor's memory.
+# functions that they use, must be what it was after forward, or backward is refused, unless backward only writes to it,
+# as to a log. Not seen is what lies outside of objects and variables, such as a file, a cache of functools or the
+# position of an iterator, nor a change that PyTorch does not count, such as that of an array which shares a tensor's
+# memory.
 
 
 def _noting(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -2184,9 +2184,11 @@ def _noting(forward: Callable[..., Any]) -> Callable[..., Any]:
         if isinstance(output, Tensor):
             run.misfit = _misfit(run, given, output)
         for name in [*run.attributes]:
-            if inspect.isdatadescriptor(getattr(type(self), name, None)):
+            if inspect.isdatadescriptor(inspect.getattr_static(type(self), name, None)):
                 del run.attributes[name]  # it has no place in the module's own dictionary
-        run.named = _Named(self, "forward"), _Named(self, "backward")
+        # Backward may call a function that forward has remembered.
+        values = [value for owner, remembered, _ in run.entries if owner is self for value in remembered]
+        run.named = _Named(self, "forward"), _Named(self, "backward", values)
         run.state = _state(run)
         return output
 
@@ -2240,10 +2242,8 @@ def _assigned(run: _Run) -> Iterator[tuple[Any, str, Any, int | None]]:
 
 def _check_state(run: Any) -> None:
     then, now = run.state, _state(run)
-    remembered = run.attributes or any(owner is run.module and inside is None for owner, _, inside in run.entries)
     for what in {**then, **now}:
-        has_grown = remembered and what not in then and not isinstance(now[what], tuple)  # by a tensor, perhaps a cache
-        if then.get(what) != now.get(what) and not has_grown:
+        if then.get(what) != now.get(what):
             _refuse_stale(run, what)
 
 
@@ -2251,8 +2251,7 @@ def _refuse_stale(run: _Run, what: str) -> NoReturn:
     raise RuntimeError(
         f"{what}, which {type(run.module).__name__}.backward may read, was changed between forward and backward, "
         "perhaps by a later forward: keep what backward needs with self.remember(output, ...) in forward and "
-        "get it with self.recall(gradient) in backward, or change it only after backward. A log may grow in "
-        "between, if backward gets what it needs in this way"
+        "get it with self.recall(gradient) in backward, or change it only after backward"
     )
 
 
@@ -2293,7 +2292,7 @@ def _state(run: _Run) -> dict[str, Any]:
     also_named = forward.attributes | forward.calls | forward.assigned
 
     def may_matter(value: Any, in_forward: bool, set_by_backward: bool) -> bool:
-        plain = issubclass(type(value), (Tensor, numbers.Number, str, type(None)))
+        plain = issubclass(type(value), (Tensor, numbers.Number, str, type(None), tuple, slice, types.FunctionType))
         in_forward = in_forward or (id(value) in forward.objects and not plain)
         return in_forward or (not set_by_backward and (computed or plain))
 
@@ -2306,16 +2305,22 @@ def _state(run: _Run) -> dict[str, Any]:
         kind = type(owner)
         label = owner.__name__ if issubclass(kind, _SPACES) else kind.__name__
         members = backward.members(owner)
+        own = owner.parameter_names if issubclass(kind, Module) else ()  # which it may use again in backward
+        members |= {name: vars(owner)[name] for name in own if name in vars(owner)}
         # What forward assigned is put back, whatever another thread has assigned since.
         members |= {name: value for one, name, value, _ in assigned if one is owner and name in members}
         another = issubclass(kind, (Function, *_SPACES)) and all(owner is not one for one in backward.own)
         sets = set() if another else backward.assigned
         for name, value in sorted(members.items(), key=operator.itemgetter(0)):
-            if not callable(getattr(Module, name, None)) and may_matter(value, name in also_named, name in sets):
+            if not callable(getattr(Module, name, None)) and may_matter(
+                value, name in also_named or name in own, name in sets
+            ):
                 found.append((f"{label}.{name}", value))
     state: dict[str, Any] = {}
+    count: dict[str, int] = defaultdict(int)
     for name, value in _parts(found):
-        state[name if name not in state else f"{name} ({len(state)})"] = _token(value)
+        count[name] += 1
+        state[name if count[name] == 1 else f"{name} ({count[name]})"] = _token(value)
     return state
 
 
@@ -2327,16 +2332,17 @@ class _Named:
         attributes, calls: the names of attributes that it reads, and of those that it calls.
         assigned: the names of attributes and variables that it sets.
         computes: whether it computes names of attributes, perhaps those of the module.
+        written: names of what it only writes to, as to a log.
         variables: each variable with its place: its cell, or the variables of its file.
         objects: all that it may reach by these names, by id.
     """
 
-    def __init__(self, module: Any, method: str):
+    def __init__(self, module: Any, method: str, values: Iterable[Any] = ()):
         self.attributes, self.calls, self.assigned = {*module.parameter_names}, set[str](), set[str]()
-        self.computes = False
+        self.computes, self.forward, self.written = False, method == "forward", set[str]()
         self.variables, self.objects = dict[tuple[str, int], Any](), dict[int, Any]()
         self.own = [module, *filter(_has_names, type(module).__mro__)]
-        waiting = [getattr(type(module), method), *self.own]
+        waiting = [getattr(type(module), method), *self.own, *filter(callable, values)]
         while waiting:
             for one in waiting:
                 if id(one) not in self.objects:
@@ -2344,7 +2350,11 @@ class _Named:
                     function = _own_function(one)
                     waiting += _inside(one).values() if function is None else self.read(function)
                     waiting += filter(_has_names, type(one).__mro__) if _has_names(type(one)) else []
-                    waiting += one.modules() if issubclass(type(one), Module) and one is not module else []
+                    waiting += (one.fget, one.fset) if type(one) is property else ()
+                    inside = (
+                        [*vars(one).values(), *vars(one).get("layers", ())] if issubclass(type(one), Module) else []
+                    )
+                    waiting += [part for part in inside if issubclass(type(part), Module) and one is not module]
             waiting = []
             for owner in filter(_has_names, self.objects.values()):
                 members = self.members(owner)
@@ -2357,19 +2367,32 @@ class _Named:
     def members(self, owner: Any) -> dict[str, Any]:
         """Return the attributes of an object that are read, and the methods that Python calls by itself."""
         fields = _fields(owner)
-        names = (self.attributes | _CALLED_BY_PYTHON) & fields.keys()
+        names = self.attributes & fields.keys()
+        names |= {
+            name
+            for name, one in fields.items()
+            if name[:2] == "__" != name[:6] and name != "__init__" and _own_function(one)
+        }
         if self.computes and any(owner is one for one in self.own):
-            names |= {name for name in fields if name[:2] != "__"}
+            names |= {name for name in fields if name[:2] != "__" and name != "training"}
         # x.norm() says nothing about self.norm, unless a function is kept there.
+        names |= {name for name in self.written & fields.keys() if self.reads(fields[name])}
+        names |= {name for name in self.assigned & fields.keys() if type(fields[name]) is property}
         called = {name: fields[name] for name in self.calls & fields.keys()}
         names |= {name for name, one in called.items() if callable(one) or issubclass(type(one), _FUNCTIONS)}
         return {name: fields[name] for name in names}
 
+    def reads(self, written: Any) -> bool:
+        """Return whether what it only writes to counts as well: in forward, and unless it is a container."""
+        return self.forward or not issubclass(type(written), (dict, *_CONTAINERS))
+
     def read(self, function: types.FunctionType) -> list[Any]:
         """Add what a function names; return the values of its variables."""
         space, code = function.__globals__, function.__code__
-        variables, attributes, calls, assigned = _names(code)
+        variables, attributes, calls, assigned, written = _names(code)
+        variables = variables | {name for name in written if self.reads(space.get(name))}
         self.attributes |= attributes
+        self.written |= written
         self.calls |= calls
         self.assigned |= assigned
         known = [space.get(name, getattr(builtins, name, None)) for name in variables]
@@ -2387,17 +2410,24 @@ class _Named:
 
 
 @functools.cache
-def _names(code: types.CodeType) -> tuple[set[str], set[str], set[str], set[str]]:
-    """Return the names in some code: of global variables, of attributes, of methods, and of all that it sets.
+def _names(code: types.CodeType) -> tuple[set[str], set[str], set[str], set[str], set[str]]:
+    """Return the names in some code: global variables, attributes, those that it calls, all that it sets, and logs.
 
-    Words in quotes may be names of attributes as well.
+    Words in quotes may be names of attributes as well. A log is what is only written to: log.append(x), log["x"] = x.
     """
-    variables, attributes, calls, assigned = set[str](), set[str](), set[str](), set[str]()
-    for step in dis.get_instructions(code):
+    variables, attributes, calls, assigned, written = (set[str]() for _ in range(5))
+    steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
+    for index, step in enumerate(steps):
         operation, name = step.opname, step.argval
         if operation in ("STORE_ATTR", "STORE_GLOBAL") or (operation == "STORE_DEREF" and name in code.co_freevars):
             assigned.add(name)
-        if operation in ("LOAD_GLOBAL", "STORE_GLOBAL", "IMPORT_NAME"):
+        first, second, third = (*steps[index + 1 : index + 4], step, step, step)[:3]
+        method = third if second.opname == "BINARY_SUBSCR" else first
+        writes = method.argval in _WRITING and (method.opname == "LOAD_METHOD" or "NULL" in method.argrepr)
+        writes |= second.opname in ("STORE_SUBSCR", "COPY", "DUP_TOP_TWO") and first.opname.startswith("LOAD_")
+        if writes and operation in ("LOAD_GLOBAL", "LOAD_ATTR"):
+            written.add(name)
+        elif operation in ("LOAD_GLOBAL", "STORE_GLOBAL", "IMPORT_NAME"):
             variables.add(name)
         elif operation == "LOAD_METHOD" or (operation == "LOAD_ATTR" and "NULL" in step.argrepr):
             calls.add(name)
@@ -2406,9 +2436,12 @@ def _names(code: types.CodeType) -> tuple[set[str], set[str], set[str], set[str]
     for one in code.co_consts:
         attributes |= {part for part in (one if isinstance(one, tuple) else [one]) if isinstance(part, str)}
         if isinstance(one, types.CodeType):
-            for names, inner in zip((variables, attributes, calls, assigned), _names(one)):
+            for names, inner in zip((variables, attributes, calls, assigned, written), _names(one)):
                 names |= inner
-    return variables, attributes, calls, assigned
+    return variables, attributes, calls, assigned, written
+
+
+_WRITING = {"append", "appendleft", "extend", "insert", "add"}
 
 
 def _own_function(one: Any) -> Any:
@@ -2458,8 +2491,11 @@ class _Same:
 def _inside(value: Any) -> dict[str, Any]:
     """Return what an object holds, by where it is, "[0]" or ".name"."""
     kind = type(value)
-    if issubclass(kind, (Tensor, *_SPACES, str, bytes, Function, numbers.Number)):
+    if issubclass(kind, (*_SPACES, str, bytes, Function, numbers.Number)):
         return {}
+    if issubclass(kind, Tensor):
+        ours = vars(value).keys() & {"_diy_output", "_diy_of", "_calls", "frozen", "successor", "since"}
+        return {f".{name}": part for name, part in vars(value).items() if name not in ours}
     if hasattr(kind, "tobytes") or kind.__module__ == "logging":  # a logger leads to all others
         return {}
     if kind is types.FunctionType and _own_function(value) is not value:
@@ -2506,8 +2542,6 @@ def _fields(value: Any) -> dict[str, Any]:
     return found
 
 
-_CALLED_BY_PYTHON = {"__getattr__", "__getattribute__", "__setattr__", "__getitem__", "__setitem__", "__contains__"}
-_CALLED_BY_PYTHON |= {"__iter__", "__next__", "__len__", "__call__", "__enter__", "__exit__", "__get__", "__set__"}
 _SPACES: Any = (type, types.ModuleType)
 _COMPUTING = getattr, vars, eval, exec, globals, operator.attrgetter
 _CONTAINERS: Any = (list, tuple, set, frozenset, deque)
@@ -2922,7 +2956,8 @@ def _refuse_hidden_modules(module: Module, name: str, value: Any) -> None:
         raise TypeError(
             f"{type(module).__name__}.{name} is a module of PyTorch, which would never be trained: use diy's own"
         )
-    if type(value).__name__ == "Parameter" and name not in module.parameter_names:
+    known = any(vars(module).get(own) is value for own in module.parameter_names)
+    if type(value).__name__ == "Parameter" and not known:
         raise TypeError(f'{type(module).__name__}.{name} would never be trained: add "{name}" to parameter_names')
 
 

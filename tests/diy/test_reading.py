@@ -3,6 +3,7 @@
 Each module squares its input, in a style of its own, and keeps what backward needs without `remember`.
 """
 
+import collections
 import contextlib
 import functools
 import gc
@@ -216,6 +217,80 @@ class HalfOfItOnAStack(diy.Module):
         return factor * g * self.inputs.pop()
 
 
+class InALogThatIsRead(diy.Module):
+    def __init__(self):
+        self.sizes = []
+
+    def forward(self, x):
+        self.sizes.append(x.square().sum().item())
+        self.remember(output := x * x, x)
+        return output
+
+    def backward(self, g):
+        g, x = self.recall(g)
+        return 2 * g * x * self.sizes[-1] / x.square().sum()
+
+
+class ByASetter(Squares):
+    def __init__(self):
+        self.cache = {}
+
+    def _set(self, x):
+        self.cache["x"] = x
+
+    input = property(lambda self: self.cache["x"], _set)
+
+    def keep(self, x):
+        self.input = x
+
+    def kept(self):
+        return self.input
+
+
+class ByARememberedFunction(diy.Module):
+    def __init__(self):
+        self.cache = {}
+
+    def forward(self, x):
+        self.cache["x"] = x
+        self.remember(output := x * x, lambda g: 2 * g * self.cache["x"])
+        return output
+
+    def backward(self, g):
+        g, function = self.recall(g)
+        return function(g)
+
+
+class OnATensor(Squares):
+    def __init__(self):
+        self.place = torch.zeros(())
+
+    def keep(self, x):
+        self.place.kept = x
+
+    def kept(self):
+        return self.place.kept
+
+
+class ByAnOperator(Squares):
+    def __init__(self):
+        self.operator = Shift()
+
+    def keep(self, x):
+        self.operator << x
+
+    def kept(self):
+        return ~self.operator
+
+
+class Shift:
+    def __lshift__(self, x):
+        CACHE["x"] = x
+
+    def __invert__(self):
+        return CACHE["x"]
+
+
 class ByAMatch(Squares):
     def __init__(self):
         self.cache = {}
@@ -234,7 +309,8 @@ class ByAMatch(Squares):
     [
         InAnObject, ByAMethodNamedLikeALogs, InADecorator, InAGlobalNamedLikeABuiltin, ByPythonsOwnCall,
         ByAFunctionInATable, ByAComputedMethod, WithAMemoryOfItsOwn, InAnInheritedSlot, InAClassInside, ByAMatch,
-        InAThreadsOwn, UnderTwoNames, HalfOfItOnAStack,
+        InAThreadsOwn, UnderTwoNames, HalfOfItOnAStack, InALogThatIsRead, ByASetter, ByARememberedFunction, OnATensor,
+        ByAnOperator,
     ],
 )  # fmt: skip
 def test_what_a_later_forward_has_overwritten_is_not_used(kind):
@@ -423,7 +499,7 @@ class UsedInside(Freed):
         return (lambda gradient: 2 * gradient * x)(g)
 
 
-LOG, COUNT = {}, {}
+LOG, COUNT = {}, collections.defaultdict(int)
 
 
 class Logging(Freed):
@@ -440,13 +516,18 @@ class Logging(Freed):
         return 2 * g * self.x
 
 
+SIZES = {"forward": [], "backward": []}
+
+
 class LoggingBothWays(Freed):
     def forward(self, x):
-        LOG.setdefault("sizes", []).append(len(x))
+        SIZES["forward"].append(len(x))
+        COUNT["forward"] += 1
         return super().forward(x)
 
     def backward(self, g):
-        LOG.setdefault("sizes", []).append(len(g))
+        SIZES["backward"].append(len(g))
+        COUNT["backward"] += 1
         return super().backward(g)
 
 
@@ -493,6 +574,32 @@ def test_a_module_inside_may_keep_something_of_the_same_name():
     with torch.no_grad():
         net(OTHER)
     torch.testing.assert_close(net.backward(G), 9 * X**8 * G)
+
+
+def test_a_loss_of_ones_own_may_use_another():
+    class Absolute(diy.Loss):
+        def forward(self, p, t):
+            self.remember(loss := self.reduce((p - t).abs()), p - t)
+            return loss
+
+        def backward(self):
+            (d,) = self.recall()
+            return d.sign() * self.share(d)
+
+    class Twice(diy.Loss):
+        def __init__(self):
+            super().__init__()
+            self.absolute = Absolute()
+
+        def forward(self, p, t):
+            return 2 * self.absolute(p, t)
+
+        def backward(self):
+            return 2 * self.absolute.backward()
+
+    criterion = Twice()
+    criterion(X, OTHER)
+    torch.testing.assert_close(criterion.backward().clone(), 2 * (X - OTHER).sign() / X.numel())
 
 
 def test_a_name_that_is_given_to_getattr_in_a_tuple_is_no_error():
