@@ -2368,11 +2368,9 @@ class _Named:
         """Return the attributes of an object that are read, and the methods that Python calls by itself."""
         fields = _fields(owner)
         names = self.attributes & fields.keys()
-        names |= {
-            name
-            for name, one in fields.items()
-            if name[:2] == "__" != name[:6] and name != "__init__" and _own_function(one)
-        }
+        if issubclass(type(owner), type):  # what Python calls by itself, such as __getitem__
+            functions = [name for name, one in fields.items() if type(one) is types.FunctionType]
+            names |= {name for name in functions if name[:2] == "__" and name != "__init__"}
         if self.computes and any(owner is one for one in self.own):
             names |= {name for name in fields if name[:2] != "__" and name != "training"}
         # x.norm() says nothing about self.norm, unless a function is kept there.
