@@ -2289,7 +2289,7 @@ def _state(run: _Run) -> dict[str, Any]:
     """
     forward, backward = cast("tuple[_Named, _Named]", run.named)
     computed, assigned = forward.computes or backward.computes, [*_assigned(run)]
-    also_named = forward.attributes | forward.calls | forward.assigned
+    also_named = forward.attributes | forward.calls | forward.assigned | forward.written
 
     def may_matter(value: Any, in_forward: bool, set_by_backward: bool) -> bool:
         plain = issubclass(type(value), (Tensor, numbers.Number, str, type(None), tuple, slice, types.FunctionType))
@@ -2312,9 +2312,8 @@ def _state(run: _Run) -> dict[str, Any]:
         another = issubclass(kind, (Function, *_SPACES)) and all(owner is not one for one in backward.own)
         sets = set() if another else backward.assigned
         for name, value in sorted(members.items(), key=operator.itemgetter(0)):
-            if not callable(getattr(Module, name, None)) and may_matter(
-                value, name in also_named or name in own, name in sets
-            ):
+            ours = callable(getattr(Module, name, None)) and _Guarding in (type(kind), kind)
+            if not ours and may_matter(value, name in also_named or name in own, name in sets):
                 found.append((f"{label}.{name}", value))
     state: dict[str, Any] = {}
     count: dict[str, int] = defaultdict(int)
@@ -2342,7 +2341,11 @@ class _Named:
         self.computes, self.forward, self.written = False, method == "forward", set[str]()
         self.variables, self.objects = dict[tuple[str, int], Any](), dict[int, Any]()
         self.own = [module, *filter(_has_names, type(module).__mro__)]
-        waiting = [getattr(type(module), method), *self.own, *filter(callable, values)]
+        waiting = [
+            getattr(type(module), method),
+            *self.own,
+            *(value for value in values if not isinstance(value, Tensor)),
+        ]
         while waiting:
             for one in waiting:
                 if id(one) not in self.objects:
@@ -2354,7 +2357,7 @@ class _Named:
                     inside = (
                         [*vars(one).values(), *vars(one).get("layers", ())] if issubclass(type(one), Module) else []
                     )
-                    waiting += [part for part in inside if issubclass(type(part), Module) and one is not module]
+                    waiting += [part for part in inside if issubclass(type(part), Module)]
             waiting = []
             for owner in filter(_has_names, self.objects.values()):
                 members = self.members(owner)
@@ -2422,7 +2425,11 @@ def _names(code: types.CodeType) -> tuple[set[str], set[str], set[str], set[str]
         first, second, third = (*steps[index + 1 : index + 4], step, step, step)[:3]
         method = third if second.opname == "BINARY_SUBSCR" else first
         writes = method.argval in _WRITING and (method.opname == "LOAD_METHOD" or "NULL" in method.argrepr)
-        writes |= second.opname in ("STORE_SUBSCR", "COPY", "DUP_TOP_TWO") and first.opname.startswith("LOAD_")
+        writes |= (second.opname, second.arg) in (
+            ("STORE_SUBSCR", None),
+            ("COPY", 2),
+            ("DUP_TOP_TWO", None),
+        ) and first.opname.startswith("LOAD_")
         if writes and operation in ("LOAD_GLOBAL", "LOAD_ATTR"):
             written.add(name)
         elif operation in ("LOAD_GLOBAL", "STORE_GLOBAL", "IMPORT_NAME"):
