@@ -2187,7 +2187,8 @@ def _noting(forward: Callable[..., Any]) -> Callable[..., Any]:
             if inspect.isdatadescriptor(inspect.getattr_static(type(self), name, None)):
                 del run.attributes[name]  # it has no place in the module's own dictionary
         # Backward may call a function that forward has remembered.
-        values = [value for owner, remembered, _ in run.entries if owner is self for value in remembered]
+        remembered = [value for owner, values, _ in run.entries if owner is self for value in values]
+        values = [value for value in remembered if not isinstance(value, Tensor)]
         run.named = _Named(self, "forward"), _Named(self, "backward", values)
         run.state = _state(run)
         return output
@@ -2341,11 +2342,7 @@ class _Named:
         self.computes, self.forward, self.written = False, method == "forward", set[str]()
         self.variables, self.objects = dict[tuple[str, int], Any](), dict[int, Any]()
         self.own = [module, *filter(_has_names, type(module).__mro__)]
-        waiting = [
-            getattr(type(module), method),
-            *self.own,
-            *(value for value in values if not isinstance(value, Tensor)),
-        ]
+        waiting = [getattr(type(module), method), *self.own, *values]
         while waiting:
             for one in waiting:
                 if id(one) not in self.objects:
@@ -2354,10 +2351,9 @@ class _Named:
                     waiting += _inside(one).values() if function is None else self.read(function)
                     waiting += filter(_has_names, type(one).__mro__) if _has_names(type(one)) else []
                     waiting += (one.fget, one.fset) if type(one) is property else ()
-                    inside = (
-                        [*vars(one).values(), *vars(one).get("layers", ())] if issubclass(type(one), Module) else []
-                    )
-                    waiting += [part for part in inside if issubclass(type(part), Module)]
+                    if issubclass(type(one), Module):
+                        inside = (*vars(one).values(), *vars(one).get("layers", ()))
+                        waiting += [part for part in inside if issubclass(type(part), Module)]
             waiting = []
             for owner in filter(_has_names, self.objects.values()):
                 members = self.members(owner)
@@ -2425,11 +2421,8 @@ def _names(code: types.CodeType) -> tuple[set[str], set[str], set[str], set[str]
         first, second, third = (*steps[index + 1 : index + 4], step, step, step)[:3]
         method = third if second.opname == "BINARY_SUBSCR" else first
         writes = method.argval in _WRITING and (method.opname == "LOAD_METHOD" or "NULL" in method.argrepr)
-        writes |= (second.opname, second.arg) in (
-            ("STORE_SUBSCR", None),
-            ("COPY", 2),
-            ("DUP_TOP_TWO", None),
-        ) and first.opname.startswith("LOAD_")
+        stores = second.opname in ("STORE_SUBSCR", "DUP_TOP_TWO") or (second.opname == "COPY" and second.arg == 2)
+        writes |= stores and first.opname.startswith("LOAD_")
         if writes and operation in ("LOAD_GLOBAL", "LOAD_ATTR"):
             written.add(name)
         elif operation in ("LOAD_GLOBAL", "STORE_GLOBAL", "IMPORT_NAME"):
@@ -2472,11 +2465,10 @@ def _parts(named: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
 
 
 def _token(value: Any) -> Any:
-    """Return what tells whether a value has changed: of a tensor with dimensions a tuple, of others none."""
+    """Return what tells whether a value has changed."""
     kind = type(value)
     if issubclass(kind, Tensor):
-        token = _Same(value), _with_version(value)[1]
-        return token if value.dim() else [token]
+        return _Same(value), _with_version(value)[1]
     if issubclass(kind, (numbers.Number, str, bytes, bytearray, type(None))):
         return repr(value)
     if hasattr(kind, "tobytes"):  # an array, or a picture of Pillow's

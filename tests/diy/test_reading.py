@@ -261,15 +261,9 @@ class ByARememberedFunction(diy.Module):
         return function(g)
 
 
-class OnATensor(Squares):
+class OnATensor(InAnObject):
     def __init__(self):
-        self.place = torch.zeros(())
-
-    def keep(self, x):
-        self.place.kept = x
-
-    def kept(self):
-        return self.place.kept
+        self.kept_in = torch.zeros(())
 
 
 class ByAnOperator(Squares):
@@ -338,13 +332,28 @@ class Lazy(diy.Module):
         return g * self.slope
 
 
-def test_what_backward_computes_once_belongs_to_one_forward():
-    layer = Lazy()
-    for net in diy.Sequential(layer, Lazy()), diy.Sequential(layer, layer):
+class AroundAnother(diy.Module):
+    """What it keeps has the name of what the module inside keeps."""
+
+    def __init__(self):
+        self.inner = Lazy()
+
+    def forward(self, x):
+        self.x = x
+        return x * self.inner(x)
+
+    def backward(self, g):
+        return g * self.x * self.x + self.inner.backward(g * self.x)
+
+
+@pytest.mark.parametrize(("kind", "slope"), [(Lazy, 4 * X**3), (AroundAnother, 9 * X**8)])
+def test_what_forward_assigns_is_that_of_one_forward(kind, slope):
+    layer = kind()
+    for net in diy.Sequential(layer, kind()), diy.Sequential(layer, layer):
         net(X)
         with torch.no_grad():
             net(OTHER)
-        torch.testing.assert_close(net.backward(G), 4 * X**3 * G)
+        torch.testing.assert_close(net.backward(G), slope * G)
 
 
 # Settings that are changed between forward and backward
@@ -551,29 +560,6 @@ def test_what_is_freed_or_logged_serves_two_places(kind):
     net = diy.Sequential(layer, layer, third)
     net(X)
     torch.testing.assert_close(net.backward(G), 8 * X**7 * G)
-
-
-class AroundAnother(diy.Module):
-    """What it keeps has the name of what the module inside keeps."""
-
-    def __init__(self):
-        self.inner = Freed()
-
-    def forward(self, x):
-        self.x = x
-        return x * self.inner(x)
-
-    def backward(self, g):
-        return g * self.x * self.x + self.inner.backward(g * self.x)
-
-
-def test_a_module_inside_may_keep_something_of_the_same_name():
-    layer = AroundAnother()
-    net = diy.Sequential(layer, layer)
-    net(X)
-    with torch.no_grad():
-        net(OTHER)
-    torch.testing.assert_close(net.backward(G), 9 * X**8 * G)
 
 
 def test_a_loss_of_ones_own_may_use_another():
