@@ -1,7 +1,8 @@
 """A small deep-learning framework: modules, losses and optimizers with hand-written backward passes.
 
-Every gradient in this file is written out by hand on PyTorch tensors; nothing here uses automatic differentiation.
-The interface is PyTorch's own: what you learn here, you can use there. One training step reads
+Every gradient in this file is written out by hand on PyTorch tensors; nothing here uses automatic differentiation, and
+while these formulas run it is off. The interface is PyTorch's own: what you learn here, you can use there. One training
+step reads
 
     loss = criterion(model(x), y)
     optimizer.zero_grad()
@@ -79,7 +80,10 @@ class Function(ABC):
 
     def remember(self, output: Tensor, *values: Any) -> None:
         """Keep `values` for backward; they must not change until then. Called by forward, which returns `output`."""
-        _remember(self, output, values)
+        if (tape := _thread.tape) is not None:
+            tape.append((self, values, None))
+        else:
+            _remember(self, values)
 
     def recall(self, *gradient: Tensor) -> tuple[Tensor, ...]:
         """Return the gradient from above, then what `remember` kept, the last call first. Called by backward.
@@ -87,7 +91,9 @@ class Function(ABC):
         Raises:
             RuntimeError: forward remembered nothing, or a remembered tensor has since been changed in place.
         """
-        return *gradient, *_recall(self, gradient)
+        if (tape := _thread.tape) and tape[-1][0] is self:
+            return gradient + tape.pop()[1]
+        return gradient + _recall(self)
 
 
 if TYPE_CHECKING:
@@ -143,9 +149,6 @@ class Module(_Base):
         """Return `forward(input)`."""
         if more:
             _refuse_inputs(self, 1 + len(more))
-        if not self._guarded and _thread.run is not None:
-            self._check(input)
-            input = _apart(input)
         return self.forward(input)
 
     @staticmethod
@@ -515,20 +518,19 @@ class Optimizer(ABC):
         if closure is not None:
             _only_default(self, closure=(closure, None))
         _check_settings(self)
-        with torch.no_grad(), _PlainTensors():  # the parameters may be PyTorch's
-            pairs = [(w, g) for w in self.param_groups[0]["params"] if (g := w.grad) is not None]
-            if not pairs:
-                _warn_of_no_gradient()
-            parameters, gradients = [w for w, _ in pairs], [g for _, g in pairs]
+        with _NoAutograd(), _PlainTensors():  # the parameters may be PyTorch's
+            parameters = [w for w in self.param_groups[0]["params"] if w.grad is not None]
+            gradients: list[Any] = [w.grad for w in parameters]
             if self.weight_decay:
                 gradients = [g.add(w, alpha=self.weight_decay) for g, w in zip(gradients, parameters)]
-            steps = [self.direction(g, w) for g, w in zip(gradients, parameters)]
-            _check_steps(self, steps, pairs)
+            steps = [*map(self.direction, gradients, parameters)]
+            _check_steps(self, steps, gradients)
             if isinstance(lr := self.lr, Tensor):
                 for w, d in zip(parameters, steps):
                     w.addcmul_(lr.to(w).view(-1, *[1] * (w.dim() - 1)), d, value=-1)  # (R,) -> (R, 1) or (R, 1, 1)
             elif parameters:
                 torch._foreach_add_(parameters, steps, alpha=-lr)
+                torch._C._increment_version(parameters)  # on a GPU, such a step would not count as a change
 
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of settings and state in PyTorch's format: with the parameters, all that resuming needs."""
@@ -1739,6 +1741,16 @@ def _adopted(tensor: Any) -> Any:
 # What a forward leaves for its backward
 
 
+_Entry = tuple[Any, tuple[Any, ...], "_Run | None"]
+
+
+class _Nothing(list[_Entry]):
+    """What a run under inference mode remembers."""
+
+    def append(self, entry: _Entry) -> None:
+        pass
+
+
 class _Run:
     """One run of a forward, kept for the one backward that may follow.
 
@@ -1776,7 +1788,8 @@ class _Run:
     def __init__(self, module: Any, outer: "_Run | None"):
         self.module, self.trusted, self.since = module, module._trusted, Parameter.assigned
         self.recorded = True if torch.is_grad_enabled() else None if torch.is_inference_mode_enabled() else False
-        self.entries: list[tuple[Any, tuple[Any, ...], _Run | None]] = []
+        self.entries: list[_Entry] = [] if self.recorded is not None else _Nothing()
+        self.tape = self.entries if self.trusted else None
         self.versions: list[Any] = []
         self.attributes: dict[str, tuple[Any, int | None]] = {}
         if outer is None and self.recorded is not None:
@@ -1787,8 +1800,9 @@ class _Run:
 
     def note_versions(self) -> None:
         """Note the versions of what was remembered, before anything else can change it in place."""
-        self.versions += _versions(self.entries[self.noted :])
-        self.noted = len(self.entries)
+        if self.noted < len(self.entries):
+            self.versions += _versions(self.entries[self.noted :])
+            self.noted = len(self.entries)
 
     def check_versions(self) -> None:
         """Refuse to go on if a value that is still needed was changed in place; those already used don't matter."""
@@ -1797,34 +1811,30 @@ class _Run:
             _refuse_changed(self)
 
     def keep(self, outer: "_Run | None", output: Tensor) -> Tensor:
-        """Keep this finished run where its backward will look for it."""
-        if not output.is_leaf and isinstance(self.module, Module):
-            [*self.module.parameters()]  # rids them of graphs
-        if outer is None or not output.is_leaf:
-            # The output has no graph, even if a parameter shared with PyTorch asked for one. And it is not the tensor
-            # that a layer remembered: the user may ask for a graph on it.
+        """Keep this finished run where its backward will look for it; return the output without a graph."""
+        if not output.is_leaf:  # a learner's forward, or a parameter of PyTorch's in it, has asked for a graph
+            if isinstance(self.module, Module):
+                [*self.module.parameters()]  # rids them of graphs
             output = output.detach()
-        if outer is None:
-            output = _contiguous(output)
-        if outer is None and not self.module._gradients and type(output) is Tensor:
-            output.__class__ = LossValue
-            if self.recorded:
-                prediction = self.got[0] if self.got else None  # a class that this file does not guard notes none
-                self.call = _Call(self.module._memory.assigned, getattr(prediction, "_diy_output", None))
-                output._calls = (self.call,)  # type: ignore[attr-defined]
         self.output = output.shape, output.dtype
-        if self.recorded is None:
-            return output
-        if self.entries:
-            self.note_versions()
+        self.note_versions()
         if outer is not None:
             if self.recorded is outer.recorded:
                 outer.entries.append((self.module, (), self))
             return output
-        # Something that outputs of the same module share.
-        output._diy_output = self.module._memory.assigned if self.recorded else None  # type: ignore[attr-defined]
-        self.gave = _with_version(output)
-        setattr(self.module._memory, "enabled" if self.recorded else "disabled", self)
+        memory = self.module._memory
+        output = _contiguous(output.detach())  # not the tensor that a layer remembered: it gets attributes here
+        if not self.module._gradients and type(output) is Tensor:
+            output.__class__ = LossValue
+            if self.recorded:
+                prediction = self.got[0] if self.got else None  # a class that this file does not guard notes none
+                self.call = _Call(memory.assigned, getattr(prediction, "_diy_output", None))
+                output._calls = (self.call,)  # type: ignore[attr-defined]
+        if self.recorded is not None:
+            # Something that outputs of the same module share.
+            output._diy_output = memory.assigned if self.recorded else None  # type: ignore[attr-defined]
+            self.gave = _with_version(output)
+            setattr(memory, "enabled" if self.recorded else "disabled", self)
         return output
 
     def take(self, module: Any, inner: bool) -> tuple[Any, tuple[Any, ...], Any]:
@@ -1845,6 +1855,7 @@ class _Thread(threading.local):
     """What a thread is doing: the innermost run whose forward or backward it is in."""
 
     run: _Run | None = None
+    tape: "list[_Entry] | None" = None  # what that run has remembered, if its module is from this file
 
 
 class _Memory(threading.local):
@@ -1865,10 +1876,15 @@ class _Memory(threading.local):
 
 _thread = _Thread()
 _one_at_a_time = threading.RLock()
-_version = operator.attrgetter("_version")
+_version, _values = operator.attrgetter("_version"), operator.itemgetter(1)
 _Forward = Callable[..., Tensor]
 _Backward = Callable[..., Tensor | None]
 _PlainTensors = torch._C.DisableTorchFunctionSubclass  # inside it, a Parameter costs hardly more than a plain tensor
+# PyTorch's automatic differentiation is off in the formulas of this file, which are faster without, and on in those of
+# a learner, who may compare with it.
+_NoAutograd = torch._C._AutoDispatchBelowAutograd
+_AUTOGRAD = torch._C.DispatchKey.AutogradFunctionality
+_Autograd = functools.partial(torch._C._SetExcludeDispatchKeyGuard, _AUTOGRAD, False)
 
 
 def _guard(cls: Any) -> None:
@@ -1902,10 +1918,7 @@ def _guard_alone(cls: Any) -> None:
     def alone(formula: Any, guarded: Any) -> Any:
         @functools.wraps(formula)
         def _either(self: Any, *tensor: Any, **named: Any) -> Any:
-            run = _thread.run
-            if run is None or run.module is self or len(tensor) != 1:
-                return guarded(self, *tensor, **named)
-            return formula(self, *tensor)
+            return guarded(self, *tensor, **named) if _thread.tape is None else formula(self, *tensor)
 
         return _either
 
@@ -1915,11 +1928,12 @@ def _guard_alone(cls: Any) -> None:
 
 
 def _guarded_forward(formula: _Forward, watched: _Forward | None = None) -> _Forward:
-    outermost, plain, few, many = watched or formula, inspect.unwrap(formula), *_counts(formula)
+    run_it, mode = watched or formula, _Autograd if watched else _NoAutograd
+    plain, (few, many) = inspect.unwrap(formula), _counts(formula)
 
     @functools.wraps(formula)
     def forward(self: Any, *inputs: Any, **named: Any) -> Tensor:
-        outer = _thread.run
+        outer, tape = _thread.run, _thread.tape
         if named or not few <= len(inputs) <= many:
             inputs, named = _bound(formula, (self, *inputs), named)
         if outer is not None and outer.module is self:  # super().forward(...)
@@ -1940,17 +1954,16 @@ def _guarded_forward(formula: _Forward, watched: _Forward | None = None) -> _For
             if len(inputs) > 1:
                 _check_target(*inputs)
             run = _thread.run = _Run(self, outer)
+            _thread.tape = run.tape
             if outer is None:
                 run.got = _with_version(inputs[0])
                 run.on_itself = before is not None and inputs[0] is before.gave[0]
-                with _PlainTensors():
-                    output = outermost(self, *map(_apart, inputs), **named)
-            else:
-                output = outermost(self, *inputs, **named)
+            with _PlainTensors(), mode():
+                output = run_it(self, *map(_apart, inputs), **named)
         except Exception as error:
             raise _placed(error, run) from None
         finally:
-            _thread.run = outer
+            _thread.run, _thread.tape = outer, tape
         if not isinstance(output, Tensor):
             _refuse_result(self, "forward", output, "the output")
         run.input = inputs[0].shape, inputs[0].dtype
@@ -1960,11 +1973,11 @@ def _guarded_forward(formula: _Forward, watched: _Forward | None = None) -> _For
 
 
 def _guarded_backward(formula: _Backward, watched: _Backward | None = None) -> _Backward:
-    outermost = watched or formula
+    run_it, mode = watched or formula, _Autograd if watched else _NoAutograd
 
     @functools.wraps(formula)
     def backward(self: Any, *gradient: Any, **named: Any) -> Tensor | None:
-        outer = _thread.run
+        outer, tape = _thread.run, _thread.tape
         if named:
             gradient, _ = _bound(formula, (self, *gradient), named)
         if outer is not None and outer.module is self:
@@ -1976,21 +1989,21 @@ def _guarded_backward(formula: _Backward, watched: _Backward | None = None) -> _
                 hint = "in a training step, write model.backward(criterion.backward())"
                 raise TypeError(f"{type(self).__name__}.backward takes {takes}, got {len(gradient)}: {hint}")
             run = _thread.run = _find(self, outer, gradient)
+            _thread.tape = run.tape
             run.check_versions()
-            if outer is None:
-                with _one_at_a_time, _PlainTensors():
-                    result = outermost(self, *map(Tensor.detach, gradient))
-            else:
-                result = outermost(self, *gradient)
+            with _one_at_a_time, _PlainTensors(), mode():
+                result = run_it(self, *map(Tensor.detach, gradient))
         except Exception as error:
             raise _placed(error, run) from None
         finally:
-            _thread.run = outer
+            _thread.run, _thread.tape = outer, tape
         if outer is not None:
             outer.check_versions()
             if watched is not None and self._gradients and not self._memory.trained:
                 _check_trained(self)
                 self._memory.trained = True
+        if result is None and run.trusted and not run.entries:
+            return None  # the first layer needs no input gradient
         if run.entries or not isinstance(result, Tensor) or (result.shape, result.dtype) != run.input:
             _check_result(run, result)
         if result is None:
@@ -2042,27 +2055,25 @@ def _contiguous(images: Any) -> Any:
     return images.contiguous() if isinstance(images, Tensor) and images.dim() == 4 else images
 
 
-def _remember(self: Any, output: Tensor, values: tuple[Any, ...]) -> None:
-    run = _thread.run
-    trusted = run is not None and run.trusted
-    if run is None or not (trusted or run.module is self):  # a layer inside a learner's module, which has no run yet
-        outer, run = run, _Run(self, run)
-        run.keep(outer, output)
-    if run.recorded is not None:
-        run.entries.append((self, values, None))
-        if not trusted:  # a Sequential notes the versions of all its layers at once
-            run.note_versions()
+def _remember(self: Any, values: tuple[Any, ...]) -> None:
+    run = _own_run(self, "remember", "forward")
+    run.entries.append((self, values, None))
+    run.note_versions()  # a Sequential of this file notes those of all its layers at once
 
 
-def _recall(self: Any, gradient: tuple[Any, ...]) -> tuple[Any, ...]:
+def _recall(self: Any) -> tuple[Any, ...]:
     run = _thread.run
     if run is None or not run.trusted:
-        if run is None or run.module is not self:
-            run = _find(self, run, gradient)
+        run = _own_run(self, "recall", "backward")
         run.check_versions()
-    elif run.entries and run.entries[-1][0] is self:  # nearly always
-        return run.entries.pop()[1]
     return run.take(self, inner=False)[1]
+
+
+def _own_run(self: Any, method: str, place: str) -> _Run:
+    run = _thread.run
+    if run is None or run.module is not self:
+        raise RuntimeError(f"self.{method} belongs in {place}: {type(self).__name__} was outside of it")
+    return run
 
 
 def _find(self: Any, outer: _Run | None, gradient: tuple[Any, ...]) -> _Run:
@@ -2077,7 +2088,7 @@ def _find(self: Any, outer: _Run | None, gradient: tuple[Any, ...]) -> _Run:
             "lack the others' share: write Sequential(net, net), or net(output.detach()) to leave them out"
         )
     if run.call is not None:
-        if not all(call.done for call in run.call.added):
+        if run.call.added and not all(call.done for call in run.call.added):
             raise RuntimeError(
                 f"the loss was added to that of an earlier call of this {name}, whose gradient would be missing: write "
                 "model.backward(criterion.backward()) after each call; the parameters' gradients add up"
@@ -2086,7 +2097,7 @@ def _find(self: Any, outer: _Run | None, gradient: tuple[Any, ...]) -> _Run:
     for G in gradient:
         if not isinstance(G, Tensor) or (G.shape, G.dtype) != run.output:
             _refuse_gradient(run, G)
-    if not gradient and math.prod((shape := run.output[0])[self.stacked :]) != 1:
+    if not gradient and (shape := run.output[0]) and math.prod(shape[self.stacked :]) != 1:
         wanted = "one number per network" if self.stacked else "one number"
         raise ValueError(f"{name}.forward returned {tuple(shape)}: a loss is {wanted}, such as self.reduce(terms)")
     if run.since != Parameter.assigned:
@@ -2154,11 +2165,11 @@ def _same(one: Any, other: Any) -> bool:
 def _versions(entries: list[Any]) -> list[Any]:
     # PyTorch counts the in-place changes of every tensor, unless it is from inference mode: outside that, such a tensor
     # can't be changed in place.
-    values = [value for _, values, _ in entries for value in values]
     try:
-        return [*map(_version, values)]
+        return [*map(_version, itertools.chain.from_iterable(map(_values, entries)))]
     except (AttributeError, RuntimeError):
         # Only the versions, not the tensors, so that backward frees each once it is used.
+        values = [value for _, values, _ in entries for value in values]
         parts = [[] if isinstance(value, Tensor) else _parts([("", value)]) for value in values]
         return [[_token(part) for _, part in one] or _with_version(value)[1] for one, value in zip(parts, values)]
 
@@ -2851,7 +2862,8 @@ def _add_product(target: Tensor, A: Tensor, B: Tensor) -> None:
 def _where(X: Tensor, G: Tensor) -> Tensor:
     # G where X > 0, and 0 where X = 0, even if G is infinite there. A product is up to ten times as fast as a choice,
     # and equal to it unless X or the product holds a NaN.
-    return product if _is_finite(X) and _is_finite(product := X.sign().mul_(G)) else torch.where(X.bool(), G, 0)
+    product = X.sign().mul_(G)
+    return product if _is_finite(X) and _is_finite(product) else torch.where(X.bool(), G, 0)
 
 
 def _is_finite(tensor: Tensor) -> bool:
@@ -2876,8 +2888,7 @@ def _named_tensors(module: Any, *kinds: str, prefix: str = "") -> Iterator[tuple
         for name in names:
             tensor = getattr(module, name, NotImplemented)
             if isinstance(tensor, Tensor) and tensor is not getattr(type(module), name, None):
-                if type(tensor) is Parameter and not tensor.is_leaf:
-                    tensor.detach_()  # values copied from PyTorch's parameters have brought their graph
+                _frozen(tensor)  # rids it of a graph
                 yield prefix + name, tensor
             elif tensor is not None:
                 missing = tensor is NotImplemented or isinstance(tensor, Tensor)
@@ -2992,6 +3003,9 @@ def _alike(one: Module, other: Module) -> bool:
 
 def _frozen(tensor: Any) -> bool:
     if type(tensor) is Parameter:
+        if not tensor.is_leaf:
+            with _Autograd():
+                tensor.detach_()  # values copied from PyTorch's parameters have brought their graph
         return tensor.frozen
     # Whether a parameter of PyTorch's own kind is trained, PyTorch decides.
     return getattr(tensor, "frozen", type(tensor) is not Tensor and not tensor.requires_grad)
@@ -3047,16 +3061,23 @@ def _check_parameters(params: Any) -> list[Tensor]:
     return parameters
 
 
-def _check_steps(optimizer: Optimizer, steps: list[Tensor], pairs: list[tuple[Tensor, Tensor]]) -> None:
-    for d, (w, g) in zip(steps, pairs):
-        if d is not g and (not isinstance(d, Tensor) or d.shape != w.shape):
+def _check_steps(optimizer: Optimizer, steps: list[Tensor], gradients: list[Tensor]) -> None:
+    if not steps:
+        # Only a warning, as PyTorch's steps do nothing then, and some call them for the sake of a schedule.
+        warnings.warn(
+            "no parameter has a gradient, so that this step changes nothing: call model.backward(criterion.backward()) "
+            "between zero_grad and step",
+            stacklevel=3,
+        )
+    for d, g in zip(steps, gradients):
+        if d is not g and (not isinstance(d, Tensor) or d.shape != g.shape):
             got = f"a tensor of shape {tuple(d.shape)}" if isinstance(d, Tensor) else _kind(d)
             raise ValueError(
                 f"{type(optimizer).__name__}.direction must return a tensor of its parameter's shape, "
-                f"{tuple(w.shape)}, got {got}: is its `return` missing, or is there a sum too many?"
+                f"{tuple(g.shape)}, got {got}: is its `return` missing, or is there a sum too many?"
             )
-    every = optimizer.param_groups[0]["params"]
     if optimizer._assigned != Parameter.assigned:
+        every = optimizer.param_groups[0]["params"]
         for w in every:
             new = getattr(w, "successor", None)
             if new is not None and all(new is not other for other in every):
@@ -3065,12 +3086,6 @@ def _check_steps(optimizer: Optimizer, steps: list[Tensor], pairs: list[tuple[Te
                     "never be trained: copy the new values into it, layer.weight.copy_(values), or make a new optimizer"
                 )
         optimizer._assigned = Parameter.assigned
-
-
-def _warn_of_no_gradient() -> None:
-    # Only a warning, as PyTorch's steps do nothing then, and some call them for the sake of a schedule.
-    words = "no parameter has a gradient, so that this step changes nothing: call model.backward(criterion.backward())"
-    warnings.warn(f"{words} between zero_grad and step", stacklevel=3)
 
 
 def _check_setting(optimizer: Optimizer, name: str, value: Any) -> Any:
@@ -3107,7 +3122,10 @@ def _check_settings(optimizer: Optimizer) -> None:
     if len(optimizer.param_groups) != 1:
         name, got = type(optimizer).__name__, len(optimizer.param_groups)
         raise ValueError(f"{name} has one group of parameters, got {got} in param_groups: make an optimizer for each")
-    for name, value in optimizer.param_groups[0].items():
+    group = optimizer.param_groups[0]
+    if [*map(id, group.values())] == [*map(id, optimizer._checked.values())]:
+        return
+    for name, value in group.items():
         if value is not optimizer._checked.get(name, ...):
             if isinstance(inspect.getattr_static(optimizer, name, None), _Setting):
                 _check_setting(optimizer, name, value)
@@ -3115,7 +3133,7 @@ def _check_settings(optimizer: Optimizer) -> None:
                 raise ValueError(
                     f"{type(optimizer).__name__} does not support {name}={value}, which is in param_groups"
                 )
-            optimizer._checked[name] = value
+    optimizer._checked = dict(group)
 
 
 def _optimizer_state(optimizer: Optimizer) -> dict[str, Any]:

@@ -168,8 +168,8 @@ CATALOGUE = [
         symptom="If you look at the loss of one more batch before backward, you get gradients of the wrong batch.",
         seen_by=("finite differences",), check="diy.test_diy.test_a_forward_replaces_what_the_one_before_remembered",
         edits=(("_Run.__init__", "outer is None and self.recorded is not None", "False"),
-               ("_Run.keep", 'setattr(self.module._memory, "enabled" if self.recorded else "disabled", self)',
-                "self.module._memory.enabled = self.module._memory.enabled or self")),
+               ("_Run.keep", 'setattr(memory, "enabled" if self.recorded else "disabled", self)',
+                "memory.enabled = memory.enabled or self")),
     ),
     Bug(
         name="shared-layer-copied", title="A layer that is used twice becomes two layers",

@@ -1,5 +1,6 @@
 """What learners write out of habit, from PyTorch or from the assignment: it is right, or the mistake is named."""
 
+import copy
 import warnings
 
 import pytest
@@ -114,6 +115,66 @@ def test_values_copied_from_pytorch_bring_no_graph():
     layer.backward(torch.ones(1, 2))
     assert layer.weight.is_leaf and layer.weight.grad.is_leaf and layer.bias.is_leaf
     diy.SGD(layer.parameters(), lr=0.1)
+
+
+class Wrapped(diy.Module):
+    """A layer of PyTorch's, with the gradients that autograd computes."""
+
+    parameter_names = ("weight", "bias")
+
+    def __init__(self, layer):
+        self.weight, self.bias = layer.parameters()
+
+    def forward(self, X):
+        X = X.detach().requires_grad_()
+        S = functional.linear(X, self.weight, self.bias)
+        self.remember(S, X, S)
+        return S
+
+    def backward(self, G):
+        G, X, S = self.recall(G)
+        dW, db, dX = torch.autograd.grad(S, (self.weight, self.bias, X), G)
+        self.accumulate(self.weight, dW)
+        self.accumulate(self.bias, db)
+        return dX
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_learners_module_may_use_automatic_differentiation(inside):
+    theirs = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    ours = diy.Sequential(diy.Linear(3, 4, dtype=D), diy.Tanh(), Wrapped(copy.deepcopy(theirs[2])))
+    if inside:
+        ours = diy.Sequential(ours)
+    for one, other in zip(ours.parameters(), theirs.parameters()):
+        one.detach().copy_(other.detach())
+    X, G = numbers(5, 3).requires_grad_(), numbers(5, 2)
+    theirs(X).backward(G)
+    output = ours(X.detach())
+    torch.testing.assert_close(ours.backward(G), X.grad)
+    for one, other in zip(ours.parameters(), theirs.parameters()):
+        torch.testing.assert_close(one.grad, other.grad)
+    assert output.is_leaf and not output.requires_grad
+
+
+@pytest.mark.parametrize("asked", ["input", "weight"])
+def test_no_formula_builds_a_graph(asked):
+    theirs = nn.Linear(3, 2)
+    net = diy.Sequential(diy.Linear(3, 2), diy.ReLU())
+    if asked == "weight":
+        net[0].weight = theirs.weight
+    output = net(torch.ones(4, 3, requires_grad=asked == "input"))
+    result = net.backward(torch.ones(4, 2))
+    assert not any(tensor.requires_grad for tensor in (output, result, net[0].bias, net[0].weight.grad))
+
+
+def test_memory_is_for_forward_and_backward_alone():
+    layer = diy.Tanh()
+    with pytest.raises(RuntimeError, match="self.remember belongs in forward: Tanh was outside of it"):
+        layer.remember(torch.ones(2), torch.ones(2))
+    layer(torch.ones(2))
+    with pytest.raises(RuntimeError, match="self.recall belongs in backward: Tanh was outside of it"):
+        layer.recall(torch.ones(2))
+    layer.backward(torch.ones(2))
 
 
 @pytest.mark.parametrize("stacked", [True, False])
