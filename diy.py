@@ -1281,22 +1281,25 @@ class Flatten(Module):
 
 
 class _StackedLinear(Linear):
-    """R linear layers: W is (R, out, in), b (R, out), X (R, N, in). A product of matrices acts on each of the R."""
+    """R linear layers: W is (R, out, in), b (R, out), X (R, N, in). A product of matrices acts on each of the R.
+
+    Sᵀ = W Xᵀ + b and (∂ℓ/∂X)ᵀ = Wᵀ Gᵀ are the formulas of `Linear` with the samples last in memory, as the product of
+    many small matrices is faster that way.
+    """
 
     def forward(self, X: Tensor) -> Tensor:
         W, b = self.weight, self.bias
-        S = X.bmm(W.mT)  # (R, N, in) (R, in, out) -> (R, N, out)
-        if b is not None:
-            S += b[:, None]  # (R, 1, out)
+        # (R, out, in) (R, in, N) -> (R, out, N)
+        S = W.bmm(X.mT) if b is None else torch.baddbmm(b[..., None], W, X.mT)
         self.remember(S, X, W)
-        return S
+        return S.mT
 
     def backward(self, G: Tensor) -> Tensor | None:
         G, X, W = self.recall(G)
         self.accumulate(W, G.mT.bmm(X))  # (R, out, N) (R, N, in) -> (R, out, in)
         if self.bias is not None:
             self.accumulate(self.bias, G.sum(1))
-        return G.bmm(W) if self.needs_input_grad else None
+        return W.mT.bmm(G.mT).mT if self.needs_input_grad else None  # (R, in, out) (R, out, N) -> (R, in, N)
 
     def _check(self, X: Tensor) -> None:
         fits = isinstance(X, Tensor) and X.dim() == 3 and X.shape[::2] == (len(self.weight), self.in_features)
@@ -2050,9 +2053,10 @@ def _check_target(prediction: Any, target: Any, *more: Any) -> None:
         )
 
 
-def _contiguous(images: Any) -> Any:
-    # In this file images have the samples last in memory. Outside they lie as in PyTorch, so that x.view(...) works.
-    return images.contiguous() if isinstance(images, Tensor) and images.dim() == 4 else images
+def _contiguous(tensor: Any) -> Any:
+    # In this file, images and what goes through a stack have the samples last in memory. Outside they lie as in PyTorch,
+    # so that x.view(...) works.
+    return tensor.contiguous() if isinstance(tensor, Tensor) and tensor.dim() > 2 else tensor
 
 
 def _remember(self: Any, values: tuple[Any, ...]) -> None:
