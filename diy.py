@@ -1897,6 +1897,8 @@ def _guard(cls: Any) -> None:
     if cls._trusted:
         cls.forward, cls.backward = _guarded_forward(cls.forward), _guarded_backward(cls.backward)
         return
+    if cls.__module__ != "builtins":  # where exec has no __name__
+        _homes.add(cls.__module__.partition(".")[0])
     cls.forward, cls.backward = cls.forward, cls.backward  # _Guarding puts their guards around them
     if hasattr(cls, "accumulate") and "accumulate" not in vars(cls):
         cls.accumulate = staticmethod(_accumulate)
@@ -2460,10 +2462,9 @@ _WRITING = {"append", "appendleft", "extend", "insert", "add"}
 def _own_function(one: Any) -> Any:
     """Return the function behind a method, property, partial or decorated function; None if it is a library's."""
     while issubclass(type(one), _FUNCTIONS):
-        is_function = type(one) is types.FunctionType
-        ours = is_function and one.__globals__ is globals()
-        if is_function and not (ours or _LIBRARY(one.__code__.co_filename)):
-            return one
+        if type(one) is types.FunctionType and one.__globals__ is not globals():
+            if _is_home(one.__globals__.get("__name__")) or not _LIBRARY(one.__code__.co_filename):
+                return one
         inside = [getattr(one, name) for name in ("__func__", "fget", "func", "__wrapped__") if hasattr(one, name)]
         one = inside[0] if inside else None
     return None
@@ -2568,7 +2569,15 @@ def _has_names(one: Any) -> bool:
     if type(kind) is _Guarding:
         return True
     home = one.__name__ if kind is types.ModuleType else (one if issubclass(kind, type) else kind).__module__
-    return _is_own_file(str(home))
+    return _is_home(home) or _is_own_file(str(home))
+
+
+def _is_home(name: Any) -> bool:
+    # A file or a package that defines modules or losses is a learner's, wherever it lies and whatever its name.
+    return str(name).partition(".")[0] in _homes
+
+
+_homes = set[str]()
 
 
 @functools.cache

@@ -428,6 +428,40 @@ def test_a_setting_in_another_file_must_not_change(tmp_path, monkeypatch):
         module.backward(G)
 
 
+INSTALLED = """
+import diy
+
+class Store:
+    def keep(self, x):
+        self.x = x
+
+STORE = Store()
+
+class Squares(diy.Module):
+    def forward(self, x):
+        STORE.keep(x)
+        return x.square()
+
+    def backward(self, G):
+        return 2 * STORE.x * G
+"""
+
+
+@pytest.mark.parametrize("place", ["site-packages/layers_that_are_installed", "sched"])
+def test_a_file_is_read_wherever_it_lies_and_whatever_its_name(tmp_path, monkeypatch, place):
+    file = tmp_path / f"{place}.py"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(INSTALLED, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(file.parent))
+    monkeypatch.delitem(sys.modules, file.stem, raising=False)  # one of Python's own that nobody needs
+    squares = importlib.import_module(file.stem).Squares
+    net = diy.Sequential(squares(), squares())
+    net(torch.ones(2))
+    with pytest.raises(RuntimeError, match=r"Store\.x, which Squares\.backward may read, was changed"):
+        net.backward(torch.ones(2))
+    monkeypatch.delitem(sys.modules, file.stem)
+
+
 def test_a_file_that_was_edited_since_is_not_taken_at_its_word(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     file = tmp_path / "edited_by_a_learner.py"
