@@ -61,7 +61,6 @@ class Function(ABC):
     hands each `backward` what its own `forward` remembered.
     """
 
-    _guarded: bool = True
     _trusted: bool = False
     _fixed: frozenset[str] = frozenset()
     _gradients: int = 1
@@ -126,7 +125,6 @@ class Module(_Base):
     needs_input_grad: bool = True
     stackable: bool = False
     stack_size: int | None = None
-    _guarded: bool = False
 
     @abstractmethod
     def forward(self, input: Tensor) -> Tensor:
@@ -518,13 +516,14 @@ class Optimizer(ABC):
         if closure is not None:
             _only_default(self, closure=(closure, None))
         _check_settings(self)
-        with _NoAutograd(), _PlainTensors():  # the parameters may be PyTorch's
+        ours = type(self).__module__ == __name__
+        with _NoAutograd() if ours else torch.no_grad(), _PlainTensors():  # the parameters may be PyTorch's
             parameters = [w for w in self.param_groups[0]["params"] if w.grad is not None]
             gradients: list[Any] = [w.grad for w in parameters]
             if self.weight_decay:
                 gradients = [g.add(w, alpha=self.weight_decay) for g, w in zip(gradients, parameters)]
             steps = [*map(self.direction, gradients, parameters)]
-            _check_steps(self, steps, gradients)
+            _check_steps(self, parameters, gradients, steps)
             if isinstance(lr := self.lr, Tensor):
                 for w, d in zip(parameters, steps):
                     w.addcmul_(lr.to(w).view(-1, *[1] * (w.dim() - 1)), d, value=-1)  # (R,) -> (R, 1) or (R, 1, 1)
@@ -1548,10 +1547,11 @@ class _Remembering:
             if name == "reduction" and ours is not Loss:  # a learner's own loss may have others
                 _check_reduction(value)
             vars(self)["_memory"] = _Memory({})  # a forward that waits for its backward used the old value
-        if name in self.parameter_names and isinstance(vars(self).get(name), Tensor):
-            _check_new_parameter(self, name, value)
         if name in self.parameter_names:
             value, old = _adopted(value), vars(self).get(name)
+            if isinstance(old, Tensor) and not isinstance(value, Tensor) and (value is not None or name == "weight"):
+                kind = type(self).__name__
+                raise TypeError(f"{name} is a parameter of {kind} and must be a tensor, got {_kind(value)}")
             for tensor, successor in (old, value), (value, None):
                 if isinstance(tensor, Parameter):
                     tensor.successor = successor
@@ -1615,7 +1615,6 @@ class Parameter(Tensor):
     def __deepcopy__(self, memo: dict[int, Any]) -> "Parameter":
         twin: Parameter = _adopted(self.detach().clone())
         twin.frozen = self.frozen
-        memo[id(self)] = twin
         return twin
 
     def __repr__(self, **kwargs: Any) -> str:  # type: ignore[override]
@@ -1803,9 +1802,8 @@ class _Run:
 
     def note_versions(self) -> None:
         """Note the versions of what was remembered, before anything else can change it in place."""
-        if self.noted < len(self.entries):
-            self.versions += _versions(self.entries[self.noted :])
-            self.noted = len(self.entries)
+        self.versions += _versions(self.entries[self.noted :])
+        self.noted = len(self.entries)
 
     def check_versions(self) -> None:
         """Refuse to go on if a value that is still needed was changed in place; those already used don't matter."""
@@ -1830,8 +1828,7 @@ class _Run:
         if not self.module._gradients and type(output) is Tensor:
             output.__class__ = LossValue
             if self.recorded:
-                prediction = self.got[0] if self.got else None  # a class that this file does not guard notes none
-                self.call = _Call(memory.assigned, getattr(prediction, "_diy_output", None))
+                self.call = _Call(memory.assigned, getattr(cast(Any, self.got)[0], "_diy_output", None))
                 output._calls = (self.call,)  # type: ignore[attr-defined]
         if self.recorded is not None:
             # Something that outputs of the same module share.
@@ -1846,8 +1843,10 @@ class _Run:
         A learner's backward may visit modules in any order; a Sequential's must go straight back.
         """
         for index in reversed(range(len(self.entries))):
-            owner, _, run = self.entries[index]
+            owner, values, run = self.entries[index]
             if owner is module and (run is not None) is inner:
+                self.noted = min(self.noted, len(self.entries) - 1)
+                del self.versions[len(self.versions) - len(values) :]
                 return self.entries.pop(index)
             if self.trusted:
                 break
@@ -1880,23 +1879,19 @@ class _Memory(threading.local):
 _thread = _Thread()
 _one_at_a_time = threading.RLock()
 _version, _values = operator.attrgetter("_version"), operator.itemgetter(1)
-_Forward = Callable[..., Tensor]
-_Backward = Callable[..., Tensor | None]
 _PlainTensors = torch._C.DisableTorchFunctionSubclass  # inside it, a Parameter costs hardly more than a plain tensor
 # PyTorch's automatic differentiation is off in the formulas of this file, which are faster without, and on in those of
 # a learner, who may compare with it.
-_NoAutograd = torch._C._AutoDispatchBelowAutograd
-_AUTOGRAD = torch._C.DispatchKey.AutogradFunctionality
-_Autograd = functools.partial(torch._C._SetExcludeDispatchKeyGuard, _AUTOGRAD, False)
+_AutogradIsOff: Any = functools.partial(
+    torch._C._SetExcludeDispatchKeyGuard, torch._C.DispatchKey.AutogradFunctionality
+)
+_NoAutograd, _Autograd = functools.partial(_AutogradIsOff, True), functools.partial(_AutogradIsOff, False)
 
 
 def _guard(cls: Any) -> None:
-    if "__call__" in vars(cls) and cls.__module__ != __name__:
+    if "__call__" in vars(cls):
         raise TypeError(f"{cls.__name__} defines __call__, but networks call forward: define that instead")
-    cls._guarded, cls._trusted = True, cls.__module__ == __name__
-    if cls._trusted:
-        cls.forward, cls.backward = _guarded_forward(cls.forward), _guarded_backward(cls.backward)
-        return
+    cls._trusted = False
     if cls.__module__ != "builtins":  # where exec has no __name__
         _homes.add(cls.__module__.partition(".")[0])
     cls.forward, cls.backward = cls.forward, cls.backward  # _Guarding puts their guards around them
@@ -1918,26 +1913,21 @@ class _Guarding(ABCMeta):
             update_abstractmethods(cast(Any, cls))
 
 
-def _guard_alone(cls: Any) -> None:
-    # Inside a network, a layer of this file is its bare formula, for speed: the network's guard watches over it.
-    def alone(formula: Any, guarded: Any) -> Any:
-        @functools.wraps(formula)
-        def _either(self: Any, *tensor: Any, **named: Any) -> Any:
-            return guarded(self, *tensor, **named) if _thread.tape is None else formula(self, *tensor)
+def _alone(formula: Any, guarded: Any) -> Any:
+    # Inside a Sequential, a layer of this file is its bare formula, for speed: the network's guard watches over it.
+    @functools.wraps(formula)
+    def _either(self: Any, *tensor: Any, **named: Any) -> Any:
+        return guarded(self, *tensor, **named) if _thread.tape is None else formula(self, *tensor)
 
-        return _either
-
-    cls.forward = alone(cls.forward, _guarded_forward(cls.forward))
-    cls.backward = alone(cls.backward, _guarded_backward(cls.backward))
-    cls._trusted = True
+    return _either
 
 
-def _guarded_forward(formula: _Forward, watched: _Forward | None = None) -> _Forward:
+def _guarded_forward(formula: Any, watched: Any = None) -> Any:
     run_it, mode = watched or formula, _Autograd if watched else _NoAutograd
     plain, (few, many) = inspect.unwrap(formula), _counts(formula)
 
     @functools.wraps(formula)
-    def forward(self: Any, *inputs: Any, **named: Any) -> Tensor:
+    def forward(self: Any, *inputs: Any, **named: Any) -> Any:
         outer, tape = _thread.run, _thread.tape
         if named or not few <= len(inputs) <= many:
             inputs, named = _bound(formula, (self, *inputs), named)
@@ -1977,11 +1967,11 @@ def _guarded_forward(formula: _Forward, watched: _Forward | None = None) -> _For
     return forward
 
 
-def _guarded_backward(formula: _Backward, watched: _Backward | None = None) -> _Backward:
+def _guarded_backward(formula: Any, watched: Any = None) -> Any:
     run_it, mode = watched or formula, _Autograd if watched else _NoAutograd
 
     @functools.wraps(formula)
-    def backward(self: Any, *gradient: Any, **named: Any) -> Tensor | None:
+    def backward(self: Any, *gradient: Any, **named: Any) -> Any:
         outer, tape = _thread.run, _thread.tape
         if named:
             gradient, _ = _bound(formula, (self, *gradient), named)
@@ -2018,7 +2008,7 @@ def _guarded_backward(formula: _Backward, watched: _Backward | None = None) -> _
         if outer is None and gradient:
             result = result.contiguous() + 0  # the product of 0 and −1, −0, becomes 0
         if run.got is not None:
-            result._diy_of = _Origin(run.got, getattr(self, "stacked", None), run.call)  # type: ignore[attr-defined]
+            result._diy_of = _Origin(run.got, getattr(self, "stacked", None), run.call)
             if not gradient and type(result) is Tensor:
                 result.__class__ = Gradient
         return result
@@ -2056,8 +2046,8 @@ def _check_target(prediction: Any, target: Any, *more: Any) -> None:
 
 
 def _contiguous(tensor: Any) -> Any:
-    # In this file, images and what goes through a stack have the samples last in memory. Outside they lie as in PyTorch,
-    # so that x.view(...) works.
+    # In this file, images and what goes through a stack have the samples last in memory. Outside they lie as in
+    # PyTorch, so that x.view(...) works.
     return tensor.contiguous() if isinstance(tensor, Tensor) and tensor.dim() > 2 else tensor
 
 
@@ -2204,8 +2194,7 @@ def _noting(forward: Callable[..., Any]) -> Callable[..., Any]:
             if inspect.isdatadescriptor(inspect.getattr_static(type(self), name, None)):
                 del run.attributes[name]  # it has no place in the module's own dictionary
         # Backward may call a function that forward has remembered.
-        remembered = [value for owner, values, _ in run.entries if owner is self for value in values]
-        values = [value for value in remembered if not isinstance(value, Tensor)]
+        values = [value for _, kept, _ in run.entries for value in kept if not isinstance(value, Tensor)]
         run.named = _Named(self, "forward"), _Named(self, "backward", values)
         run.state = _state(run)
         return output
@@ -2462,9 +2451,9 @@ _WRITING = {"append", "appendleft", "extend", "insert", "add"}
 def _own_function(one: Any) -> Any:
     """Return the function behind a method, property, partial or decorated function; None if it is a library's."""
     while issubclass(type(one), _FUNCTIONS):
-        if type(one) is types.FunctionType and one.__globals__ is not globals():
-            if _is_home(one.__globals__.get("__name__")) or not _LIBRARY(one.__code__.co_filename):
-                return one
+        plain = type(one) is types.FunctionType and one.__globals__ is not globals()
+        if plain and (_is_home(one.__globals__.get("__name__")) or not _LIBRARY(one.__code__.co_filename)):
+            return one
         inside = [getattr(one, name) for name in ("__func__", "fget", "func", "__wrapped__") if hasattr(one, name)]
         one = inside[0] if inside else None
     return None
@@ -2507,7 +2496,7 @@ def _inside(value: Any) -> dict[str, Any]:
     if issubclass(kind, (*_SPACES, str, bytes, Function, numbers.Number)):
         return {}
     if issubclass(kind, Tensor):
-        ours = vars(value).keys() & {"_diy_output", "_diy_of", "_calls", "frozen", "successor", "since"}
+        ours = {"_diy_output", "_diy_of", "_calls", "frozen", "successor", "since"}
         return {f".{name}": part for name, part in vars(value).items() if name not in ours}
     if hasattr(kind, "tobytes") or kind.__module__ == "logging":  # a logger leads to all others
         return {}
@@ -2605,14 +2594,16 @@ def _accumulate(parameter: Any, gradient: Any) -> None:
     Module.accumulate(parameter, gradient if parameter.grad is not None else gradient.clone())
 
 
-for _class in Sequential, MSELoss, CrossEntropyLoss:
-    _guard(_class)
-
 for _one in [*globals().values()]:
     if type(_one) is ABCMeta and issubclass(_one, Function):
-        cast(Any, _one).__class__ = _Guarding
-        if issubclass(_one, Module) and not (_one._guarded or inspect.isabstract(_one)):
-            _guard_alone(_one)
+        _class: Any = _one
+        _class.__class__ = _Guarding
+        if _class is not Function and not inspect.isabstract(_class):
+            _forward, _backward = _class.forward, _class.backward
+            _class.forward, _class.backward = _guarded_forward(_forward), _guarded_backward(_backward)
+            _class._trusted = True
+            if issubclass(_class, Module) and _class is not Sequential:
+                _class.forward, _class.backward = _alone(_forward, _class.forward), _alone(_backward, _class.backward)
 
 # Module and Function get their other methods here, so that part I shows only those that learn.
 for _owner, _methods in (Module, _Housekeeping), (Function, _Remembering):
@@ -2623,7 +2614,7 @@ for _owner, _methods in (Module, _Housekeeping), (Function, _Remembering):
 # Refusals
 
 
-def _refuse_backward(self: Any, outer: _Run | None = None) -> NoReturn:
+def _refuse_backward(self: Any, outer: _Run | None) -> NoReturn:
     name = type(self).__name__
     if isinstance(self, Loss):
         raise RuntimeError(f"no forward is waiting for {name}.backward: call criterion(prediction, target) first")
@@ -2686,19 +2677,12 @@ def _refuse_recall(run: _Run, module: Any) -> NoReturn:
     )
 
 
-def _spares(module: Any) -> bool:
-    # Whether backward may return None for the input's gradient: the first layer, inside the module, needs none.
-    if isinstance(module, Sequential) and module.layers:
-        return _spares(module.layers[0])
-    if not module._guarded:
-        return not module.needs_input_grad
-    return isinstance(module, Module) and not all(part.needs_input_grad for part in module.modules())
-
-
 def _check_result(run: _Run, result: Any) -> None:
     self, name = run.module, type(run.module).__name__
     (shape, dtype), what = run.input, "prediction" if isinstance(self, Loss) else "input"
-    if not isinstance(result, Tensor) and not (result is None and _spares(self)):
+    # Nothing goes back to the input if the first layer, inside the module, needs none.
+    spared = result is None and isinstance(self, Module) and not all(part.needs_input_grad for part in self.modules())
+    if not isinstance(result, Tensor) and not spared:
         _refuse_result(self, "backward", result, f"the gradient of the {what}")
     if result is not None and result.shape != shape:
         raise ValueError(f"{name}.backward must return a gradient of the {what}'s shape, {_shapes(result, shape)}")
@@ -2729,10 +2713,10 @@ def _refuse_result(self: Any, method: str, result: Any, what: str) -> NoReturn:
 
 def _placed(error: Exception, run: _Run | None) -> Exception:
     """Return the error with the place of the layer that raised it, "layer 1.2, Linear(...): what was wrong"."""
-    network = run.module if run is not None else None
     simple = len(error.args) == 1 and isinstance(error.args[0], str) and not isinstance(error, (KeyError, OSError))
-    if run is None or not isinstance(network, Sequential) or not simple:
+    if run is None or not isinstance(run.module, Sequential) or not simple:
         return error
+    network = run.module
     frames = [frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__)]
     loops = [values for values in frames if values.get("self") is network and isinstance(values.get("layer"), Module)]
     if not loops or loops[0]["layer"] not in network.layers:
@@ -2742,7 +2726,7 @@ def _placed(error: Exception, run: _Run | None) -> Exception:
         pass
     elif values.get("G", ...) is None:
         error = TypeError("there is no gradient from above: needs_input_grad = False is for a first layer only")
-    elif "X" in values and not layer._guarded:
+    elif "X" in values and layer._trusted:
         try:  # for speed, a layer of this file checks its input in a Sequential only after it has failed
             layer._check(values["X"])
         except Exception as better:
@@ -2928,9 +2912,9 @@ def _check_trained(module: Any) -> None:
     # A learner's module that has gone back inside a network, which only trains what `parameter_names` names.
     kind, named = type(module), [tensor for _, tensor in _named_tensors(module, "parameter_names")]
     own = [v for v in vars(module).values() if type(v) is Tensor and v.is_leaf and v.grad is not None]
-    if isinstance(module, Module) and kind.parameters is not Module.parameters:
+    if kind.parameters is not Module.parameters:
         own += module.parameters()
-    if isinstance(module, Module) and kind.param is not Module.param:
+    if kind.param is not Module.param:
         own += [parameter for parameter, *_ in module.param()]
     if any(all(tensor is not one for one in named) for tensor in own):
         raise RuntimeError(
@@ -2980,12 +2964,6 @@ def _refuse_hidden_modules(module: Module, name: str, value: Any) -> None:
     known = any(vars(module).get(own) is value for own in module.parameter_names)
     if type(value).__name__ == "Parameter" and not known:
         raise TypeError(f'{type(module).__name__}.{name} would never be trained: add "{name}" to parameter_names')
-
-
-def _check_new_parameter(module: Any, name: str, value: Any) -> None:
-    if not isinstance(value, Tensor) and (value is not None or name == "weight"):
-        kind = type(module).__name__
-        raise TypeError(f"{name} is a parameter of {kind} and must be a tensor, got {_kind(value)}")
 
 
 def _alike(one: Module, other: Module) -> bool:
@@ -3074,7 +3052,7 @@ def _check_parameters(params: Any) -> list[Tensor]:
     return parameters
 
 
-def _check_steps(optimizer: Optimizer, steps: list[Tensor], gradients: list[Tensor]) -> None:
+def _check_steps(optimizer: Optimizer, parameters: list[Tensor], gradients: list[Tensor], steps: list[Any]) -> None:
     if not steps:
         # Only a warning, as PyTorch's steps do nothing then, and some call them for the sake of a schedule.
         warnings.warn(
@@ -3082,12 +3060,12 @@ def _check_steps(optimizer: Optimizer, steps: list[Tensor], gradients: list[Tens
             "between zero_grad and step",
             stacklevel=3,
         )
-    for d, g in zip(steps, gradients):
-        if d is not g and (not isinstance(d, Tensor) or d.shape != g.shape):
+    for w, g, d in zip(parameters, gradients, steps):
+        if d is not g and (not isinstance(d, Tensor) or d.shape != w.shape):
             got = f"a tensor of shape {tuple(d.shape)}" if isinstance(d, Tensor) else _kind(d)
             raise ValueError(
                 f"{type(optimizer).__name__}.direction must return a tensor of its parameter's shape, "
-                f"{tuple(g.shape)}, got {got}: is its `return` missing, or is there a sum too many?"
+                f"{tuple(w.shape)}, got {got}: is its `return` missing, or is there a sum too many?"
             )
     if optimizer._assigned != Parameter.assigned:
         every = optimizer.param_groups[0]["params"]
@@ -3135,11 +3113,11 @@ def _check_settings(optimizer: Optimizer) -> None:
     if len(optimizer.param_groups) != 1:
         name, got = type(optimizer).__name__, len(optimizer.param_groups)
         raise ValueError(f"{name} has one group of parameters, got {got} in param_groups: make an optimizer for each")
-    group = optimizer.param_groups[0]
-    if [*map(id, group.values())] == [*map(id, optimizer._checked.values())]:
+    group, checked = optimizer.param_groups[0], optimizer._checked
+    if group.keys() == checked.keys() and all(map(operator.is_, group.values(), checked.values())):
         return
     for name, value in group.items():
-        if value is not optimizer._checked.get(name, ...):
+        if value is not checked.get(name, ...):
             if isinstance(inspect.getattr_static(optimizer, name, None), _Setting):
                 _check_setting(optimizer, name, value)
             elif value is True and type(optimizer).__module__ == Optimizer.__module__:

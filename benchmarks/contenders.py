@@ -122,7 +122,8 @@ def stack(task: Task, networks: int, dropout: float | None = None, **optimizer) 
 def torch_by_hand(task: Task) -> Run:
     """diy's mathematics in the fewest tensor operations: no classes, no checks, in place wherever possible.
 
-    No framework built on these operations can be faster: the distance from this row to diy is what diy's modules cost.
+    The distance from this row to diy is what diy's modules cost, although PyTorch looks here, as in any loop written by
+    hand, whether an operation is to be differentiated, which diy switches off.
     """
     import torch
 

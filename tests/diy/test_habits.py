@@ -156,6 +156,86 @@ def test_a_learners_module_may_use_automatic_differentiation(inside):
     assert output.is_leaf and not output.requires_grad
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_autograd_in_a_learners_module_knows_every_kind_of_tensor(inside):
+    class Twice(diy.Module):
+        def forward(self, X):
+            X = X.detach().requires_grad_()
+            S = X + X.to_mkldnn().to_dense()
+            self.remember(S, X, S)
+            return S
+
+        def backward(self, G):
+            G, X, S = self.recall(G)
+            return torch.autograd.grad(S, X, G)[0]
+
+    net = diy.Sequential(Twice()) if inside else Twice()
+    net(torch.ones(1, 2))
+    assert net.backward(torch.ones(1, 2)).tolist() == [[2, 2]]
+
+
+def test_a_learners_optimizer_may_differentiate_and_ask_a_network():
+    net = diy.Linear(2, 1)
+
+    class Curved(diy.Optimizer):
+        def direction(self, g, w):
+            net(7 * torch.ones(1, 2))
+            with torch.enable_grad():
+                v = w.detach().requires_grad_()
+                return torch.autograd.grad((v**3).sum(), v)[0]
+
+    w = torch.ones(2)
+    w.grad = torch.ones(2)
+    net(torch.ones(1, 2))
+    Curved([w], lr=0.1).step()
+    assert w.tolist() == pytest.approx([0.7, 0.7])
+    net.backward(torch.ones(1, 1))
+    assert net.weight.grad.tolist() == [[1, 1]]  # as the forward in between was no training
+
+
+def test_a_forward_may_go_back_itself_and_remember_more():
+    class Steep(diy.Module):
+        def __init__(self):
+            self.first, self.second = diy.Tanh(), diy.Tanh()
+
+        def forward(self, X):
+            slope = self.first.backward(self.second.backward(torch.ones_like(self.second(self.first(X)))))
+            self.remember(X, X)
+            (kept,) = self.recall()
+            self.remember(X, kept.clone(), slope)
+            return slope * X
+
+        def backward(self, G):
+            G, _, slope = self.recall(G)
+            return G * slope  # as if the slope did not depend on X
+
+    for net in Steep(), diy.Sequential(Steep(), Steep()):
+        X = numbers(3, 2)
+        output = net(X)
+        assert net.backward(torch.ones_like(X)).shape == output.shape
+
+
+def test_a_momentum_of_another_shape_than_its_parameter_is_refused():
+    w = torch.zeros(3)
+    w.grad = torch.ones(3)
+    optimizer = diy.SGD([w], lr=1.0, momentum=0.9)
+    w.data = torch.zeros(2, 3)
+    with pytest.raises(ValueError, match=r"must return a tensor of its parameter's shape, \(2, 3\), got"):
+        optimizer.step()
+
+
+def test_a_setting_that_takes_anothers_place_is_seen():
+    w = torch.zeros(3)
+    w.grad = torch.ones(3)
+    optimizer = diy.SGD([w], lr=1.0, momentum=0.9, nesterov=True)
+    optimizer.step()
+    (group,) = optimizer.param_groups
+    del group["nesterov"]
+    group["maximize"] = True
+    with pytest.raises(ValueError, match="SGD does not support maximize=True"):
+        optimizer.step()
+
+
 @pytest.mark.parametrize("asked", ["input", "weight"])
 def test_no_formula_builds_a_graph(asked):
     theirs = nn.Linear(3, 2)
@@ -169,10 +249,10 @@ def test_no_formula_builds_a_graph(asked):
 
 def test_memory_is_for_forward_and_backward_alone():
     layer = diy.Tanh()
-    with pytest.raises(RuntimeError, match="self.remember belongs in forward: Tanh was outside of it"):
+    with pytest.raises(RuntimeError, match=r"self\.remember belongs in forward: Tanh was outside of it"):
         layer.remember(torch.ones(2), torch.ones(2))
     layer(torch.ones(2))
-    with pytest.raises(RuntimeError, match="self.recall belongs in backward: Tanh was outside of it"):
+    with pytest.raises(RuntimeError, match=r"self\.recall belongs in backward: Tanh was outside of it"):
         layer.recall(torch.ones(2))
     layer.backward(torch.ones(2))
 
