@@ -1878,7 +1878,6 @@ class _Memory(threading.local):
 
 _thread = _Thread()
 _one_at_a_time = threading.RLock()
-_version, _values = operator.attrgetter("_version"), operator.itemgetter(1)
 _PlainTensors = torch._C.DisableTorchFunctionSubclass  # inside it, a Parameter costs hardly more than a plain tensor
 # PyTorch's automatic differentiation is off in the formulas of this file, which are faster without, and on in those of
 # a learner, who may compare with it.
@@ -2162,7 +2161,7 @@ def _versions(entries: list[Any]) -> list[Any]:
     # PyTorch counts the in-place changes of every tensor, unless it is from inference mode: outside that, such a tensor
     # can't be changed in place.
     try:
-        return [*map(_version, itertools.chain.from_iterable(map(_values, entries)))]
+        return [value._version for _, values, _ in entries for value in values]
     except (AttributeError, RuntimeError):
         # Only the versions, not the tensors, so that backward frees each once it is used.
         values = [value for _, values, _ in entries for value in values]
@@ -3114,8 +3113,6 @@ def _check_settings(optimizer: Optimizer) -> None:
         name, got = type(optimizer).__name__, len(optimizer.param_groups)
         raise ValueError(f"{name} has one group of parameters, got {got} in param_groups: make an optimizer for each")
     group, checked = optimizer.param_groups[0], optimizer._checked
-    if group.keys() == checked.keys() and all(map(operator.is_, group.values(), checked.values())):
-        return
     for name, value in group.items():
         if value is not checked.get(name, ...):
             if isinstance(inspect.getattr_static(optimizer, name, None), _Setting):
