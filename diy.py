@@ -68,7 +68,7 @@ class Function(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if cls.__module__ != __name__:
+        if type(cls) is not ABCMeta:  # a learner's, even if it has been added to this file
             _guard(cls)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -1891,7 +1891,7 @@ def _guard(cls: Any) -> None:
     if "__call__" in vars(cls):
         raise TypeError(f"{cls.__name__} defines __call__, but networks call forward: define that instead")
     cls._trusted = False
-    if cls.__module__ != "builtins":  # where exec has no __name__
+    if cls.__module__ not in (__name__, "builtins"):  # the latter where exec has no __name__
         _homes.add(cls.__module__.partition(".")[0])
     cls.forward, cls.backward = cls.forward, cls.backward  # _Guarding puts their guards around them
     if hasattr(cls, "accumulate") and "accumulate" not in vars(cls):
@@ -1901,8 +1901,10 @@ def _guard(cls: Any) -> None:
 class _Guarding(ABCMeta):
     """The class of a Function's class: it guards a learner's methods, also those given to a class in a later cell."""
 
+    _trusted: bool  # set in the class
+
     def __setattr__(cls, name: str, value: Any) -> None:
-        if cls.__module__ != __name__ and (callable(value) or isinstance(value, _FUNCTIONS)):
+        if not cls._trusted and (callable(value) or isinstance(value, _FUNCTIONS)):
             if name == "forward":
                 value = _guarded_forward(value, _noting(value))
             if name == "backward":
@@ -2598,10 +2600,9 @@ for _one in [*globals().values()]:
         _class: Any = _one
         _class.__class__ = _Guarding
         if _class is not Function and not inspect.isabstract(_class):
-            _forward, _backward = _class.forward, _class.backward
+            _class._trusted, _forward, _backward = True, _class.forward, _class.backward
             _class.forward, _class.backward = _guarded_forward(_forward), _guarded_backward(_backward)
-            _class._trusted = True
-            if issubclass(_class, Module) and _class is not Sequential:
+            if issubclass(_class, Module) and _class.__name__ != "Sequential":
                 _class.forward, _class.backward = _alone(_forward, _class.forward), _alone(_backward, _class.backward)
 
 # Module and Function get their other methods here, so that part I shows only those that learn.

@@ -553,8 +553,8 @@ MISTAKES: dict[str, Mistake] = {name: Mistake(*rest) for name, rest in {
     ),
     "SGD ends at a parameter without a gradient": (
         "SGD", "where one of the parameters has no gradient",
-        replaced("if (g := w.grad) is not None]",
-                 "if (g := w.grad) is not None]\n            pairs = pairs if len(pairs) == len(self.param_groups[0]['params']) else pairs[:1]"),
+        replaced("if w.grad is not None]",
+                 "if w.grad is not None]\n            every = len(parameters) == len(self.param_groups[0]['params'])\n            parameters = parameters if every else parameters[:1]"),
     ),
     "the first gradient is dampened": (
         "SGD with momentum", "should count whole", replaced("v: Tensor = g.clone()", "v: Tensor = (1 - dampening) * g")

@@ -4,11 +4,13 @@ import collections
 import concurrent.futures
 import copy
 import functools
+import importlib
 import math
 import pickle
 import sys
 import threading
 import types
+from pathlib import Path
 
 import matplotlib
 import numpy
@@ -1943,3 +1945,22 @@ def test_what_has_no_source_text_is_watched_as_well():
     layer.scales[0] = 2.0
     with pytest.raises(RuntimeError, match=r"Scaling.scales\S*, which Scaling.backward may read, was changed"):
         layer.backward(torch.ones(2, 3))
+
+
+def test_a_class_that_is_added_to_the_file_itself_is_watched_as_well(tmp_path, monkeypatch):
+    added = """
+
+class Squares(Module):
+    def forward(self, X):
+        self.X = X
+        return X * X
+
+    def backward(self, G):
+        return 2 * self.X * G
+"""
+    (tmp_path / "longer_diy.py").write_text(Path(diy.__file__).read_text(encoding="utf-8") + added, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    longer = importlib.import_module("longer_diy")
+    net = longer.Sequential(longer.Squares(), longer.Squares())
+    net(torch.tensor([1.5, 2.0]))
+    assert net.backward(torch.ones(2)).tolist() == [13.5, 32.0]  # 4 x³
