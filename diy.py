@@ -1824,7 +1824,8 @@ class _Run:
                 outer.entries.append((self.module, (), self))
             return output
         memory = self.module._memory
-        output = _contiguous(output.detach())  # not the tensor that a layer remembered: it gets attributes here
+        # Not the tensor that a layer remembered: it gets attributes here.
+        output = _contiguous(output.detach(), self.module)
         if not self.module._gradients and type(output) is Tensor:
             output.__class__ = LossValue
             if self.recorded:
@@ -2046,10 +2047,11 @@ def _check_target(prediction: Any, target: Any, *more: Any) -> None:
         )
 
 
-def _contiguous(tensor: Any) -> Any:
+def _contiguous(tensor: Any, module: Any) -> Any:
     # In this file, images and what goes through a stack have the samples last in memory. Outside they lie as in
     # PyTorch, so that x.view(...) works.
-    return tensor.contiguous() if isinstance(tensor, Tensor) and tensor.dim() > 2 else tensor
+    moved = isinstance(tensor, Tensor) and (tensor.dim() == 4 or getattr(module, "stack_size", None) is not None)
+    return tensor.contiguous() if moved else tensor
 
 
 def _remember(self: Any, values: tuple[Any, ...]) -> None:
@@ -2186,7 +2188,7 @@ def _noting(forward: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(forward)
     def _forward(self: Any, *inputs: Any, **named: Any) -> Any:
-        run, inputs = cast(_Run, _thread.run), tuple(map(_contiguous, inputs))
+        run, inputs = cast(_Run, _thread.run), tuple(_contiguous(one, self) for one in inputs)
         given = _with_version(inputs[0])
         output = forward(self, *inputs, **named)
         if isinstance(output, Tensor):

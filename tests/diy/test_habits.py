@@ -267,6 +267,29 @@ def test_a_stack_needs_the_loss_of_a_stack_and_no_other_network_does(stacked):
         net.backward(criterion.backward())
 
 
+def test_the_masks_of_a_learners_module_are_pytorchs_whatever_the_order_in_memory():
+    class Through(diy.Module):
+        def __init__(self):
+            self.dropout = diy.Dropout(0.5)
+
+        def forward(self, X):
+            return self.dropout(X)
+
+        def backward(self, G):
+            return self.dropout.backward(G)
+
+    X = torch.ones(4, 5, 3).permute(2, 0, 1)
+    torch.manual_seed(3)
+    expected = functional.dropout(X, 0.5)
+    torch.manual_seed(3)
+    assert diy.Sequential(Through())(X).equal(expected)
+
+
+def test_the_output_of_a_stack_can_be_viewed():
+    net = diy.stack([diy.Sequential(diy.Linear(3, 2), diy.Tanh()) for _ in range(4)])
+    assert net(torch.ones(4, 5, 3)).view(-1).shape == (40,)
+
+
 def test_the_loss_of_a_stack_of_terms_without_further_dimensions():
     class Mine(diy.Loss):
         def forward(self, prediction, target):
