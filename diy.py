@@ -1763,6 +1763,7 @@ class _Run:
         recorded: whether gradients were enabled; None under inference mode, where nothing is kept.
         entries: what was remembered, in order: (module, values, None), or (module, (), run) for the run of another
             module inside this one. Backward takes them out again.
+        tape: the entries, if the module is from this file and its layers may write to them directly; otherwise None.
         versions: those of all values, in order; `noted` is the number of entries that they cover.
         input, output: shape and dtype of each.
         got, gave: input and output, each with its version, unless another module called this one.
